@@ -1,0 +1,62 @@
+"""jaxnas: neural architecture search in pure functional JAX.
+
+An architecture is a pytree.  A search is a pair of pure functions.  Everything else plugs into those two.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+# Names are imported when they are first used: `jaxnas --help` does not wait for JAX.
+_HOME = {
+    "AskTell": "base",
+    "Batch": "base",
+    "Evaluator": "base",
+    "Phase": "run",
+    "Result": "run",
+    "Strategy": "base",
+    "aging_evolution": "ask_tell",
+    "black_box": "base",
+    "cell_net": "nets",
+    "darts": "weight_sharing",
+    "evaluation_net": "nets",
+    "hypergradient": "bilevel",
+    "metric": "base",
+    "phase": "run",
+    "random_search": "ask_tell",
+    "run": "run",
+    "stateless": "base",
+    "then": "run",
+    "train": "training",
+    "weight_sharing": "weight_sharing",
+}
+_MODULES = (
+    "ask_tell",
+    "bilevel",
+    "data",
+    "evaluate",
+    "export",
+    "nets",
+    "plot",
+    "policies",
+    "sharding",
+    "spaces",
+    "training",
+)
+
+__all__ = sorted([*_HOME, *_MODULES])
+
+
+def __getattr__(name):
+    if name in _HOME:
+        value = getattr(importlib.import_module(f"jaxnas.{_HOME[name]}"), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f"jaxnas.{name}")
+    else:
+        raise AttributeError(f"module 'jaxnas' has no attribute {name!r}")
+    globals()[name] = value  # the function wins over the module of the same name
+    return value
+
+
+def __dir__():
+    return __all__

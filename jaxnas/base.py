@@ -1,0 +1,142 @@
+"""The vocabulary: every other module returns or consumes these types.
+
+An architecture is a pytree.  A search is a pair of pure functions.
+
+    strategy   where to look next     init(key) -> state,   step(key, state, batch) -> (state, info),   best(state) -> arch
+    AskTell    a black-box algorithm, before it meets an evaluator
+    evaluator  how good it is         init(key) -> estate,  step(key, estate, archs, batch) -> (estate, {name: [B]})
+
+`step` is a scan body: its state is one pytree of strongly typed arrays, so a search is a `lax.scan`, a thousand seeds
+are a `vmap`, and a resume is a load.  Keys are typed (`jax.random.key`), come first and are consumed; no state holds one.
+
+Axes: B candidates asked for at once.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxnas import sharding
+
+Key = jax.Array  # a typed PRNG key
+Arch = Any  # a pytree of int32 decisions: see jaxnas.spaces
+State = Any  # a pytree of arrays
+Metrics = dict[str, jax.Array]  # name -> [B]
+
+
+class Batch(NamedTuple):
+    """What one step of a strategy sees.
+
+    `train` and `valid` are (x, y) pairs with a leading axis of steps: W weight steps [W, B, ...] and A architecture steps
+    [A, B, ...].  `look` holds the batches of a K-step look-ahead, [A, K, B, ...]; None takes the first of `train`.
+    `fixed` is read-only (a table, a trained supernet): neither carried, nor vmapped, nor checkpointed.
+    """
+
+    train: Any = None
+    valid: Any = None
+    look: Any = None
+    fixed: Any = None
+
+
+class Strategy(NamedTuple):
+    """Every search ends as this."""
+
+    init: Callable[..., State]  # (key, given=None) -> State; `given` is what an earlier phase hands over
+    step: Callable[[Key, State, Batch], tuple[State, Any]]  # State is carried, Info is only reported
+    best: Callable[[State], Arch]  # the answer, were the search to stop now
+
+
+class AskTell(NamedTuple):
+    """A black-box algorithm.  `ask` and `tell` are public: a phone, a cluster or a person may be the evaluator.
+
+    `best` is for algorithms whose answer is not simply the best score ever seen; None otherwise.
+    """
+
+    init: Callable[[Key], State]
+    ask: Callable[[Key, State], tuple[State, Arch]]  # archs have a leading axis B
+    tell: Callable[[Key, State, Arch, jax.Array], State]  # scores: [B], or [B, M] for M objectives; larger is better
+    best: Callable[[State], Arch] | None = None
+
+
+class Evaluator(NamedTuple):
+    """Scores candidates.  Stateful, so that survivors can go on training; `stateless` lifts a plain function."""
+
+    init: Callable[[Key], State]
+    step: Callable[[Key, State, Arch, Batch], tuple[State, Metrics]]
+
+
+def stateless(evaluate: Callable[[Key, Arch, Batch], Metrics]) -> Evaluator:
+    """The evaluator of a plain function `evaluate(key, archs[B], batch) -> {name: [B]}`."""
+    return Evaluator(lambda key: (), lambda key, state, archs, batch: (state, evaluate(key, archs, batch)))
+
+
+def metric(name: str) -> Callable[[Metrics], jax.Array]:
+    """The objective that maximises one metric of the evaluator."""
+    return lambda metrics: metrics[name]
+
+
+class BlackBoxState(NamedTuple):
+    algorithm: State
+    evaluator: State
+    best: Arch  # the best candidate seen
+    best_score: jax.Array  # []; -inf before the first
+    worst: jax.Array  # []; the worst finite score seen, which stands in for a diverged candidate's; +inf before the first
+
+
+class BlackBoxInfo(NamedTuple):
+    archs: Arch  # [B, ...]
+    metrics: Metrics  # name -> [B]
+    scores: jax.Array  # [B], as the evaluator gave them
+    best_score: jax.Array  # []
+
+
+def black_box(
+    algorithm: AskTell, evaluator: Evaluator, objective: Callable[[Metrics], jax.Array] = metric("accuracy")
+) -> Strategy:
+    """The search that asks `algorithm` for candidates, scores them with `evaluator` and tells it `objective(metrics)`.
+
+    Args:
+        algorithm: where to look next.
+        evaluator: how good it is.
+        objective: metrics -> scores [B], to be maximised.
+
+    A candidate whose score is not finite never wins and never stops the search: the algorithm is told the worst finite
+    score seen so far (0 before there is one).
+    """
+
+    def init(key, given=None):
+        del given  # read-only things come in `batch.fixed`
+        k_algorithm, k_evaluator, k_ask = jax.random.split(key, 3)
+        state = algorithm.init(k_algorithm)
+        archs = jax.eval_shape(algorithm.ask, k_ask, state)[1]
+        blank = jax.tree.map(lambda a: jnp.zeros(a.shape[1:], a.dtype), archs)
+        inf = jnp.asarray(jnp.inf, jnp.float32)
+        return BlackBoxState(state, evaluator.init(k_evaluator), blank, -inf, inf)
+
+    def step(key, state, batch):
+        k_ask, k_evaluate, k_tell = jax.random.split(key, 3)
+        asked, archs = algorithm.ask(k_ask, state.algorithm)
+        archs = sharding.constrain(archs, "pop")
+        evaluated, metrics = evaluator.step(k_evaluate, state.evaluator, archs, batch)
+        scores = jnp.asarray(objective(metrics), jnp.float32)  # [B]
+        finite = jnp.isfinite(scores)
+        worst = jnp.minimum(state.worst, jnp.min(scores, where=finite, initial=jnp.inf))
+        told = jnp.where(finite, scores, jnp.where(jnp.isfinite(worst), worst, 0.0))
+        ranked = jnp.where(finite, scores, -jnp.inf)
+        i = jnp.argmax(ranked)
+        better = ranked[i] > state.best_score
+        new = BlackBoxState(
+            algorithm=algorithm.tell(k_tell, asked, archs, told),
+            evaluator=evaluated,
+            best=jax.tree.map(lambda a, b: jnp.where(better, a[i], b), archs, state.best),
+            best_score=jnp.where(better, ranked[i], state.best_score),
+            worst=worst,
+        )
+        return new, BlackBoxInfo(archs, metrics, scores, new.best_score)
+
+    def best(state):
+        return state.best if algorithm.best is None else algorithm.best(state.algorithm)
+
+    return Strategy(init, step, best)

@@ -1,0 +1,194 @@
+"""The command line: jaxnas search | resume | show | list.
+
+Whatever a person can get wrong is answered with one line on stderr and exit code 2; Ctrl-C with 130 after saving.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import json
+import logging
+import os
+import pathlib
+import re
+import signal
+import sys
+from typing import Annotated
+
+import tyro
+
+from jaxnas.errors import Diverged, Stopped
+from jaxnas.pipeline import SPACES, STRATEGIES, Config
+
+
+@dataclasses.dataclass(frozen=True)
+class Search(Config):
+    """Search, derive, retrain, compare and keep a network."""
+
+    out: str | None = None
+    """The run directory (default: a new one under runs/); never overwritten."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Resume:
+    """Go on with a run from its last checkpoint."""
+
+    run: Annotated[str, tyro.conf.Positional]
+    """The run directory."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Show:
+    """Draw a run's architecture, or a genotype."""
+
+    what: Annotated[str, tyro.conf.Positional]
+    """A run directory, a published name (DARTS_V2), or a genotype's text."""
+    out: str = "architecture.svg"
+    """The picture of a genotype: .svg or .png."""
+
+
+@dataclasses.dataclass(frozen=True)
+class List:
+    """List spaces, strategies, operations and data."""
+
+
+COMMANDS = {"search": Search, "resume": Resume, "show": Show, "list": List}
+
+
+def parse(arguments: list[str]):
+    """The command's dataclass; ValueError, in one line, for what tyro cannot read."""
+    command = COMMANDS.get(arguments[0]) if arguments else None
+    if arguments and command is None and not arguments[0].startswith("-"):
+        raise ValueError(f"unknown command {arguments[0]!r}: choose one of {', '.join(COMMANDS)}")
+    if command is not None:
+        flags = {"--" + f.name.replace("_", "-") for f in dataclasses.fields(command)} | {"--help", "-h"}
+        for argument in arguments[1:]:
+            flag = argument.split("=")[0].replace("_", "-")
+            if argument.startswith("--") and flag not in flags:
+                near = difflib.get_close_matches(flag, flags, 1)
+                hint = f"did you mean {near[0]}?" if near else f"see jaxnas {arguments[0]} --help"
+                raise ValueError(f"unknown flag {flag}: {hint}")
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.extras.subcommand_cli_from_dict(
+                COMMANDS, prog="jaxnas", description="Neural architecture search in JAX.", args=arguments
+            )
+    except SystemExit as end:
+        if end.code in (0, None):
+            raise
+        words = re.sub(r"[^\x20-\x7e]+|-{3,}", " ", errors.getvalue())
+        raise ValueError(re.sub(r"\s+", " ", words).strip() or "cannot read these arguments: see jaxnas --help") from None
+
+
+def _configure() -> None:
+    """A cache for compiled programs, and the library's log on stderr."""
+    import jax
+
+    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(pathlib.Path.home() / ".cache" / "jaxnas")
+    with contextlib.suppress(OSError):
+        pathlib.Path(cache).mkdir(parents=True, exist_ok=True)
+        jax.config.update("jax_compilation_cache_dir", cache)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    logging.basicConfig(stream=sys.stderr, level=logging.ERROR, format="jaxnas: %(message)s")
+    logging.getLogger("jaxnas").setLevel(logging.WARNING)
+
+
+def _execute(directory: pathlib.Path, config: Config) -> None:
+    _configure()
+    from jaxnas import pipeline
+
+    print(f"run directory: {directory}", file=sys.stderr)
+    say = lambda line: print(line, file=sys.stderr)
+    result = pipeline.execute(directory, config, progress=sys.stderr.isatty(), say=say)
+    _summary(directory, result)
+
+
+def _summary(directory: pathlib.Path, result: dict) -> None:
+    print(f"genotype        {result['genotype']}")
+    for name in ("found", "random"):
+        r = result[name]
+        print(f"{name:<7} test    {100 * r['test_accuracy']:.2f} % of {r['test_examples']}, {r['parameters']:,} parameters")
+    print(result["verdict"])
+    print(f"kept in {directory}: " + ", ".join(sorted(p.name for p in directory.iterdir())))
+
+
+def _show(command: Show) -> None:
+    path = pathlib.Path(command.what)
+    if path.is_dir():
+        from jaxnas import pipeline
+
+        config = pipeline.load_config(path)
+        if not (path / "result.json").exists():
+            raise ValueError(f"{path} has no result yet: finish it with jaxnas resume {path}")
+        print(f"{config.strategy} in {config.space} on {config.data}, {config.steps} steps, seed {config.seed}")
+        _summary(path, json.loads((path / "result.json").read_text()))
+        print(f"drawn in {path / 'architecture.svg'}")
+        return
+    if path.suffix in (".json", ".npz", ".svg") or (os.sep in command.what and "|" not in command.what):
+        raise ValueError(f"there is no run {command.what}: give a run directory or a genotype")
+    from jaxnas import pipeline, plot
+
+    reasons = []
+    for name in SPACES:
+        space = pipeline.make_space(name)
+        try:
+            arch = space.from_text(command.what)
+        except ValueError as error:
+            reasons.append(str(error))
+            continue
+        if pathlib.Path(command.out).suffix not in (".svg", ".png"):
+            raise ValueError(f"--out must end in .svg or .png, not {command.out!r}")
+        try:
+            plot.save(plot.architecture(space, arch, title=command.what if len(command.what) < 40 else name), command.out)
+        except OSError as error:
+            raise ValueError(f"cannot write {command.out} ({error.strerror}): give another --out") from None
+        print(f"{name}: {space.to_text(arch)}\ndrawn in {command.out}")
+        return
+    # the reason that speaks of the space the text looks like
+    raise ValueError(reasons[0] if "|" in command.what or "~" in command.what else reasons[-1])
+
+
+def _list() -> None:
+    from jaxnas.data import SOURCES
+    from jaxnas.nets import OPS
+
+    for title, table in (("spaces", SPACES), ("strategies", STRATEGIES), ("data", SOURCES)):
+        print(title)
+        for name, text in table.items():
+            print(f"  {name:<14} {text}")
+    print("operations\n  " + ", ".join(OPS))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        command = parse(arguments or ["--help"])
+        if isinstance(command, Search):
+            from jaxnas import pipeline
+
+            config = Config(**{f.name: getattr(command, f.name) for f in dataclasses.fields(Config)})
+            _execute(pipeline.prepare(command.out, config), config)
+        elif isinstance(command, Resume):
+            from jaxnas import pipeline
+
+            _execute(pathlib.Path(command.run), pipeline.load_config(command.run))
+        elif isinstance(command, Show):
+            _show(command)
+        else:
+            _list()
+    except KeyboardInterrupt:
+        print("jaxnas: interrupted", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, Diverged, Stopped) as error:
+        print(f"jaxnas: {' '.join(str(error).split())}", file=sys.stderr)
+        stopped = getattr(error, "signal", None)
+        return {None: 2, signal.SIGINT: 130}.get(stopped, 0)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

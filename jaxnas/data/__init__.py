@@ -1,0 +1,26 @@
+"""Labelled images on the device, drawn by key: `load` or `split` -> Dataset -> `batches` -> Feed."""
+
+from jaxnas.data.augment import Augment, chain, crop, cutout, flip, identity
+from jaxnas.data.dataset import DataError, Dataset, Split, check, split
+from jaxnas.data.feed import Feed, batches, fixed, training
+from jaxnas.data.sources import SOURCES, load
+
+__all__ = [
+    "SOURCES",
+    "Augment",
+    "DataError",
+    "Dataset",
+    "Feed",
+    "Split",
+    "batches",
+    "chain",
+    "check",
+    "crop",
+    "cutout",
+    "fixed",
+    "flip",
+    "identity",
+    "load",
+    "split",
+    "training",
+]

@@ -1,0 +1,134 @@
+"""Feeds: the batch of a step as a pure function of the step's key, drawn inside the scan.
+
+The driver passes `feed.arrays` as an argument of its jitted scan and calls `feed.draw(key, arrays)` in the body: no
+iterator, nothing to resume, and any chunking of the scan sees the same batches.
+
+Axes: B examples, W weight steps, A architecture steps, K look-ahead steps, N examples of a split.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnas import sharding
+from jaxnas.base import Batch, Key
+from jaxnas.data.augment import Augment, below, identity
+from jaxnas.data.dataset import DataError, Dataset, Split
+
+
+class Feed(NamedTuple):
+    arrays: Any  # pytree of arrays on the device
+    draw: Callable[[Key, Any], Batch]  # (key, arrays) -> Batch, pure
+
+
+def batches(
+    dataset: Dataset,
+    size: int,
+    *,
+    weight_steps: int = 1,
+    arch_steps: int = 1,
+    look_ahead: int = 0,
+    augment: Augment = identity,
+    valid_size: int | None = None,
+) -> Feed:
+    """Batches for a search: `train` from the train half, `valid` from the valid half, never from the test set.
+
+    A draw is a Batch with train = (x [W, B, H, W, C], y [W, B]), valid = (x [A, B, ...], y [A, B]) and
+    look = (x [A, K, B, ...], y [A, K, B]), from the train half; what has no steps is None.
+
+    Args:
+        dataset: only its train and valid halves become `arrays`.
+        size: B.
+        weight_steps: W.
+        arch_steps: A.
+        look_ahead: K.
+        augment: of the train and look-ahead images, each with its own key; never of the valid images.
+        valid_size: B of the architecture steps; default: `size`.
+
+    Raises:
+        DataError: for a batch larger than its split, or without examples.
+        ValueError: for negative or no steps at all.
+    """
+    valid_size = size if valid_size is None else valid_size
+    if min(weight_steps, arch_steps, look_ahead) < 0 or weight_steps + arch_steps == 0:
+        raise ValueError(
+            f"a batch needs weight or architecture steps, not {weight_steps} and {arch_steps} ({look_ahead} ahead)"
+        )
+    if weight_steps or look_ahead:
+        _check_size(size, dataset.train, f"{dataset.name}, train part")
+    if arch_steps:
+        _check_size(valid_size, dataset.valid, f"{dataset.name}, valid part")
+
+    ahead = arch_steps * look_ahead
+
+    def draw(key, arrays):
+        train, valid = arrays
+        k_train, k_valid = jax.random.split(key)
+        moved = _take(k_train, train, (weight_steps + ahead, size), augment)  # at once: half the code to compile
+        look = jax.tree.map(lambda a: a[weight_steps:].reshape(arch_steps, look_ahead, *a.shape[1:]), moved)
+        return Batch(
+            train=jax.tree.map(lambda a: a[:weight_steps], moved) if weight_steps else None,
+            valid=_take(k_valid, valid, (arch_steps, valid_size), identity),
+            look=look if ahead else None,
+        )
+
+    return Feed((dataset.train, dataset.valid), draw)
+
+
+def training(dataset: Dataset, size: int, *, steps: int = 1, augment: Augment = identity) -> Feed:
+    """Batches to train one network from scratch: `train` alone, from the train and valid halves together.
+
+    Args:
+        dataset: its halves are joined here, once: a copy on the device.
+        size: B.
+        steps: W.
+        augment: of every image, each with its own key.
+
+    Raises:
+        DataError: for a batch larger than the halves together, or without examples.
+        ValueError: for less than one step.
+    """
+    if steps < 1:
+        raise ValueError(f"training needs at least one step to a batch, not {steps}")
+    both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), dataset.train, dataset.valid)
+    _check_size(size, both, f"{dataset.name}, train and valid parts")
+    return Feed(both, lambda key, arrays: Batch(train=_take(key, arrays, (steps, size), augment)))
+
+
+def fixed(arrays) -> Feed:
+    """The same read-only arrays at every step, in `batch.fixed`: a table, a trained supernet."""
+    return Feed(arrays, lambda key, arrays: Batch(fixed=arrays))
+
+
+def _check_size(size, part, name):
+    if not 1 <= size <= len(part.y):
+        raise DataError(f"a batch of {size} from {len(part.y)} examples ({name}): choose a size of 1 to {len(part.y)}")
+
+
+def _indices(key, n, steps, size):
+    """Indices int32[steps, B] into n examples: each uniform, and all B of one batch different.
+
+    A batch is a stratified sample: [0, n) is rotated by a uniform offset and cut into B strata, one example from each.
+    That costs B + 1 random numbers, where a permutation would sort n (50,000 for CIFAR-10) at every step; the split has
+    shuffled the examples, so neighbours have nothing in common.  Batches are independent of each other.
+    """
+    edge = np.arange(size + 1, dtype=np.int64) * n // size  # [B + 1]
+    top = np.concatenate([[n], np.diff(edge)])  # of the offset, then of the place in each stratum
+    draws = below(key, np.broadcast_to(top, (steps, size + 1)))
+    start = np.broadcast_to(edge[:-1].astype(np.int32), (steps, size))
+    return (draws[:, :1] + start + draws[:, 1:]) % n
+
+
+def _take(key, part: Split, shape, augment):
+    """Examples (x [S, B, H, W, C], y [S, B]) with `shape` = (S, B); None without steps."""
+    if shape[0] == 0:
+        return None
+    k_index, k_augment = jax.random.split(key)
+    index = _indices(k_index, len(part.y), *shape)
+    x, y = part.x[index], part.y[index]
+    if augment is not identity:
+        x = jax.vmap(jax.vmap(augment))(jax.random.split(k_augment, shape), x)
+    return sharding.constrain((x, y), "batch", dim=1)

@@ -1,0 +1,13 @@
+"""What a run can end with, apart from bad input (ValueError) and files (OSError)."""
+
+
+class Diverged(RuntimeError):
+    """The loss of weights that all candidates share is not finite."""
+
+
+class Stopped(RuntimeError):
+    """A signal asked the run to stop; everything up to then is saved where there is a directory."""
+
+    def __init__(self, number: int, message: str):
+        super().__init__(message)
+        self.signal = number

@@ -1,0 +1,284 @@
+"""Convolution, pooling and normalisation: fast on CPU, plain on TPU and GPU.
+
+Axes: C channels, H rows, W columns, B batch, k kernel size.  Inside a net an image batch is [C, H, W, B].
+
+With the batch last it is the vector axis: on CPU a depthwise convolution is a sum of shifted slices
+(XLA's own grouped convolution is 10 to 40 times slower there, and another 10 times inside a `lax.scan`), and a dense
+one is a single matrix product.  On TPU and GPU the same functions call `lax.conv_general_dilated`, whose physical layout
+the compiler chooses.  Both forms are exact and twice differentiable in reverse mode, and equal by test; `form` picks one
+("shifts" or "dense"), None picks by backend.
+
+Padding is k // 2 (times the dilation) on both sides, as in PyTorch: `SAME` would pad a strided convolution unevenly.
+"""
+
+import functools
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.core import ShapedArray
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+_barrier = lax.optimization_barrier  # keeps XLA from computing a shared slice again for every tap
+
+
+def default_form() -> str:
+    """The form that is fast on the default backend: "shifts" on CPU, "dense" elsewhere."""
+    return "shifts" if jax.default_backend() == "cpu" else "dense"
+
+
+def _out(size: int, k: int, stride: int, dilation: int, padding: int) -> int:
+    return (size + 2 * padding - dilation * (k - 1) - 1) // stride + 1
+
+
+def _taps(x, k, stride, dilation, padding=None, fill=0.0):
+    """The k * k shifted views of x [C, H, W, B] that a kernel looks at, each [C, Ho, Wo, B]."""
+    C, H, W, B = x.shape
+    p = dilation * (k - 1) // 2 if padding is None else padding
+    Ho, Wo = (_out(n, k, stride, dilation, p) for n in (H, W))
+    x = _barrier(jnp.pad(x, ((0, 0), (p, p), (p, p), (0, 0)), constant_values=fill))
+    span = lambda i, n: (i * dilation, i * dilation + (n - 1) * stride + 1)
+    return [
+        lax.slice(x, (0, i0, j0, 0), (C, i1, j1, B), (1, stride, stride, 1))
+        for i0, i1 in (span(i, Ho) for i in range(k))
+        for j0, j1 in (span(j, Wo) for j in range(k))
+    ]
+
+
+# Depthwise convolution is bilinear in (x, w): its derivatives are its two adjoints, and theirs are again of the three.
+# Declared so, as primitives, they have exact derivatives of any order in forward and in reverse mode.
+
+
+def _filter(x, w, stride, dilation):
+    """y[c, o] = sum_ij w[c, i, j] x[c, stride o + dilation (i, j) - p]"""
+    k = w.shape[-1]
+    taps = _taps(x, k, stride, dilation)
+    weights = [w[:, i, j, None, None, None] for i in range(k) for j in range(k)]
+    return functools.reduce(jnp.add, [t * v for t, v in zip(taps, weights, strict=True)])
+
+
+def _adjoint_input(dy, w, shape, stride, dilation):
+    if stride == 1:
+        return _filter(dy, w[:, ::-1, ::-1], 1, dilation)
+    C, H, W, B = shape  # scatter the output gradient on the input grid, then correlate
+    k = w.shape[-1]
+    p = dilation * (k - 1) // 2
+    Ho, Wo = dy.shape[1:3]
+    # each of the stride**2 phases of the input sees its own taps
+    q = p // stride + 1
+    dp = _barrier(jnp.pad(dy, ((0, 0), (q, q), (q, q), (0, 0))))
+
+    def phase(a, b):
+        total = jnp.zeros_like(dy)
+        for i in range(k):
+            for j in range(k):
+                u, v = a + p - i * dilation, b + p - j * dilation
+                if u % stride == 0 and v % stride == 0:
+                    u, v = u // stride + q, v // stride + q
+                    total = total + lax.slice(dp, (0, u, v, 0), (C, u + Ho, v + Wo, B)) * w[:, i, j, None, None, None]
+        return total
+
+    rows = [jnp.stack([phase(a, b) for b in range(stride)], 3) for a in range(stride)]  # [C, Ho, Wo, s, B]
+    full = jnp.stack(rows, 2).reshape(C, Ho * stride, Wo * stride, B)
+    return full[:, :H, :W]
+
+
+def _adjoint_kernel(x, dy, k, stride, dilation):
+    """dw[c, i, j] = sum_o dy[c, o] x[c, stride o + dilation (i, j) - p]: one reduction that yields all k * k sums."""
+    dy = _barrier(dy)
+    products = [t * dy for t in _taps(x, k, stride, dilation)]
+    zero = np.zeros((), dy.dtype)
+    add = lambda a, b: tuple(u + v for u, v in zip(a, b, strict=True))
+    sums = lax.reduce(tuple(products), (zero,) * len(products), add, (1, 2))  # k * k of [C, B]
+    return _barrier(jnp.stack(sums, -1)).sum(1).reshape(-1, k, k)
+
+
+def _bilinear(name, impl, transpose_left, transpose_right):
+    """A primitive from a bilinear `impl(a, b, **static)` whose operands share their leading (channel) axis."""
+    primitive = Primitive(name)
+    primitive.def_impl(impl)
+    primitive.def_abstract_eval(
+        lambda a, b, **static: ShapedArray((out := jax.eval_shape(partial(impl, **static), a, b)).shape, out.dtype)
+    )
+    mlir.register_lowering(primitive, mlir.lower_fun(impl, multiple_results=False))
+    ad.defbilinear(primitive, transpose_left, transpose_right)
+
+    def batch(args, dims, **static):  # a batch of channelwise maps is one map over more channels
+        n = next(a.shape[d] for a, d in zip(args, dims, strict=True) if d is not None)
+        moved = [
+            jnp.broadcast_to(a, (n, *a.shape)) if d is None else jnp.moveaxis(a, d, 0)
+            for a, d in zip(args, dims, strict=True)
+        ]
+        channels = moved[0].shape[1]
+        if "shape" in static:
+            static["shape"] = (n * channels, *static["shape"][1:])
+        y = primitive.bind(*[a.reshape(n * channels, *a.shape[2:]) for a in moved], **static)
+        return y.reshape(n, channels, *y.shape[1:]), 0
+
+    batching.primitive_batchers[primitive] = batch
+    return primitive
+
+
+_depthwise = _bilinear(
+    "depthwise",
+    lambda x, w, *, stride, dilation: _filter(x, w, stride, dilation),
+    lambda u, x, w, *, stride, dilation: _depthwise_dx.bind(u, w, shape=x.aval.shape, stride=stride, dilation=dilation),
+    lambda u, x, w, *, stride, dilation: _depthwise_dw.bind(
+        x, u, kernel=w.aval.shape[-1], stride=stride, dilation=dilation
+    ),
+)
+_depthwise_dx = _bilinear(
+    "depthwise_dx",
+    lambda dy, w, *, shape, stride, dilation: _adjoint_input(dy, w, shape, stride, dilation),
+    lambda u, dy, w, *, shape, stride, dilation: _depthwise.bind(u, w, stride=stride, dilation=dilation),
+    lambda u, dy, w, *, shape, stride, dilation: _depthwise_dw.bind(
+        u, dy, kernel=w.aval.shape[-1], stride=stride, dilation=dilation
+    ),
+)
+_depthwise_dw = _bilinear(
+    "depthwise_dw",
+    lambda x, dy, *, kernel, stride, dilation: _adjoint_kernel(x, dy, kernel, stride, dilation),
+    lambda u, x, dy, *, kernel, stride, dilation: _depthwise_dx.bind(
+        dy, u, shape=x.aval.shape, stride=stride, dilation=dilation
+    ),
+    lambda u, x, dy, *, kernel, stride, dilation: _depthwise.bind(x, u, stride=stride, dilation=dilation),
+)
+
+
+def depthwise(x, w, stride=1, dilation=1, form=None):
+    """Depthwise convolution of x [C, H, W, B] with w [C, k, k] -> [C, ceil(H / stride), ceil(W / stride), B]."""
+    if (form or default_form()) == "shifts":
+        return _depthwise.bind(x, w, stride=stride, dilation=dilation)
+    return _lax_conv(x, w[:, None], stride, dilation, groups=x.shape[0])
+
+
+def conv(x, w, stride=1, dilation=1, padding=None, form=None):
+    """Dense convolution of x [C, H, W, B] with w [D, C, k, k] -> [D, ceil(H / stride), ceil(W / stride), B].
+
+    `padding` other than None replaces the k // 2 on both sides (0: valid).
+    """
+    D, C, k, _ = w.shape
+    if (form or default_form()) != "shifts":
+        return _lax_conv(x, w, stride, dilation, padding)
+    if k == 1:
+        return jnp.einsum("dc,chwb->dhwb", w[:, :, 0, 0], x[:, ::stride, ::stride])
+    columns = jnp.stack(_taps(x, k, stride, dilation, padding), 0)  # [k * k, C, Ho, Wo, B]
+    return jnp.einsum("dct,tchwb->dhwb", w.reshape(D, C, k * k), columns)
+
+
+def _lax_conv(x, w, stride, dilation, padding=None, groups=1):
+    p = dilation * (w.shape[-1] - 1) // 2 if padding is None else padding
+    return lax.conv_general_dilated(
+        x,
+        w,
+        (stride, stride),
+        [(p, p), (p, p)],
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=("CHWN", "OIHW", "CHWN"),
+        feature_group_count=groups,
+    )
+
+
+def _windows(x, axis, k, stride, padding, fill):
+    """The k shifted views of x along one axis."""
+    n = _out(x.shape[axis], k, stride, 1, padding)
+    pad = [(0, 0)] * x.ndim
+    pad[axis] = (padding, padding)
+    x = jnp.pad(x, pad, constant_values=fill)
+    return [lax.slice_in_dim(x, i, i + (n - 1) * stride + 1, stride, axis) for i in range(k)]
+
+
+def max_pool(x, k=3, stride=1):
+    """Maximum over k x k windows of x [C, H, W, B]; tied entries share the gradient."""
+    for axis in (1, 2):
+        x = functools.reduce(jnp.maximum, _windows(x, axis, k, stride, k // 2, -np.inf))
+    return x
+
+
+def avg_pool(x, k=3, stride=1, padding=None):
+    """Mean over k x k windows of x [C, H, W, B]; the padding (default k // 2) is not counted."""
+    p = k // 2 if padding is None else padding
+    for axis in (1, 2):
+        inside = np.pad(np.ones(x.shape[axis]), p)
+        count = np.convolve(inside, np.ones(k), "valid")[::stride]  # [Ho]
+        shape = [1] * x.ndim
+        shape[axis] = -1
+        total = functools.reduce(jnp.add, _windows(x, axis, k, stride, p, 0.0))
+        x = total * jnp.asarray(1 / count, x.dtype).reshape(shape)
+    return x
+
+
+def to_net(x):
+    """Images as users hold them, [B, H, W, C], to the nets' [C, H, W, B]."""
+    return x.transpose(3, 1, 2, 0)
+
+
+def per_channel(v):
+    """[C] -> [C, 1, 1, 1], to multiply or add to [C, H, W, B]."""
+    return v[:, None, None, None]
+
+
+class Conv(nn.Module):
+    """Dense convolution without bias; He-normal initialisation (fan out of the kernel in)."""
+
+    features: int
+    kernel: int = 1
+    stride: int = 1
+    padding: int | None = None
+
+    @nn.compact
+    def __call__(self, x):
+        init = nn.initializers.variance_scaling(2.0, "fan_in", "normal", in_axis=1, out_axis=0)
+        w = self.param("kernel", init, (self.features, x.shape[0], self.kernel, self.kernel), x.dtype)
+        return conv(x, w, self.stride, padding=self.padding)
+
+
+class Depthwise(nn.Module):
+    """One k x k filter per channel, without bias."""
+
+    kernel: int
+    stride: int = 1
+    dilation: int = 1
+
+    @nn.compact
+    def __call__(self, x):
+        init = nn.initializers.normal(np.sqrt(2.0) / self.kernel)
+        w = self.param("kernel", init, (x.shape[0], self.kernel, self.kernel), x.dtype)
+        return depthwise(x, w, self.stride, self.dilation)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation (Ioffe and Szegedy 2015) over H, W, B; running statistics are kept out of every gradient.
+
+    `train` uses the batch's statistics and moves the running ones by 1 - momentum; otherwise the running ones are used.
+    The running variance is the unbiased one, as in PyTorch.
+    """
+
+    affine: bool = True
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x, train):
+        C, n = x.shape[0], x.size // x.shape[0]
+        zeros, ones = (lambda: jnp.zeros(C, x.dtype)), (lambda: jnp.ones(C, x.dtype))
+        mean, var = self.variable("batch_stats", "mean", zeros), self.variable("batch_stats", "var", ones)
+        m, v = mean.value, var.value
+        if train:
+            m = jnp.mean(x, (1, 2, 3))
+            v = jnp.maximum(jnp.mean(jnp.square(x), (1, 2, 3)) - jnp.square(m), 0)
+            if not self.is_initializing():
+                keep = self.momentum
+                mean.value = keep * mean.value + (1 - keep) * lax.stop_gradient(m)
+                var.value = keep * var.value + (1 - keep) * lax.stop_gradient(v) * (n / max(n - 1, 1))
+        scale = lax.rsqrt(v + self.epsilon)
+        shift = -m * scale
+        if self.affine:
+            gamma = self.param("scale", nn.initializers.ones, (C,), x.dtype)
+            beta = self.param("bias", nn.initializers.zeros, (C,), x.dtype)
+            scale, shift = scale * gamma, shift * gamma + beta
+        return x * per_channel(scale) + per_channel(shift)

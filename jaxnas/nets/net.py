@@ -1,0 +1,213 @@
+"""Nets: what a space's architectures compute, as pure functions of (variables, x, gates).
+
+One supernet, three ways to run it, equal by test in outputs, gradients and batch statistics:
+    mixture       soft gates weigh all operations of an edge                 apply(..., path=False)
+    single path   one-hot gates; `lax.switch` computes what was chosen       apply(..., path=True)
+    specialised   a plain Flax module of the chosen operations               specialize(arch) -> (module, extract)
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnas.nets.cell_net import CellNet, stacked_row
+from jaxnas.nets.ops import OPS, Build, Pool
+from jaxnas.spaces.space import Space
+
+Variables = dict[str, Any]  # {"params": ..., "batch_stats": ...}
+
+
+class Net(NamedTuple):
+    init: Callable  # key -> variables
+    apply: Callable  # (variables, x [B, H, W, C], gates, *, train, path=False, key=None) -> (logits [B, K], variables)
+    used: Callable  # (variables, gates) -> a 0/1 tree, 1 where the paths with nonzero gates keep weights and statistics
+    specialize: Callable  # arch -> (module, extract); extract(variables) -> the module's variables
+    space: Space
+    image: tuple[int, int, int]  # (H, W, C)
+    classes: int
+
+
+def _skeleton(space: Space) -> str:
+    if space.spec is None or space.spec.inputs not in (1, 2):
+        raise ValueError(
+            "this space has no cell description (`space.spec`): a cell net needs a cell space of 1 or 2 inputs"
+        )
+    return "nasbench201" if space.spec.inputs == 1 else "darts"
+
+
+def _table(space: Space, ops: Mapping[str, Build] | None) -> Mapping[str, Build]:
+    """The space's operations in gate order; NAS-Bench-201 has no norm behind its pools."""
+    table = {**OPS, **(ops or {})}
+    if space.spec.inputs == 1 and "avg_pool_3x3" not in (ops or {}):
+        table["avg_pool_3x3"] = lambda features, stride, affine: Pool("avg", stride)
+    missing = [name for name in space.spec.ops if name not in table]
+    if missing:
+        raise ValueError(
+            f"no operation named {', '.join(missing)}: pass ops={{{missing[0]!r}: build}} or use {', '.join(OPS)}"
+        )
+    return flax.core.FrozenDict({name: table[name] for name in space.spec.ops})
+
+
+def _kinds(space: Space, gates) -> dict[str, Any]:
+    """kind -> [E, O]; a space of one kind has bare gates."""
+    kinds = space.spec.kinds
+    return {kind: getattr(gates, kind) for kind in kinds} if kinds else {"cell": gates}
+
+
+def _choice(space: Space, arch) -> Mapping[str, tuple[tuple[int, int], ...]]:
+    """kind -> the (edge, operation) pairs of an architecture, without the absent edges."""
+    names, kept = space.spec.ops, {}
+    for kind, gates in _kinds(space, space.gates(arch)).items():
+        rows = [(e, int(np.argmax(row))) for e, row in enumerate(np.asarray(gates)) if row.any()]
+        kept[kind] = tuple((e, k) for e, k in rows if names[k] != "none")
+    return flax.core.FrozenDict(kept)
+
+
+def cell_net(
+    space: Space,
+    *,
+    image: tuple[int, int, int],
+    classes: int,
+    channels: int = 16,
+    cells: int | None = None,
+    ops: Mapping[str, Build] | None = None,
+) -> Net:
+    """The supernet of a cell space.
+
+    Args:
+        space: a cell space (`nasbench201`, `darts`, or your own with a `spec`).
+        image: (H, W, C) of the examples.
+        classes: number of classes.
+        channels: of the first cells; a reduction doubles them.
+        cells: in all for two-input cells (default 8, reductions at 1/3 and 2/3), a stage for one-input cells (default 5).
+        ops: further operations by name, or other builds for known names; see `jaxnas.nets.ops`.
+
+    Raises:
+        ValueError: for a space without a cell description, an unknown operation, or sizes below 1.
+    """
+    skeleton = _skeleton(space)
+    cells = (8 if skeleton == "darts" else 5) if cells is None else cells
+    if min(channels, cells, classes) < 1 or channels % 2:
+        raise ValueError(
+            f"channels must be even and positive, cells and classes positive: got {channels}, {cells}, {classes}"
+        )
+    module = CellNet(
+        spec=space.spec, ops=_table(space, ops), skeleton=skeleton, channels=channels, cells=cells, classes=classes
+    )
+    blank = jax.tree.map(lambda shape: np.zeros(shape, np.float32), space.gate_shapes, is_leaf=_is_shape)
+
+    def init(key):
+        return module.init(key, jnp.zeros((1, *image)), blank, train=True)
+
+    def apply(variables, x, gates, *, train, path=False, key=None):
+        del key  # a supernet has no drop path
+        if not train:
+            return module.apply(variables, x, gates, path=path), variables
+        logits, new = module.apply(variables, x, gates, train=True, path=path, mutable=["batch_stats"])
+        return logits, {**variables, **new}
+
+    def used(variables, gates):
+        kinds, layout = _kinds(space, gates), module.layout
+
+        def leaf(path, v):
+            names = [p.key for p in path]  # collection, cell, group, operation, ...
+            if len(names) < 4 or names[2] not in ("edges", "edges_in"):
+                return jnp.ones((1,) * v.ndim, v.dtype)
+            kind, _, stride = layout[int(names[1].removeprefix("cell"))]
+            rows = [e for e in range(len(space.spec.edges)) if stacked_row(space.spec, stride, e)[0] == names[2]]
+            on = kinds[kind][jnp.asarray(rows), space.spec.ops.index(names[3])] != 0  # [E]
+            return on.astype(v.dtype).reshape((-1,) + (1,) * (v.ndim - 1))
+
+        return jax.tree_util.tree_map_with_path(leaf, variables)
+
+    def specialize(arch):
+        choice = _choice(space, arch)
+        small = module.clone(choice=choice)
+
+        def extract(variables):
+            out = {}
+            for collection, tree in variables.items():
+                out[collection] = {k: v for k, v in tree.items()}
+                for i, (kind, _, stride) in enumerate(module.layout):
+                    if kind == "residual":
+                        continue
+                    stacked = out[collection].pop(f"cell{i}", {})
+                    kept = {}
+                    for edge, k in choice[kind]:
+                        group, row = stacked_row(space.spec, stride, edge)
+                        weights = stacked.get(group, {}).get(space.spec.ops[k])
+                        if weights is not None:
+                            kept[f"edge{edge}"] = jax.tree.map(lambda a: a[row], weights)
+                    if kept:
+                        out[collection][f"cell{i}"] = kept
+            return out
+
+        return small, extract
+
+    return Net(init, apply, used, specialize, space, tuple(image), classes)
+
+
+def evaluation_net(
+    space: Space,
+    arch,
+    *,
+    classes: int,
+    channels: int = 36,
+    cells: int | None = None,
+    auxiliary: bool = False,
+    imagenet: bool = False,
+    ops: Mapping[str, Build] | None = None,
+) -> CellNet:
+    """The network that is trained from scratch once the search is over: affine norms, drop path, auxiliary head.
+
+    A Flax module: `apply(variables, x [B, H, W, C], train=, rate=, rngs={"drop_path": key}, mutable=["batch_stats"])`.
+
+    Args:
+        space, arch: the architecture.
+        classes: number of classes.
+        channels, cells: default 36 and 20 cells (two inputs), 5 a stage (one input).
+        auxiliary: the head behind the cell at 2/3 of the depth (DARTS skeletons; maps of at least 8 x 8 there).
+        imagenet: the three-convolution stem for 224 x 224 images (DARTS cells only).
+        ops: as in `cell_net`.
+
+    Raises:
+        ValueError: as `cell_net`; and for an auxiliary head or ImageNet stem on one-input cells.
+    """
+    skeleton = _skeleton(space)
+    if skeleton == "nasbench201" and (auxiliary or imagenet):
+        raise ValueError("the NAS-Bench-201 skeleton has no auxiliary head and no ImageNet stem: leave both off")
+    cells = (5 if skeleton == "nasbench201" else 20) if cells is None else cells
+    return CellNet(
+        spec=space.spec,
+        ops=_table(space, ops),
+        skeleton="darts_imagenet" if imagenet else skeleton,
+        channels=channels,
+        cells=cells,
+        classes=classes,
+        choice=_choice(space, arch),
+        affine=True,
+        auxiliary=auxiliary,
+    )
+
+
+def count_parameters(module_or_variables, image=None) -> int:
+    """The number of weights, as papers count them: without the auxiliary head.
+
+    Args:
+        module_or_variables: variables, or a module whose shapes are inferred without computing anything.
+        image: (H, W, C), needed for a module.
+    """
+    variables = module_or_variables
+    if isinstance(variables, flax.linen.Module):
+        x = jax.ShapeDtypeStruct((1, *image), jnp.float32)
+        variables = jax.eval_shape(lambda x: module_or_variables.init(jax.random.key(0), x, train=True), x)
+    params = {k: v for k, v in variables["params"].items() if k != "auxiliary"}
+    return sum(int(np.prod(p.shape)) for p in jax.tree.leaves(params))
+
+
+def _is_shape(node) -> bool:
+    return isinstance(node, tuple) and all(isinstance(n, int) for n in node)

@@ -1,0 +1,124 @@
+"""The candidate operations: a table of named constructors.
+
+An operation is a Flax module for ONE edge, `op(x [C, H, W, B], train) -> [C, H / stride, W / stride, B]`, built by
+`OPS[name](features, stride, affine)`.  `affine` is False inside a search net, so that no BatchNorm scale can undo an
+architecture weight.  A net takes its own table `{**OPS, "mine": build}`: that is all it takes to add an operation.
+
+References: DARTS (Liu et al. 2019, arXiv:1806.09055); NAS-Bench-201 (Dong and Yang 2020, arXiv:2001.00326).
+"""
+
+from collections.abc import Callable, Mapping
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from jaxnas.nets.layers import BatchNorm, Conv, Depthwise, avg_pool, max_pool
+
+
+class Zero(nn.Module):
+    """none: the edge is absent."""
+
+    stride: int = 1
+
+    @nn.compact
+    def __call__(self, x, train):
+        del train
+        return jnp.zeros_like(x[:, :: self.stride, :: self.stride])
+
+
+class Identity(nn.Module):
+    """skip_connect at stride 1."""
+
+    @nn.compact
+    def __call__(self, x, train):
+        del train
+        return x
+
+
+class FactorizedReduce(nn.Module):
+    """skip_connect at stride 2: two strided 1x1 convolutions, the second one pixel further on, concatenated."""
+
+    features: int
+    affine: bool = True
+
+    @nn.compact
+    def __call__(self, x, train):
+        x = nn.relu(x)
+        half = self.features // 2
+        shifted = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))[:, 1:, 1:]  # odd sizes: both halves give ceil(H / 2)
+        y = jnp.concatenate([Conv(half, stride=2)(x), Conv(self.features - half, stride=2)(shifted)], 0)
+        return BatchNorm(self.affine)(y, train)
+
+
+class ReLUConvBN(nn.Module):
+    features: int
+    kernel: int = 1
+    stride: int = 1
+    affine: bool = True
+
+    @nn.compact
+    def __call__(self, x, train):
+        return BatchNorm(self.affine)(Conv(self.features, self.kernel, self.stride)(nn.relu(x)), train)
+
+
+class SepConv(nn.Module):
+    """Depthwise-separable convolution, applied twice; only the first is strided."""
+
+    features: int
+    kernel: int
+    stride: int = 1
+    affine: bool = True
+
+    @nn.compact
+    def __call__(self, x, train):
+        for stride in (self.stride, 1):
+            x = Conv(self.features)(Depthwise(self.kernel, stride)(nn.relu(x)))
+            x = BatchNorm(self.affine)(x, train)
+        return x
+
+
+class DilConv(nn.Module):
+    """Depthwise-separable convolution with dilation 2, applied once."""
+
+    features: int
+    kernel: int
+    stride: int = 1
+    affine: bool = True
+
+    @nn.compact
+    def __call__(self, x, train):
+        x = Conv(self.features)(Depthwise(self.kernel, self.stride, 2)(nn.relu(x)))
+        return BatchNorm(self.affine)(x, train)
+
+
+class Pool(nn.Module):
+    """3x3 pooling; `norm` adds the BatchNorm that DARTS puts behind the pools of its search net."""
+
+    kind: str
+    stride: int = 1
+    norm: bool = False
+
+    @nn.compact
+    def __call__(self, x, train):
+        y = {"max": max_pool, "avg": avg_pool}[self.kind](x, 3, self.stride)
+        return BatchNorm(False)(y, train) if self.norm else y
+
+
+def _skip(features, stride, affine):
+    return Identity() if stride == 1 else FactorizedReduce(features, affine)
+
+
+Build = Callable[[int, int, bool], nn.Module]
+
+OPS: Mapping[str, Build] = {
+    "none": lambda features, stride, affine: Zero(stride),
+    "skip_connect": _skip,
+    "max_pool_3x3": lambda features, stride, affine: Pool("max", stride, norm=not affine),
+    "avg_pool_3x3": lambda features, stride, affine: Pool("avg", stride, norm=not affine),
+    "nor_conv_1x1": lambda features, stride, affine: ReLUConvBN(features, 1, stride, affine),
+    "nor_conv_3x3": lambda features, stride, affine: ReLUConvBN(features, 3, stride, affine),
+    "sep_conv_3x3": lambda features, stride, affine: SepConv(features, 3, stride, affine),
+    "sep_conv_5x5": lambda features, stride, affine: SepConv(features, 5, stride, affine),
+    "dil_conv_3x3": lambda features, stride, affine: DilConv(features, 3, stride, affine),
+    "dil_conv_5x5": lambda features, stride, affine: DilConv(features, 5, stride, affine),
+}

@@ -1,0 +1,279 @@
+"""The main job: search, derive, retrain from scratch, compare, test once, keep.
+
+A run directory holds config.json, log.jsonl, checkpoints/, train/ and random/ (the retraining of the found and of a random
+architecture), result.json, architecture.svg, alphas.png, curves.png, weights.npz and export.bin.  Every stage is a driver
+run with checkpoints of its own, so a run that is cut anywhere goes on from there.
+"""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable
+
+STRATEGIES = {
+    "darts": "differentiable, exact second order (Liu et al. 2019)",
+    "darts-fd": "differentiable, the published finite-difference second order",
+    "darts-first": "differentiable, first order",
+    "aging": "aging evolution (Real et al. 2019), candidates trained from scratch",
+    "random": "random search, candidates trained from scratch",
+}
+SPACES = {
+    "nasbench201": "NAS-Bench-201 cells: 4 nodes, 5 operations, 15,625 architectures",
+    "darts": "DARTS convolutional cells: normal and reduction, 1,037,664,180 each",
+}
+AUGMENTS = ("none", "crop", "crop+flip")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What a run is made from; config.json in its directory."""
+
+    space: str = "nasbench201"
+    """Where to search: see `jaxnas list`."""
+    strategy: str = "darts"
+    """How to search: see `jaxnas list`."""
+    data: str = "digits"
+    """digits, a file.npz with arrays x and y, or tfds:NAME."""
+    steps: int = 300
+    """Search steps (DARTS: one architecture and one weight step each; black box: one candidate each)."""
+    batch: int = 64
+    """Examples a batch."""
+    channels: int = 8
+    """Channels of the first cells."""
+    cells: int = 1
+    """Cells in all (darts space), or in each of the three stages (nasbench201 space)."""
+    learning_rate: float = 0.025
+    """Of the weights; annealed to 0.001 by a cosine in the search, to 0 in training."""
+    arch_learning_rate: float = 3e-3
+    """Of the architecture parameters (the paper's 3e-4 is for 50 epochs of CIFAR-10)."""
+    augment: str = "none"
+    """none, crop, or crop+flip: of the training images."""
+    candidate_steps: int = 60
+    """Training steps a candidate of a black-box search gets."""
+    train_steps: int = 600
+    """Training steps of the found and of the random architecture."""
+    seeds: int = 1
+    """Whole searches, run as one vmapped program; the one with the best validation is kept."""
+    seed: int = 0
+    """The root of all randomness."""
+
+
+def check(config: Config) -> None:
+    """Raises ValueError, in one line that says what to do, for what no run can be made from."""
+    for field, known in (("space", SPACES), ("strategy", STRATEGIES), ("augment", AUGMENTS)):
+        value = getattr(config, field)
+        if value not in known:
+            raise ValueError(f"unknown {field} {value!r}: choose one of {', '.join(known)}")
+    for field in ("steps", "batch", "channels", "cells", "candidate_steps", "train_steps", "seeds"):
+        if getattr(config, field) < 1:
+            raise ValueError(f"--{field.replace('_', '-')} must be at least 1, not {getattr(config, field)}")
+    if config.seed < 0 or config.learning_rate <= 0 or config.arch_learning_rate <= 0:
+        raise ValueError("the seed must not be negative, and learning rates must be positive")
+
+
+def prepare(out: str | None, config: Config) -> pathlib.Path:
+    """Makes a new run directory and writes config.json; never touches one that holds anything.
+
+    Raises:
+        FileExistsError: for a directory that is not empty.
+        PermissionError: for one that cannot be written.
+    """
+    check(config)
+    if out is None:
+        base = pathlib.Path("runs")
+        number = next(i for i in range(1, 1_000_000) if not (base / f"{config.strategy}-{i}").exists())
+        directory = base / f"{config.strategy}-{number}"
+    else:
+        directory = pathlib.Path(out)
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise FileExistsError(f"{directory} exists: continue it with jaxnas resume {directory}, or give another --out")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+    except OSError as error:
+        raise PermissionError(f"cannot write to {directory} ({error.strerror}): give another --out") from None
+    return directory
+
+
+def load_config(directory) -> Config:
+    """The config of a run directory.
+
+    Raises:
+        ValueError: where there is none, or one of another version.
+    """
+    path = pathlib.Path(directory) / "config.json"
+    try:
+        values = json.loads(path.read_text())
+        config = Config(**values)
+    except FileNotFoundError:
+        raise ValueError(f"{directory} is not a run: it has no config.json (start one with jaxnas search)") from None
+    except (json.JSONDecodeError, TypeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is damaged or of another version ({error}): start anew with jaxnas search") from None
+    check(config)
+    return config
+
+
+def make_space(name: str):
+    from jaxnas import spaces
+
+    return spaces.SPACES[name]()
+
+
+def make_augment(name: str):
+    from jaxnas import data
+
+    return {"none": data.identity, "crop": data.crop(), "crop+flip": data.chain(data.crop(), data.flip())}[name]
+
+
+def make_search(config: Config, dataset):
+    """-> (space, strategy, feed) of a config."""
+    import optax
+
+    from jaxnas import ask_tell, base, data, evaluate, nets, weight_sharing
+
+    space, augment = make_space(config.space), make_augment(config.augment)
+    net = nets.cell_net(space, image=dataset.image, classes=dataset.classes, channels=config.channels, cells=config.cells)
+    if config.strategy.startswith("darts"):
+        order = {"darts": "exact", "darts-fd": "finite_difference", "darts-first": "first"}[config.strategy]
+        schedule = optax.cosine_decay_schedule(config.learning_rate, config.steps, alpha=0.001 / config.learning_rate)
+        strategy = weight_sharing.darts(
+            net, weight_sharing.sgd(schedule), weight_sharing.adam(config.arch_learning_rate), order
+        )
+        return space, strategy, data.batches(dataset, config.batch, augment=augment)
+    if config.strategy == "aging":
+        population = min(10, config.steps)
+        algorithm = ask_tell.aging_evolution(space, population=population, tournament=min(3, population))
+    else:
+        algorithm = ask_tell.random_search(space)
+    schedule = optax.cosine_decay_schedule(config.learning_rate, config.candidate_steps)
+    evaluator = evaluate.train_from_scratch(net, weight_sharing.sgd(schedule))
+    feed = data.batches(
+        dataset,
+        config.batch,
+        weight_steps=config.candidate_steps,
+        arch_steps=max(1, len(dataset.valid.y) // config.batch),
+        augment=augment,
+    )
+    return space, base.black_box(algorithm, evaluator), feed
+
+
+def execute(directory, config: Config, *, progress: bool = False, say: Callable[[str], None] = lambda line: None) -> dict:
+    """Runs, or goes on with, the run in `directory`; returns what result.json holds.
+
+    Args:
+        directory: made by `prepare`.
+        config: its config.
+        progress: show bars on stderr.
+        say: takes a line for a person at each stage.
+    """
+    import jax
+    import numpy as np
+
+    from jaxnas import data, plot, report
+    from jaxnas.run import run
+
+    directory = pathlib.Path(directory)
+    key = jax.random.key(config.seed)
+    k_data, k_search, k_random, k_train = jax.random.split(key, 4)
+    dataset = data.load(config.data, k_data)
+    space, strategy, feed = make_search(config, dataset)
+    seeds = None if config.seeds == 1 else config.seeds
+
+    def stage(key, strategy, steps, feed, where, **kw):
+        return run(
+            key,
+            strategy,
+            steps=steps,
+            data=feed,
+            directory=where,
+            resume=(where / "checkpoints").exists(),
+            progress=progress,
+            **kw,
+        )
+
+    say(f"searching: {config.strategy} in {config.space} on {config.data}, {config.steps} steps")
+    searched = stage(k_search, strategy, config.steps, feed, directory, seeds=seeds)
+    lines = report.read(directory)
+    best, chosen = searched.best, 0
+    if seeds is not None:
+        chosen = _best_seed(strategy, searched, feed, k_search)
+        best = jax.tree.map(lambda a: a[chosen], searched.best)
+    best = jax.tree.map(np.asarray, best)
+    rivals = {"train": best, "random": jax.tree.map(np.asarray, space.sample(k_random))}
+    titles = {"train": "found architecture", "random": "random architecture"}
+    plot.save(plot.architecture(space, best, title=f"{config.strategy} on {config.data}"), directory / "architecture.svg")
+
+    result = {"strategy": config.strategy, "space": config.space, "data": config.data, "seeds": config.seeds}
+    result["genotype"] = space.to_text(best)
+    if seeds is not None:
+        every = [space.to_text(jax.tree.map(lambda a: np.asarray(a)[i], searched.best)) for i in range(seeds)]
+        result.update(chosen_seed=chosen, genotypes=every)
+        result["search"] = {k: v for k, v in lines[-1].items() if isinstance(v, float)} if lines else {}
+    for name, arch in rivals.items():
+        say(f"training the {titles[name]} from scratch: {space.to_text(arch)}")
+        result[titles[name].split()[0]] = _retrain(config, dataset, space, arch, stage, k_train, directory / name)
+    margin = result["found"]["test_accuracy"] - result["random"]["test_accuracy"]
+    verdict = "better than" if margin > 0 else "worse than" if margin < 0 else "the same as"
+    result["verdict"] = (
+        f"the found architecture is {verdict} one random architecture trained the same way ({100 * margin:+.2f} points of test accuracy)"
+    )
+    _plots(directory, space, lines, report.read(directory / "train"))
+    (directory / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+    return result
+
+
+def _retrain(config, dataset, space, arch, stage, key, where) -> dict:
+    """Trains one architecture from scratch, tests it once, and keeps it in `where` (the found one also a level up)."""
+    import jax
+    import optax
+
+    from jaxnas import data, export, nets, training, weight_sharing
+
+    module = nets.evaluation_net(space, arch, classes=dataset.classes, channels=config.channels, cells=config.cells)
+    optimizer = weight_sharing.sgd(optax.cosine_decay_schedule(config.learning_rate, config.train_steps))
+    strategy = training.train(module, optimizer, dataset.image, steps=config.train_steps)
+    feed = data.training(dataset, config.batch, augment=make_augment(config.augment))
+    variables = stage(key, strategy, config.train_steps, feed, where).best
+    test = jax.jit(lambda v, split: training.accuracy(lambda x: module.apply(v, x), split))(variables, dataset.test)
+    if where.name == "train":
+        export.save_weights(where.parent / "weights.npz", variables)
+        export.export(where.parent / "export.bin", module, variables, dataset.image)
+    return {
+        "genotype": space.to_text(arch),
+        "test_accuracy": float(test),
+        "test_examples": len(dataset.test.y),
+        "parameters": nets.count_parameters(variables),
+    }
+
+
+def _best_seed(strategy, searched, feed, key) -> int:
+    """The seed whose search ended with the best validation: score of the best candidate, or loss on one fixed draw."""
+    import jax
+    import jax.numpy as jnp
+
+    if hasattr(searched.state, "best_score"):
+        return int(jnp.argmax(searched.state.best_score))
+    batch = jax.jit(feed.draw)(jax.random.fold_in(key, 2**31 - 1), feed.arrays)
+    step = jax.jit(jax.vmap(strategy.step, (None, 0, None)))
+    _, info = step(key, searched.state, batch)
+    return int(jnp.nanargmin(info.gradient["loss"]))
+
+
+def _plots(directory, space, search_lines, train_lines) -> None:
+    import numpy as np
+
+    from jaxnas import plot
+
+    scalars = sorted({k for line in search_lines for k, v in line.items() if isinstance(v, float)} - {"seconds"})
+    keep = [k for k in scalars if not k.endswith("_ci")]
+    series = {f"search {k}": np.asarray([line.get(k, np.nan) for line in search_lines]) for k in keep}
+    for k in ("loss", "accuracy"):
+        if train_lines:
+            series[f"training {k}"] = np.asarray([line.get(k, np.nan) for line in train_lines])
+    if series:
+        plot.save(plot.curves(series, xlabel="log line"), directory / "curves.png")
+    kinds = space.spec.kinds or ("",)
+    names = {kind: f"gates/{kind}" if kind else "gates" for kind in kinds}
+    if search_lines and all(name in search_lines[-1] for name in names.values()):
+        history = {kind: np.asarray([line[name] for line in search_lines]) for kind, name in names.items()}
+        plot.save(plot.alphas(history, space.spec), directory / "alphas.png")

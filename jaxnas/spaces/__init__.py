@@ -1,0 +1,10 @@
+"""Search spaces: what may be built."""
+
+from jaxnas.spaces.cell import CellSpec
+from jaxnas.spaces.darts import darts
+from jaxnas.spaces.nasbench201 import nasbench201
+from jaxnas.spaces.space import Space, space
+
+SPACES = {"nasbench201": nasbench201, "darts": darts}
+
+__all__ = ["SPACES", "CellSpec", "Space", "darts", "nasbench201", "space"]

@@ -1,0 +1,485 @@
+"""Laws that every space obeys, and what is published about each."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import nb201_file
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from jaxnas.spaces.darts import DARTS, KINDS, OPS, DARTSCell, darts
+from jaxnas.spaces.nasbench201 import expression, nasbench201, representatives
+from jaxnas.spaces.space import space
+
+DRAWS = 1000
+
+
+class Flat(NamedTuple):
+    depth: np.ndarray
+    width: np.ndarray
+
+
+class Elastic(NamedTuple):
+    depth: np.ndarray  # [5]
+    kernel: np.ndarray  # [20]
+    expand: np.ndarray  # [20]
+
+
+def elastic():
+    """Once for all's space: five units of depth 2, 3 or 4, every layer with one of 3 kernels and 3 expansions."""
+    layer = np.arange(20)
+    parent = np.concatenate([np.full(5, -1), layer // 4, layer // 4])
+    reached = [[slot < 2 + depth for depth in range(3)] for slot in layer % 4]
+    return space(
+        Elastic(np.full(5, 3), np.full(20, 3), np.full(20, 3)),
+        parent=parent,
+        when=np.concatenate([np.ones((5, 3)), reached, reached]),
+    )
+
+
+def chained():
+    """A grandchild is on only if its parent is: d2 wants d1 == 1, d1 wants d0 in {1, 2}; 1 + 2 * (1 + 4) settings, times 3."""
+    when = np.zeros((4, 4), bool)
+    when[1, 1:3] = when[2, 1] = True
+    when[[0, 3]] = True
+    return space(Flat(np.asarray([3, 2, 4]), np.asarray(3)), parent=[-1, 0, 1, -1], when=when)
+
+
+SPACES = {
+    "nasbench201": nasbench201,
+    "nasbench201, edge-uniform": lambda: nasbench201(node_uniform=False),
+    "darts": darts,
+    "darts, small": lambda: darts(nodes=2, ops=("none", "skip_connect", "sep_conv_3x3")),
+    "darts, no none": lambda: darts(nodes=2, ops=("skip_connect", "sep_conv_3x3")),
+    "flat": lambda: space(Flat(np.asarray([2, 5, 3]), np.asarray(7))),
+    "conditional": elastic,
+    "conditional, chained": chained,
+    "arity one": lambda: space(Flat(np.asarray([1, 4, 1]), np.asarray(2))),
+}
+EVERY = pytest.mark.parametrize("name", SPACES)
+
+
+def flats(space, archs):
+    return np.asarray(jax.jit(jax.vmap(space.flat))(archs))
+
+
+def actives(space, archs):
+    return np.asarray(jax.jit(jax.vmap(space.active))(archs))
+
+
+def assert_legal(space, archs):
+    v = flats(space, archs)
+    assert v.dtype == np.int32
+    assert ((v >= 0) & (v < space.arity)).all()
+    assert (v[~actives(space, archs)] == 0).all()  # an inactive decision has one value: equal networks, equal trees
+
+
+def draws(space, n=DRAWS, key=None):
+    key = jax.random.key(0) if key is None else key
+    return jax.jit(jax.vmap(space.sample))(jax.random.split(key, n))
+
+
+@EVERY
+def test_samples_are_legal_and_reach_every_value(name):
+    s = SPACES[name]()
+    archs = draws(s)
+    assert_legal(s, archs)
+    v, on = flats(s, archs), actives(s, archs)
+    for d, n in enumerate(s.arity):
+        assert set(v[on[:, d], d]) == set(range(n))
+
+
+@EVERY
+def test_mutation_changes_exactly_one_active_decision(name):
+    s = SPACES[name]()
+    k_sample, k_mutate = jax.random.split(jax.random.key(0))
+    archs = draws(s, key=k_sample)
+    mutants = jax.jit(jax.vmap(s.mutate))(jax.random.split(k_mutate, DRAWS), archs)
+    assert_legal(s, mutants)
+    differ = flats(s, archs) != flats(s, mutants)
+    both = actives(s, archs) & actives(s, mutants)
+    assert ((differ & both).sum(1) == 1).all()
+    assert (differ & both).any(0).tolist() == (s.arity > 1).tolist()  # and each decision is changed at some time
+
+
+@EVERY
+def test_crossover_takes_each_decision_from_a_parent(name):
+    s = SPACES[name]()
+    k_a, k_b, k_cross = jax.random.split(jax.random.key(0), 3)
+    a, b = draws(s, key=k_a), draws(s, key=k_b)
+    cross = jax.jit(jax.vmap(s.crossover))
+    children = cross(jax.random.split(k_cross, DRAWS), a, b)
+    assert_legal(s, children)
+    v, on = flats(s, children), actives(s, children)
+    assert ((v == flats(s, a)) | (v == flats(s, b)) | ~on).all()
+    same = cross(jax.random.split(jax.random.key(1), DRAWS), a, a)
+    np.testing.assert_array_equal(flats(s, same), flats(s, a))
+
+
+@EVERY
+def test_neighbors_are_all_the_single_edits(name):
+    s = SPACES[name]()
+    archs = draws(s, n=8)
+    table = jax.jit(jax.vmap(s.neighbors))(archs)
+    assert_legal(s, jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), table))
+    v, near = flats(s, archs), np.asarray(jax.jit(jax.vmap(jax.vmap(s.flat)))(table))
+    assert near.shape[1] == sum(s.arity - 1)
+    decision = np.repeat(np.arange(len(s.arity)), s.arity - 1)
+    shift = np.concatenate([np.arange(1, n) for n in s.arity])
+    for row, (d, k) in enumerate(zip(decision, shift, strict=True)):
+        on = actives(s, archs)[:, d]
+        assert (near[on, row, d] == (v[on, d] + k) % s.arity[d]).all()
+        assert (near[~on, row] == v[~on]).all()  # an edit of what is off is no edit
+    if (s.arity > 1).all() and actives(s, archs).all():
+        assert all(len(np.unique(near[i], axis=0)) == near.shape[1] for i in range(8))
+        assert ((near != v[:, None]).sum(-1) == 1).all()
+
+
+@EVERY
+def test_gates_round_trip(name):
+    s = SPACES[name]()
+    archs = draws(s)
+    gates = jax.jit(jax.vmap(s.gates))(archs)
+    shapes = jax.tree.map(lambda g: g.shape[1:], gates)
+    assert shapes == s.gate_shapes
+    for g in jax.tree.leaves(gates):
+        assert g.dtype == jnp.float32
+        assert set(np.unique(g)) <= {0.0, 1.0}
+        assert (np.sum(g, -1) <= 1).all()
+    np.testing.assert_array_equal(flats(s, jax.jit(jax.vmap(s.derive))(gates)), flats(s, archs))
+
+
+@EVERY
+def test_text_round_trip(name):
+    s = SPACES[name]()
+    archs = draws(s, n=50)
+    v = flats(s, archs)
+    archs = jax.tree.map(np.asarray, archs)
+    for i in range(50):
+        arch = jax.tree.map(lambda a, i=i: a[i], archs)
+        text = s.to_text(arch)
+        again = s.from_text(text)
+        np.testing.assert_array_equal(np.concatenate([np.ravel(a) for a in jax.tree.leaves(again)]), v[i])
+        assert jax.tree.structure(again) == jax.tree.structure(arch)
+        assert s.to_text(again) == text
+
+
+@EVERY
+def test_features_are_one_hot_where_active(name):
+    s = SPACES[name]()
+    archs = draws(s, n=100)
+    features = np.asarray(jax.jit(jax.vmap(s.features))(archs))
+    on = actives(s, archs)
+    parts = np.split(features, np.cumsum(s.arity)[:-1], axis=1)
+    for d, part in enumerate(parts):
+        assert (part.sum(1) == on[:, d]).all()
+        assert (part.argmax(1)[on[:, d]] == flats(s, archs)[on[:, d], d]).all()
+
+
+@EVERY
+def test_unflat_undoes_flat(name):
+    s = SPACES[name]()
+    arch = s.sample(jax.random.key(0))
+    again = s.unflat(s.flat(arch))
+    assert jax.tree.structure(again) == jax.tree.structure(arch)
+    jax.tree.map(np.testing.assert_array_equal, again, arch)
+
+
+@pytest.mark.parametrize("name", [n for n, s in SPACES.items() if math.prod(map(int, s().arity)) < 20_000])
+def test_index_round_trip_over_the_whole_space(name):
+    s = SPACES[name]()
+    raw = math.prod(map(int, s.arity))
+    every = jax.vmap(s.from_index)(jnp.arange(raw))
+    np.testing.assert_array_equal(jax.vmap(s.index)(every), np.arange(raw))
+    np.testing.assert_array_equal(flats(s, every), np.stack(np.unravel_index(np.arange(raw), s.arity), -1))
+    settled = jax.vmap(s.unflat)(jnp.where(actives(s, every), flats(s, every), 0))
+    assert len(np.unique(flats(s, settled), axis=0)) == s.size
+
+
+def test_published_sizes():
+    assert nasbench201().size == 15_625
+    assert darts().size == 1_037_664_180**2  # of each of two kinds
+    assert elastic().size == 7371**5
+    assert chained().size == 3 * (1 + 2 * (1 + 4))
+
+
+def test_index_refuses_a_space_that_is_too_large():
+    with pytest.raises(ValueError, match="fewer than 2\\*\\*31"):
+        darts().index(darts().sample(jax.random.key(0)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(decisions=()), "at least one decision"),
+        (dict(decisions=(2, 0)), "at least one value"),
+        (dict(decisions=(2, 3), parent=[1, -1]), "comes before it"),
+        (dict(decisions=(2, 3), parent=[-1]), "comes before it"),
+        (dict(decisions=(2, 3), gates=lambda arch: arch), "together"),
+    ],
+)
+def test_a_bad_space_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        space(**arguments)
+
+
+# NAS-Bench-201
+
+
+def test_nasbench201_has_24_distinct_neighbors():
+    s = nasbench201()
+    near = jax.jit(jax.vmap(s.neighbors))(draws(s, n=100))
+    index = np.asarray(jax.vmap(jax.vmap(s.index))(near))
+    assert index.shape == (100, 24)
+    assert all(len(set(row)) == 24 for row in index.tolist())
+
+
+def test_nasbench201_has_6466_classes():
+    classes = representatives()
+    assert len(np.unique(classes)) == 6466
+    np.testing.assert_array_equal(classes[classes], classes)  # a representative stands for itself
+
+
+@nb201_file.needs_file
+def test_nasbench201_classes_are_the_published_partition():
+    data = nb201_file.load()
+    s = nasbench201()
+    index = np.asarray(jax.vmap(lambda v: s.index(s.unflat(v)))(jnp.asarray(data["ops"], jnp.int32)))
+    pairs = np.unique(np.stack([representatives()[index], data["iso_class"]], -1), axis=0)
+    assert len(pairs) == len(np.unique(pairs[:, 0])) == len(np.unique(pairs[:, 1])) == 6466
+
+
+def test_nasbench201_canonical_is_one_cell_of_the_class():
+    s = nasbench201()
+    archs = draws(s, n=200)
+    canonical = jax.jit(jax.vmap(s.canonical))(archs)
+    again = jax.vmap(s.canonical)(canonical)
+    jax.tree.map(np.testing.assert_array_equal, again, canonical)
+    assert [expression(v) for v in flats(s, archs)] == [expression(v) for v in flats(s, canonical)]
+
+
+@pytest.mark.parametrize(
+    ("node_uniform", "odds"), [(True, [1 / 3, 1 / 6, 1 / 6, 1 / 9, 1 / 9, 1 / 9]), (False, [1 / 6] * 6)]
+)
+def test_nasbench201_mutation_odds(node_uniform, odds):
+    s, n = nasbench201(node_uniform), 20_000
+    arch = s.unflat(jnp.asarray([0, 1, 2, 3, 4, 0], jnp.int32))
+    mutants = jax.jit(jax.vmap(s.mutate, (0, None)))(jax.random.split(jax.random.key(0), n), arch)
+    differ = flats(s, mutants) != np.asarray(s.flat(arch))
+    assert stats.chisquare(differ.sum(0), np.asarray(odds) * n).pvalue > 0.001
+    for e in range(6):  # the four other operations of an edge are equally likely
+        to = flats(s, mutants)[differ[:, e], e]
+        counts = np.delete(np.bincount(to, minlength=5), np.asarray(arch.op)[e])
+        assert stats.chisquare(counts).pvalue > 0.001
+
+
+def test_samples_are_uniform():
+    s, n = nasbench201(), 20_000
+    v = flats(s, draws(s, n=n))
+    assert min(stats.chisquare(np.bincount(v[:, e], minlength=5)).pvalue for e in range(6)) > 0.001
+
+
+def test_nasbench201_text_is_the_published_form():
+    s = nasbench201()
+    text = "|avg_pool_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|nor_conv_1x1~0|skip_connect~1|skip_connect~2|"
+    arch = s.from_text(text)
+    np.testing.assert_array_equal(arch.op, [4, 2, 1, 2, 1, 1])
+    assert s.to_text(arch) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "|none~0|",
+        "|none~0|+|none~0|none~1|+|none~0|none~1|none~1|",
+        "|none~0|+|none~0|none~1|+|none~0|none~1|conv~2|",
+        "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|+|none~0|",
+        "|none~0|none~0|none~1|none~0|none~1|none~2|",
+        "|none~x|+|none~0|none~1|+|none~0|none~1|none~2|",
+        "|none|+|none~0|none~1|+|none~0|none~1|none~2|",
+        "|none~0~7|+|none~0|none~1|+|none~0|none~1|none~2|",
+    ],
+)
+def test_nasbench201_refuses_other_texts(text):
+    with pytest.raises(ValueError, match="not a NAS-Bench-201 cell.*nor_conv_3x3"):
+        nasbench201().from_text(text)
+
+
+# DARTS
+
+V1 = {
+    "normal": "sep_conv_3x3 1 sep_conv_3x3 0 skip_connect 0 sep_conv_3x3 1 skip_connect 0 sep_conv_3x3 1 sep_conv_3x3 0 skip_connect 2",
+    "reduce": "max_pool_3x3 0 max_pool_3x3 1 skip_connect 2 max_pool_3x3 0 max_pool_3x3 0 skip_connect 2 skip_connect 2 avg_pool_3x3 0",
+}
+V2 = {
+    "normal": "sep_conv_3x3 0 sep_conv_3x3 1 sep_conv_3x3 0 sep_conv_3x3 1 sep_conv_3x3 1 skip_connect 0 skip_connect 0 dil_conv_3x3 2",
+    "reduce": "max_pool_3x3 0 max_pool_3x3 1 skip_connect 2 max_pool_3x3 1 max_pool_3x3 0 skip_connect 2 skip_connect 2 max_pool_3x3 1",
+}
+
+
+@pytest.mark.parametrize(("name", "published"), [("DARTS_V1", V1), ("DARTS_V2", V2)])
+def test_darts_published_genotypes(name, published):
+    s = darts()
+    arch = s.from_text(name)
+    for kind, words in published.items():
+        entries = list(zip(words.split()[::2], map(int, words.split()[1::2]), strict=True))
+        gates = np.asarray(getattr(s.gates(arch), kind))
+        assert gates.shape == (14, 8)
+        chosen = {(e, OPS[g.argmax()]) for e, g in enumerate(gates) if g[1:].any()}
+        assert chosen == {(s.spec.first(n // 2) + j, op) for n, (op, j) in enumerate(entries)}
+        assert (gates.sum(1) == 1).all()  # an absent edge is `none`
+    np.testing.assert_array_equal(s.flat(s.from_text(s.to_text(arch))), s.flat(arch))
+
+
+def soft(alpha):
+    """The gates of a search with the same architecture parameters for both kinds."""
+    return DARTS(*[jax.nn.softmax(jnp.asarray(alpha, jnp.float32))] * 2)
+
+
+def test_darts_never_derives_none():
+    s = darts()
+    alpha = np.array(jax.random.normal(jax.random.key(0), (14, 8)))
+    alpha[:, 0] = 10.0  # `none` is the largest everywhere
+    arch = s.derive(soft(alpha))
+    assert "none" not in s.to_text(arch)
+    real = alpha[:, 1:]
+    for i in range(4):
+        edges = slice(s.spec.first(i), s.spec.first(i) + 2 + i)
+        weight = np.asarray(jax.nn.softmax(alpha))[edges, 1:].max(1)
+        two = np.sort(np.argsort(-weight)[:2])
+        np.testing.assert_array_equal(arch.normal.op[i], real[edges][two].argmax(1))
+
+
+def test_darts_keeps_the_two_strongest_edges_by_softmax():
+    s = darts(nodes=2, ops=("none", "skip_connect", "sep_conv_3x3"))
+    weights = np.asarray([[0.1, 0.5, 0.4], [0.1, 0.2, 0.7], [0.3, 0.1, 0.6], [0.5, 0.4, 0.1], [0.2, 0.3, 0.5]], np.float32)
+    arch = s.derive(DARTS(jnp.asarray(weights), jnp.asarray(weights)))
+    # node 0 has two edges; node 1 keeps edges from 0 (sep, 0.6) and 2 (sep, 0.5), not from 1 (skip, 0.4)
+    np.testing.assert_array_equal(arch.normal.op, [[0, 1], [1, 1]])
+    np.testing.assert_array_equal(arch.normal.pair, [0, 1])
+    # the raw parameters of the strongest edge may be the smallest: only the softmax counts
+    shifted = np.log(weights) + np.asarray([0.0, 0.0, -9.0, 5.0, -9.0], np.float32)[:, None]
+    again = s.derive(soft(shifted))
+    jax.tree.map(np.testing.assert_array_equal, again, arch)
+
+
+def test_darts_ties_go_to_the_lowest_index():
+    s = darts()
+    arch = s.derive(DARTS(jnp.full((14, 8), 0.125), jnp.full((14, 8), 0.125)))
+    jax.tree.map(lambda a: np.testing.assert_array_equal(a, np.zeros_like(a)), arch)
+    assert "('max_pool_3x3', 0), ('max_pool_3x3', 1)" in s.to_text(arch)
+
+
+def test_darts_reads_a_node_in_either_order():
+    s = darts(nodes=1)
+    one = s.from_text(
+        "Genotype(normal=[('sep_conv_3x3', 1), ('skip_connect', 0)], reduce=[('skip_connect', 0), ('sep_conv_3x3', 1)])"
+    )
+    jax.tree.map(np.testing.assert_array_equal, one.normal, one.reduce)
+    np.testing.assert_array_equal(one.normal.op, [[2, 3]])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "not a DARTS genotype"),
+        ("DARTS_V3", "not a DARTS genotype.*DARTS_V2"),
+        ("Genotype(normal=[('skip_connect', 0), ('skip_connect', 1)])", "not a DARTS genotype"),
+        ("normal=[('skip_connect', 0), ('skip_connect', 1)], reduce=[('skip_connect', 0)]", "1 entries, not 2"),
+        (
+            "normal=[('skip_connect', 0), ('skip_connect', 0)], reduce=[('skip_connect', 0), ('skip_connect', 1)]",
+            "two different",
+        ),
+        ("normal=[('skip_connect', 0), ('skip_connect', 2)], reduce=[('skip_connect', 0), ('skip_connect', 1)]", "below 2"),
+        (
+            "normal=[('skip_connect', 0), ('skip_connect', -1)], reduce=[('skip_connect', 0), ('skip_connect', 1)]",
+            "below 2",
+        ),
+        (
+            "normal=[('none', 0), ('skip_connect', 1)], reduce=[('skip_connect', 0), ('skip_connect', 1)]",
+            "'none' is not one of",
+        ),
+        (
+            "normal=[('conv', 0), ('skip_connect', 1)], reduce=[('skip_connect', 0), ('skip_connect', 1)]",
+            "'conv' is not one of",
+        ),
+        ("normal=[('skip_connect', None), ('skip_connect', 1)], reduce=[]", "not a DARTS genotype"),
+        ("normal=[1, 2], reduce=[]", "not a DARTS genotype"),
+    ],
+)
+def test_darts_refuses_other_texts(text, message):
+    with pytest.raises(ValueError, match=message):
+        darts(nodes=1).from_text(text)
+
+
+@pytest.mark.parametrize("arguments", [dict(nodes=0), dict(ops=("none",)), dict(ops=())])
+def test_darts_refuses_an_empty_space(arguments):
+    with pytest.raises(ValueError, match="at least one node and one operation"):
+        darts(**arguments)
+
+
+# Any text at all
+
+READERS = {name: SPACES[name]() for name in ("nasbench201", "darts, small", "flat", "conditional")}
+PIECES = st.sampled_from(
+    [
+        "none",
+        "skip_connect",
+        "~",
+        "|",
+        "+",
+        "-",
+        "0",
+        "1",
+        "2",
+        "9",
+        "²",
+        "٣",
+        "(",
+        ")",
+        "[",
+        "]",
+        "'",
+        ", ",
+        "=",
+        "normal=[",
+        "reduce=[",
+    ]
+    + ["('skip_connect', 0)", "('none', 1)", "Genotype(", "\\", "\n", "\0", "1e9", "99999999999999999999"]
+)
+
+
+@pytest.mark.parametrize("name", READERS)
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(text=st.one_of(st.text(), st.lists(PIECES, max_size=30).map("".join)))
+@example(text="99999999999999999999-1-1-1")
+@example(text="²-1-1-1")
+@example(text=f"normal={'[' * 300}], reduce=[]")
+@example(text=f"normal={'[' * 100_000}], reduce=[]")
+@example(text="normal=[('skip_connect', 1e999)], reduce=[('skip_connect', 1)]")
+def test_from_text_raises_nothing_but_value_errors(name, text):
+    s = READERS[name]
+    try:
+        arch = s.from_text(text)
+    except ValueError:
+        return
+    assert_legal(s, jax.tree.map(lambda a: a[None], arch))
+
+
+def test_from_text_of_the_default_form():
+    s = SPACES["flat"]()
+    np.testing.assert_array_equal(s.flat(s.from_text("1-4-0-6")), [1, 4, 0, 6])
+    for text in ("1-4-0", "1-4-0-7", "1-4-0-6-0", "-1-4-0-6", "a-b-c-d", ""):
+        with pytest.raises(ValueError, match="4 numbers joined by '-', at most 1-4-2-6"):
+            s.from_text(text)
+
+
+def test_darts_cells_are_named():
+    assert darts().spec.kinds == KINDS == DARTS._fields
+    assert DARTSCell._fields == ("op", "pair")

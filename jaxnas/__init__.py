@@ -12,8 +12,8 @@ _HOME = {
     "AskTell": "base",
     "Batch": "base",
     "Evaluator": "base",
-    "Phase": "run",
-    "Result": "run",
+    "Phase": "driver",
+    "Result": "driver",
     "Strategy": "base",
     "aging_evolution": "ask_tell",
     "black_box": "base",
@@ -22,13 +22,12 @@ _HOME = {
     "evaluation_net": "nets",
     "hypergradient": "bilevel",
     "metric": "base",
-    "phase": "run",
+    "phase": "driver",
     "random_search": "ask_tell",
-    "run": "run",
+    "run": "driver",
     "stateless": "base",
-    "then": "run",
+    "then": "driver",
     "train": "training",
-    "weight_sharing": "weight_sharing",
 }
 _MODULES = (
     "ask_tell",
@@ -42,6 +41,7 @@ _MODULES = (
     "sharding",
     "spaces",
     "training",
+    "weight_sharing",
 )
 
 __all__ = sorted([*_HOME, *_MODULES])
@@ -54,7 +54,7 @@ def __getattr__(name):
         value = importlib.import_module(f"jaxnas.{name}")
     else:
         raise AttributeError(f"module 'jaxnas' has no attribute {name!r}")
-    globals()[name] = value  # the function wins over the module of the same name
+    globals()[name] = value
     return value
 
 

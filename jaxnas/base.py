@@ -92,19 +92,19 @@ class BlackBoxInfo(NamedTuple):
     best_score: jax.Array  # []
 
 
-def black_box(
-    algorithm: AskTell, evaluator: Evaluator, objective: Callable[[Metrics], jax.Array] = metric("accuracy")
-) -> Strategy:
+def black_box(algorithm: AskTell, evaluator: Evaluator, objective: Callable[[Metrics], jax.Array] | None = None) -> Strategy:
     """The search that asks `algorithm` for candidates, scores them with `evaluator` and tells it `objective(metrics)`.
 
     Args:
         algorithm: where to look next.
         evaluator: how good it is.
-        objective: metrics -> scores [B], to be maximised.
+        objective: metrics -> scores [B], to be maximised; default: `metric("accuracy")`.
 
     A candidate whose score is not finite never wins and never stops the search: the algorithm is told the worst finite
     score seen so far (0 before there is one).
     """
+
+    objective = metric("accuracy") if objective is None else objective
 
     def init(key, given=None):
         del given  # read-only things come in `batch.fixed`

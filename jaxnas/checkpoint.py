@@ -4,12 +4,15 @@ A thin layer over Orbax.  A save that is cut short (kill -9) leaves nothing behi
 that was damaged later is passed over with a warning in the log "jaxnas".
 """
 
+import collections
+import contextlib
+import gc
 import logging
 import pathlib
 import shutil
+import sys
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 log = logging.getLogger("jaxnas")
@@ -17,6 +20,19 @@ log = logging.getLogger("jaxnas")
 
 class CheckpointError(ValueError):
     """The checkpoints cannot be used.  One line that says what to do."""
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Orbax logs what a damaged file held, and leaves other reads pending, which complain when they are collected."""
+    level, hook = logging.root.manager.disable, sys.unraisablehook
+    logging.disable(logging.CRITICAL)
+    sys.unraisablehook = lambda unraisable: None
+    try:
+        yield
+    finally:
+        logging.disable(level)
+        sys.unraisablehook = hook
 
 
 class Checkpoints:
@@ -42,7 +58,7 @@ class Checkpoints:
         self._writer.save(self._path / str(step), tree, force=True)
         self._writer.wait_until_finished()
         if self._keep is not None:
-            for old in self.steps()[: -self._keep]:
+            for old in [s for s in self.steps() if s <= step][: -self._keep]:  # a later one is damaged, or not ours to remove
                 shutil.rmtree(self._path / str(old), ignore_errors=True)
 
     def restore(self, target_of, key: jax.Array, steps: list[int] | None = None):
@@ -65,30 +81,17 @@ class Checkpoints:
             shapes = target_of(step)
             if shapes is None:
                 continue
-            here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-            put = lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=here)
-            data = jax.random.key_data(key)
-            target = {
-                "key": jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=here),
-                "state": jax.tree.map(put, shapes),
-            }
-            try:
-                found = self._writer.restore(self._path / str(step), target)
-                mismatch = [
-                    f"{tuple(f.shape)} is not {tuple(s.shape)}"
-                    for f, s in zip(jax.tree.leaves(found["state"]), jax.tree.leaves(shapes), strict=True)
-                    if f.shape != s.shape or f.dtype != s.dtype
-                ]
-                if mismatch:
-                    raise ValueError(mismatch[0])
-            except Exception as error:  # whatever a damaged file makes the reader raise
-                reasons.append(str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__)
+            data = np.asarray(jax.random.key_data(key))
+            with _quiet():
+                found, reason = self._read(step, {"key": data, "state": shapes})
+                if found is None:
+                    gc.collect()
+            if found is None:
+                reasons.append(reason)
                 log.warning("checkpoint %s/%d is damaged or of another search; trying the one before", self._path, step)
                 continue
-            if not bool(jnp.all(found["key"] == data)):
-                raise CheckpointError(
-                    f"{self._path} was written from another key: resume with the same --seed, or use a new --out"
-                )
+            if not np.array_equal(np.asarray(found["key"]), data):
+                raise CheckpointError(f"{self._path} was written from another key: resume with the same --seed, or use a new --out")
             return step, found["state"]
         if reasons:
             raise CheckpointError(
@@ -96,6 +99,24 @@ class Checkpoints:
                 "resume it with its own configuration (jaxnas resume RUN), or start anew in another --out"
             )
         return None
+
+    def _read(self, step, target):
+        """(the checkpoint, None), or (None, why not)."""
+        path = self._path / str(step)
+        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        try:
+            kinds = lambda tree: collections.Counter((tuple(a.shape), np.dtype(a.dtype).name) for a in jax.tree.leaves(tree))
+            stored = self._writer.metadata(path).item_metadata
+            if stored is None:
+                raise ValueError("its metadata are damaged")
+            have, want = kinds(stored.tree), kinds(target)
+            if have != want:  # Orbax would cast, and leave reads pending
+                shape, dtype = next(iter(want - have or have - want))
+                raise ValueError(f"arrays of other shapes or types, such as {dtype}{list(shape)}")
+            put = lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=here)
+            return self._writer.restore(path, jax.tree.map(put, target)), None
+        except Exception as error:  # whatever a damaged file makes the reader raise
+            return None, (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
 
     def close(self) -> None:
         self._writer.close()

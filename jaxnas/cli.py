@@ -100,19 +100,18 @@ def _execute(directory: pathlib.Path, config: Config) -> None:
     _configure()
     from jaxnas import pipeline
 
-    print(f"run directory: {directory}", file=sys.stderr)
     say = lambda line: print(line, file=sys.stderr)
     result = pipeline.execute(directory, config, progress=sys.stderr.isatty(), say=say)
-    _summary(directory, result)
+    print(_summary(directory, result))
 
 
-def _summary(directory: pathlib.Path, result: dict) -> None:
-    print(f"genotype        {result['genotype']}")
+def _summary(directory: pathlib.Path, result: dict) -> str:
+    lines = [f"genotype        {result['genotype']}"]
     for name in ("found", "random"):
         r = result[name]
-        print(f"{name:<7} test    {100 * r['test_accuracy']:.2f} % of {r['test_examples']}, {r['parameters']:,} parameters")
-    print(result["verdict"])
-    print(f"kept in {directory}: " + ", ".join(sorted(p.name for p in directory.iterdir())))
+        lines.append(f"{name:<7} test    {100 * r['test_accuracy']:.2f} % of {r['test_examples']}, {r['parameters']:,} parameters")
+    kept = ", ".join(sorted(p.name for p in directory.iterdir()))
+    return "\n".join([*lines, result["verdict"], f"kept in {directory}: {kept}"])
 
 
 def _show(command: Show) -> None:
@@ -123,8 +122,12 @@ def _show(command: Show) -> None:
         config = pipeline.load_config(path)
         if not (path / "result.json").exists():
             raise ValueError(f"{path} has no result yet: finish it with jaxnas resume {path}")
+        try:
+            summary = _summary(path, json.loads((path / "result.json").read_text()))
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+            raise ValueError(f"{path / 'result.json'} is damaged: make it again with jaxnas resume {path}") from None
         print(f"{config.strategy} in {config.space} on {config.data}, {config.steps} steps, seed {config.seed}")
-        _summary(path, json.loads((path / "result.json").read_text()))
+        print(summary)
         print(f"drawn in {path / 'architecture.svg'}")
         return
     if path.suffix in (".json", ".npz", ".svg") or (os.sep in command.what and "|" not in command.what):
@@ -171,7 +174,8 @@ def main(arguments: list[str] | None = None) -> int:
             from jaxnas import pipeline
 
             config = Config(**{f.name: getattr(command, f.name) for f in dataclasses.fields(Config)})
-            _execute(pipeline.prepare(command.out, config), config)
+            with pipeline.fresh(command.out, config) as directory:
+                _execute(directory, config)
         elif isinstance(command, Resume):
             from jaxnas import pipeline
 

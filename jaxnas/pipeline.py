@@ -5,8 +5,10 @@ architecture), result.json, architecture.svg, alphas.png, curves.png, weights.np
 run with checkpoints of its own, so a run that is cut anywhere goes on from there.
 """
 
+import contextlib
 import dataclasses
 import json
+import math
 import pathlib
 from collections.abc import Callable
 
@@ -67,8 +69,9 @@ def check(config: Config) -> None:
     for field in ("steps", "batch", "channels", "cells", "candidate_steps", "train_steps", "seeds"):
         if getattr(config, field) < 1:
             raise ValueError(f"--{field.replace('_', '-')} must be at least 1, not {getattr(config, field)}")
-    if config.seed < 0 or config.learning_rate <= 0 or config.arch_learning_rate <= 0:
-        raise ValueError("the seed must not be negative, and learning rates must be positive")
+    rates = (config.learning_rate, config.arch_learning_rate)
+    if not 0 <= config.seed < 2**63 or not all(0 < rate < math.inf for rate in rates):
+        raise ValueError("the seed must be in [0, 2**63), and learning rates positive and finite")
 
 
 def prepare(out: str | None, config: Config) -> pathlib.Path:
@@ -95,6 +98,23 @@ def prepare(out: str | None, config: Config) -> pathlib.Path:
     return directory
 
 
+@contextlib.contextmanager
+def fresh(out: str | None, config: Config):
+    """`prepare`s a run directory; a start that fails, before it keeps anything there, leaves nothing behind."""
+    top = pathlib.Path("runs" if out is None else out)
+    made = [p for p in (top, *top.parents) if not p.exists()]
+    directory = prepare(out, config)
+    try:
+        yield directory
+    except Exception:
+        if [p.name for p in directory.iterdir()] == ["config.json"]:
+            (directory / "config.json").unlink()
+            for path in [directory, *made] if out is None else made:
+                with contextlib.suppress(OSError):  # gone already, or not empty
+                    path.rmdir()
+        raise
+
+
 def load_config(directory) -> Config:
     """The config of a run directory.
 
@@ -105,7 +125,11 @@ def load_config(directory) -> Config:
     try:
         values = json.loads(path.read_text())
         config = Config(**values)
-    except FileNotFoundError:
+        kinds = {f.name: (int, float) if f.type is float else f.type for f in dataclasses.fields(Config)}
+        wrong = [name for name, kind in kinds.items() if not isinstance(getattr(config, name), kind)]
+        if wrong:
+            raise TypeError(f"{wrong[0]} is {getattr(config, wrong[0])!r}")
+    except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"{directory} is not a run: it has no config.json (start one with jaxnas search)") from None
     except (json.JSONDecodeError, TypeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is damaged or of another version ({error}): start anew with jaxnas search") from None
@@ -136,9 +160,7 @@ def make_search(config: Config, dataset):
     if config.strategy.startswith("darts"):
         order = {"darts": "exact", "darts-fd": "finite_difference", "darts-first": "first"}[config.strategy]
         schedule = optax.cosine_decay_schedule(config.learning_rate, config.steps, alpha=0.001 / config.learning_rate)
-        strategy = weight_sharing.darts(
-            net, weight_sharing.sgd(schedule), weight_sharing.adam(config.arch_learning_rate), order
-        )
+        strategy = weight_sharing.darts(net, weight_sharing.sgd(schedule), weight_sharing.adam(config.arch_learning_rate), order)
         return space, strategy, data.batches(dataset, config.batch, augment=augment)
     if config.strategy == "aging":
         population = min(10, config.steps)
@@ -170,7 +192,7 @@ def execute(directory, config: Config, *, progress: bool = False, say: Callable[
     import numpy as np
 
     from jaxnas import data, plot, report
-    from jaxnas.run import run
+    from jaxnas.driver import run
 
     directory = pathlib.Path(directory)
     key = jax.random.key(config.seed)
@@ -191,6 +213,7 @@ def execute(directory, config: Config, *, progress: bool = False, say: Callable[
             **kw,
         )
 
+    say(f"run directory: {directory}")
     say(f"searching: {config.strategy} in {config.space} on {config.data}, {config.steps} steps")
     searched = stage(k_search, strategy, config.steps, feed, directory, seeds=seeds)
     lines = report.read(directory)
@@ -215,7 +238,8 @@ def execute(directory, config: Config, *, progress: bool = False, say: Callable[
     margin = result["found"]["test_accuracy"] - result["random"]["test_accuracy"]
     verdict = "better than" if margin > 0 else "worse than" if margin < 0 else "the same as"
     result["verdict"] = (
-        f"the found architecture is {verdict} one random architecture trained the same way ({100 * margin:+.2f} points of test accuracy)"
+        f"the found architecture is {verdict} one random architecture trained the same way "
+        f"({100 * margin:+.2f} points of test accuracy)"
     )
     _plots(directory, space, lines, report.read(directory / "train"))
     (directory / "result.json").write_text(json.dumps(result, indent=2) + "\n")

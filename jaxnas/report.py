@@ -53,13 +53,11 @@ class Journal:
     def __enter__(self):
         if self._path is not None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            kept = [
-                line for line in read(self._path.parent) if line["step"] <= self._at
-            ]  # steps to be run again are not in it
-            self._file = self._path.open("w")
-            for line in kept:
-                self._file.write(json.dumps(line) + "\n")
-            self._file.flush()
+            kept = [line for line in read(self._path.parent) if line["step"] <= self._at]  # steps to be run again are not in it
+            whole = self._path.with_suffix(".tmp")
+            whole.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            whole.replace(self._path)  # at once: a kill leaves the old log or the new one
+            self._file = self._path.open("a")
             try:
                 from tensorboardX import SummaryWriter
 

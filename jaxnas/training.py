@@ -106,8 +106,6 @@ def accuracy(logits_of, split, size: int = 256) -> jax.Array:
     size = min(size, n)
     chunks = -(-n // size)
     pad = chunks * size - n
-    shape = lambda a, fill: jnp.concatenate([a, jnp.full((pad, *a.shape[1:]), fill, a.dtype)]).reshape(
-        chunks, size, *a.shape[1:]
-    )
+    shape = lambda a, fill: jnp.concatenate([a, jnp.full((pad, *a.shape[1:]), fill, a.dtype)]).reshape(chunks, size, *a.shape[1:])
     right = jax.lax.map(lambda b: jnp.sum(jnp.argmax(logits_of(b[0]), -1) == b[1]), (shape(x, 0), shape(y, -1)))
     return jnp.sum(right) / n

@@ -154,9 +154,7 @@ def test_limit_draws_by_the_key(tmp_path):
 
 
 def test_import_is_light():
-    code = (
-        "import sys, jaxnas.data; print([m for m in ('sklearn', 'tensorflow_datasets', 'tensorflow') if m in sys.modules])"
-    )
+    code = "import sys, jaxnas.data; print([m for m in ('sklearn', 'tensorflow_datasets', 'tensorflow') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
 
@@ -453,9 +451,7 @@ def test_only_train_and_look_are_augmented():
 
 
 def test_each_image_has_its_own_key():
-    feed = data.batches(
-        toy(), 8, weight_steps=3, look_ahead=2, augment=lambda key, image: image * 0 + jax.random.uniform(key)
-    )
+    feed = data.batches(toy(), 8, weight_steps=3, look_ahead=2, augment=lambda key, image: image * 0 + jax.random.uniform(key))
     batch = jax.jit(feed.draw)(key(), feed.arrays)
     noise = np.concatenate([np.asarray(x[..., 0, 0, 0]).ravel() for x in (batch.train[0], batch.look[0])])
     assert len(np.unique(noise)) == 24 + 16

@@ -54,9 +54,7 @@ def batches(
     """
     valid_size = size if valid_size is None else valid_size
     if min(weight_steps, arch_steps, look_ahead) < 0 or weight_steps + arch_steps == 0:
-        raise ValueError(
-            f"a batch needs weight or architecture steps, not {weight_steps} and {arch_steps} ({look_ahead} ahead)"
-        )
+        raise ValueError(f"a batch needs weight or architecture steps, not {weight_steps} and {arch_steps} ({look_ahead} ahead)")
     if weight_steps or look_ahead:
         _check_size(size, dataset.train, f"{dataset.name}, train part")
     if arch_steps:

@@ -117,9 +117,7 @@ def _tfds(name, data_dir):
             raise DataError(f"tfds:{name} could not be opened ({_line(error)}): check the name, {_INSTEAD}") from None
         if not builder.is_prepared():
             if not _online():
-                raise DataError(
-                    f"tfds:{name} is not in {builder.data_dir} and there is no network: copy it there, {_INSTEAD}"
-                )
+                raise DataError(f"tfds:{name} is not in {builder.data_dir} and there is no network: copy it there, {_INSTEAD}")
             try:
                 builder = tfds.builder(name, data_dir=data_dir, file_format="array_record", try_gcs=False)
                 builder.download_and_prepare()
@@ -130,14 +128,10 @@ def _tfds(name, data_dir):
             sources = builder.as_data_source()
         except Exception:
             how = "prepare it again with file_format='array_record'"
-            raise DataError(
-                f"tfds:{name} in {builder.data_dir} is not readable without TensorFlow: {how}, {_INSTEAD}"
-            ) from None
+            raise DataError(f"tfds:{name} in {builder.data_dir} is not readable without TensorFlow: {how}, {_INSTEAD}") from None
         keys = builder.info.supervised_keys or ("image", "label")
     if len(keys) != 2 or any(not isinstance(k, str) or k not in builder.info.features for k in keys):
-        raise DataError(
-            f"tfds:{name} has no images with labels, only {', '.join(builder.info.features)}: choose another one"
-        )
+        raise DataError(f"tfds:{name} has no images with labels, only {', '.join(builder.info.features)}: choose another one")
     if "train" not in sources:
         raise DataError(f"tfds:{name} has no train split, only {', '.join(sources)}: choose another one")
 
@@ -147,9 +141,7 @@ def _tfds(name, data_dir):
                 try:
                     rows = [source[int(i)] for i in pick(len(source))]
                 except Exception as error:
-                    raise DataError(
-                        f"tfds:{name}: damaged ({_line(error)}): delete {builder.data_dir}, {_INSTEAD}"
-                    ) from None
+                    raise DataError(f"tfds:{name}: damaged ({_line(error)}): delete {builder.data_dir}, {_INSTEAD}") from None
             shapes = {np.shape(row[keys[0]]) for row in rows}
             if len(shapes) > 1:
                 raise DataError(f"tfds:{name} has images of different sizes, which have no one shape: choose another one")

@@ -61,9 +61,7 @@ class MixedEdges(nn.Module):
                 fresh = lambda key: jax.vmap(lambda k: op.init(k, example, True)["params"])(jax.random.split(key, E))
                 params[name] = self.param(name, fresh)
             if "batch_stats" in shapes:
-                fresh = lambda: jax.vmap(lambda k: op.init(k, example, True)["batch_stats"])(
-                    jax.random.split(jax.random.key(0), E)
-                )
+                fresh = lambda: jax.vmap(lambda k: op.init(k, example, True)["batch_stats"])(jax.random.split(jax.random.key(0), E))
                 stats[name] = self.variable("batch_stats", name, fresh)
         columns = {name: k for k, name in enumerate(self.ops)}
         values = {name: s.value for name, s in stats.items()}

@@ -110,8 +110,7 @@ def _bilinear(name, impl, transpose_left, transpose_right):
     def batch(args, dims, **static):  # a batch of channelwise maps is one map over more channels
         n = next(a.shape[d] for a, d in zip(args, dims, strict=True) if d is not None)
         moved = [
-            jnp.broadcast_to(a, (n, *a.shape)) if d is None else jnp.moveaxis(a, d, 0)
-            for a, d in zip(args, dims, strict=True)
+            jnp.broadcast_to(a, (n, *a.shape)) if d is None else jnp.moveaxis(a, d, 0) for a, d in zip(args, dims, strict=True)
         ]
         channels = moved[0].shape[1]
         if "shape" in static:
@@ -127,9 +126,7 @@ _depthwise = _bilinear(
     "depthwise",
     lambda x, w, *, stride, dilation: _filter(x, w, stride, dilation),
     lambda u, x, w, *, stride, dilation: _depthwise_dx.bind(u, w, shape=x.aval.shape, stride=stride, dilation=dilation),
-    lambda u, x, w, *, stride, dilation: _depthwise_dw.bind(
-        x, u, kernel=w.aval.shape[-1], stride=stride, dilation=dilation
-    ),
+    lambda u, x, w, *, stride, dilation: _depthwise_dw.bind(x, u, kernel=w.aval.shape[-1], stride=stride, dilation=dilation),
 )
 _depthwise_dx = _bilinear(
     "depthwise_dx",
@@ -142,9 +139,7 @@ _depthwise_dx = _bilinear(
 _depthwise_dw = _bilinear(
     "depthwise_dw",
     lambda x, dy, *, kernel, stride, dilation: _adjoint_kernel(x, dy, kernel, stride, dilation),
-    lambda u, x, dy, *, kernel, stride, dilation: _depthwise_dx.bind(
-        dy, u, shape=x.aval.shape, stride=stride, dilation=dilation
-    ),
+    lambda u, x, dy, *, kernel, stride, dilation: _depthwise_dx.bind(dy, u, shape=x.aval.shape, stride=stride, dilation=dilation),
     lambda u, x, dy, *, kernel, stride, dilation: _depthwise.bind(x, u, stride=stride, dilation=dilation),
 )
 

@@ -33,9 +33,7 @@ class Net(NamedTuple):
 
 def _skeleton(space: Space) -> str:
     if space.spec is None or space.spec.inputs not in (1, 2):
-        raise ValueError(
-            "this space has no cell description (`space.spec`): a cell net needs a cell space of 1 or 2 inputs"
-        )
+        raise ValueError("this space has no cell description (`space.spec`): a cell net needs a cell space of 1 or 2 inputs")
     return "nasbench201" if space.spec.inputs == 1 else "darts"
 
 
@@ -46,9 +44,7 @@ def _table(space: Space, ops: Mapping[str, Build] | None) -> Mapping[str, Build]
         table["avg_pool_3x3"] = lambda features, stride, affine: Pool("avg", stride)
     missing = [name for name in space.spec.ops if name not in table]
     if missing:
-        raise ValueError(
-            f"no operation named {', '.join(missing)}: pass ops={{{missing[0]!r}: build}} or use {', '.join(OPS)}"
-        )
+        raise ValueError(f"no operation named {', '.join(missing)}: pass ops={{{missing[0]!r}: build}} or use {', '.join(OPS)}")
     return flax.core.FrozenDict({name: table[name] for name in space.spec.ops})
 
 
@@ -92,12 +88,8 @@ def cell_net(
     skeleton = _skeleton(space)
     cells = (8 if skeleton == "darts" else 5) if cells is None else cells
     if min(channels, cells, classes) < 1 or channels % 2:
-        raise ValueError(
-            f"channels must be even and positive, cells and classes positive: got {channels}, {cells}, {classes}"
-        )
-    module = CellNet(
-        spec=space.spec, ops=_table(space, ops), skeleton=skeleton, channels=channels, cells=cells, classes=classes
-    )
+        raise ValueError(f"channels must be even and positive, cells and classes positive: got {channels}, {cells}, {classes}")
+    module = CellNet(spec=space.spec, ops=_table(space, ops), skeleton=skeleton, channels=channels, cells=cells, classes=classes)
     blank = jax.tree.map(lambda shape: np.zeros(shape, np.float32), space.gate_shapes, is_leaf=_is_shape)
 
     def init(key):

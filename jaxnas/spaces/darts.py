@@ -114,9 +114,7 @@ def darts(nodes: int = 4, ops: tuple[str, ...] = OPS) -> Space:
             two = sorted(listed[2 * i : 2 * i + 2], key=lambda entry: entry[1])
             sources = tuple(source for _, source in two)
             if sources not in pairs[i]:
-                raise ValueError(
-                    f"node {i} of the {kind} cell reads {sources}: two different nodes below {2 + i} are needed"
-                )
+                raise ValueError(f"node {i} of the {kind} cell reads {sources}: two different nodes below {2 + i} are needed")
             for name, _ in two:
                 if name not in spec.ops or name == "none":
                     raise ValueError(f"{name!r} is not one of {', '.join(spec.ops[k] for k in real)}")

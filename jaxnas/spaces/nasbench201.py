@@ -23,20 +23,20 @@ class NASBench201(NamedTuple):
 
 
 def expression(ops) -> str:
-    """The text of the network a cell computes, by the authors' rule; equal texts mean equal networks.
+    """The text of the network a cell computes, letter for letter the authors' (`to_unique_str`); equal texts, equal networks.
 
-    skip is its source, none and what follows only none is 0, and a sum does not depend on the order of its terms.  A sum
-    keeps its zeros, so a few equal networks have different texts: 6,466 classes as published, 4,930 if none were kept.
+    skip is its source, a path from none is "#", and a sum does not depend on the order of its terms.  A sum keeps its "#",
+    so some equal networks have different texts: 6,466 classes as published, 4,930 if only the network counted.
     """
-    nodes = ["x"]
+    nodes = ["0"]
     for i in range(SPEC.nodes):
         terms = []
         for j in range(i + 1):
             name = OPS[int(ops[SPEC.first(i) + j])]
-            if name == "none" or nodes[j] == "0":
-                terms.append("0")
+            if name == "none" or nodes[j] == "#":
+                terms.append("#")
             else:
-                terms.append(nodes[j] if name == "skip_connect" else f"{name}({nodes[j]})")
+                terms.append(nodes[j] if name == "skip_connect" else f"({nodes[j]})@{name}")
         nodes.append("+".join(sorted(terms)))
     return nodes[-1]
 

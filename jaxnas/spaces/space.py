@@ -81,13 +81,17 @@ def space(decisions, *, parent=None, when=None, mutate_weight=None, gates=None, 
     def unflat(v):
         return tree.unflatten([p.reshape(a.shape) for p, a in zip(jnp.split(v, cut), leaves, strict=True)])
 
+    root, up = parent < 0, np.maximum(parent, 0)
+    depth = [0] * D  # of each decision below its root
+    for d in np.flatnonzero(~root):
+        depth[d] = depth[parent[d]] + 1
+
     def on(v):  # int32[D] -> bool[D]
-        if (parent < 0).all():
-            return jnp.ones(D, bool)
-        out = [jnp.asarray(True)] * D
-        for d in np.flatnonzero(parent >= 0):
-            out[d] = out[parent[d]] & jnp.asarray(when[d])[v[parent[d]]]
-        return jnp.stack(out)
+        wanted = root | jnp.asarray(when)[np.arange(D), v[up]]  # [D]: the parent holds a value that switches d on
+        out = wanted
+        for _ in range(max(depth) - 1):
+            out = wanted & (root | out[up])
+        return out
 
     def settle(v):  # inactive decisions are 0
         return unflat(jnp.where(on(v), v, 0))
@@ -96,12 +100,12 @@ def space(decisions, *, parent=None, when=None, mutate_weight=None, gates=None, 
         return settle(jax.random.randint(key, (D,), 0, arity))
 
     def mutate(key, arch):
-        k_decision, k_value = jax.random.split(key)
+        u = jax.random.uniform(key, (2,))
         v = flat(arch)
-        d = jax.random.categorical(k_decision, jnp.log(weight * on(v)))
-        n = jnp.asarray(arity)[d]
-        shift = jax.random.randint(k_value, (), 1, jnp.maximum(n, 2))
-        return settle(v.at[d].set((v[d] + shift) % n))
+        odds = jnp.sum(jnp.where(np.tri(D, dtype=bool), (weight * on(v))[None], 0.0), -1)  # [D], cumulative, summed in one order
+        d = jnp.sum(odds <= u[0] * odds[-1])  # the first to exceed it: one that has weight
+        shift = 1 + jnp.floor(u[1] * (arity - 1)).astype(jnp.int32)  # [D], in [1, arity)
+        return settle(jnp.where(np.arange(D) == d, (v + shift) % arity, v))
 
     def crossover(key, a, b):
         return settle(jnp.where(jax.random.bernoulli(key, 0.5, (D,)), flat(a), flat(b)))
@@ -136,9 +140,7 @@ def space(decisions, *, parent=None, when=None, mutate_weight=None, gates=None, 
         return sum(math.prod(count(c) for c in children if when[c, a]) for a in range(arity[d]))
 
     if gates is None:
-        gates = lambda arch: jax.tree.map(
-            lambda a, n: jax.nn.one_hot(a, int(np.max(n)), dtype=jnp.float32), arch, decisions
-        )
+        gates = lambda arch: jax.tree.map(lambda a, n: jax.nn.one_hot(a, int(np.max(n)), dtype=jnp.float32), arch, decisions)
         derive = lambda soft: jax.tree.map(lambda row: jnp.argmax(row, -1).astype(jnp.int32), soft)
         gate_shapes = jax.tree.map(lambda n: (*np.shape(n), int(np.max(n))), decisions)
 

@@ -33,9 +33,7 @@ def pathwise(policy: Policy, optimizer: optax.GradientTransformation, method: Me
             actions = policy.sample(jax.random.clone(k_gates), theta, t)
             paths = jax.tree.leaves(actions)[0].shape[0]
             each = [
-                problem.loss(params, policy.gates(jax.tree.map(lambda a: a[m], actions)), batch, jax.random.clone(k_loss))[
-                    0
-                ]
+                problem.loss(params, policy.gates(jax.tree.map(lambda a: a[m], actions)), batch, jax.random.clone(k_loss))[0]
                 for m in range(paths)
             ]
             return sum(each) / paths

@@ -172,9 +172,7 @@ def weight_sharing(
             state, reported = loop(lambda s, xs: arch_step(xs[0], s, xs[1]), state, (keys, (batch.valid, look)))
         W = jax.tree.leaves(batch.train)[0].shape[0]
         keys = jax.random.split(k_weights, W)
-        state, (values, accuracies, gates, extra) = loop(
-            lambda s, xs: weight_step(xs[0], s, xs[1]), state, (keys, batch.train)
-        )
+        state, (values, accuracies, gates, extra) = loop(lambda s, xs: weight_step(xs[0], s, xs[1]), state, (keys, batch.train))
         info = WeightSharingInfo(
             loss=jnp.mean(values),
             accuracy=jnp.mean(accuracies),

@@ -112,18 +112,20 @@ def run(
         raise ValueError("resume needs the directory of the run")
     store = None if directory is None else pathlib.Path(directory)
     if store is not None and not resume and (store / "checkpoints").exists():
-        raise FileExistsError(
-            f"{store} holds a run already: continue it with jaxnas resume {store}, or name another directory"
-        )
+        raise FileExistsError(f"{store} holds a run already: continue it with jaxnas resume {store}, or name another directory")
 
     keys = key if seeds is None else jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(seeds))
     checkpoints = None if store is None else Checkpoints(store / "checkpoints")
     ends = None if store is None else Checkpoints(store / "phases", keep=None)
     begin = np.cumsum([0] + [p.steps for p in plan]).tolist()
     with contextlib.ExitStack() as stack:
+        for c in (checkpoints, ends):
+            if c is not None:
+                stack.callback(c.close)
         if mesh is not None:
             stack.enter_context(jax.set_mesh(mesh))
             keys = jax.device_put(keys, sharding.over(mesh, "seed" if seeds else None))
+        place = lambda found: found if mesh is None else (found[0], jax.device_put(found[1], keys.sharding))
         programs = [_Program(p, number, keys, seeds, chunk) for number, p in enumerate(plan)]
         shapes = [None]
         for program in programs:
@@ -131,14 +133,14 @@ def run(
         at, state = 0, None
         if resume:
             of_step = lambda s: next((shapes[p + 1] for p in range(len(plan)) if begin[p] < s <= begin[p + 1]), None)
-            at, state = checkpoints.restore(of_step, key) or (0, None)
+            at, state = place(checkpoints.restore(of_step, key) or (0, None))
         journal = stack.enter_context(Journal(store, at, begin[-1], progress, seeds))
         stop = stack.enter_context(_signals())
         states, infos, previous = [], [], None
         for number, program in enumerate(programs):
-            if at >= begin[number + 1] and number + 1 < len(plan):  # this phase is over: its end is on disk
+            if at > begin[number + 1]:  # a later phase has begun: this one's end is on disk
                 target = lambda s, number=number: shapes[number + 1] if s == number else None
-                _, previous = ends.restore(target, key, [number])
+                _, previous = place(ends.restore(target, key, [number]))
                 states.append(previous)
                 infos.append(None)
                 continue
@@ -157,24 +159,21 @@ def run(
                 done.append(info)
                 journal.write(plan[number].name, at, info, seconds)
                 pace = _next_pace(n, seconds)
-                leaving = stop.number is not None
-                if checkpoints and (leaving or at in begin or journal.save_due()):
+                leaving = stop.number is not None or at == begin[number + 1]
+                if checkpoints and (leaving or journal.save_due()):
                     checkpoints.save(at, key, state)
                     journal.saved()
-                if leaving:
+                if leaving and stop.number is not None:  # a signal during the last save counts too
                     kept = f"saved at step {at}: continue with jaxnas resume {store}" if checkpoints else "nothing was kept"
                     raise Stopped(stop.number, f"stopped by {signal.Signals(stop.number).name}; {kept}")
             if ends and number + 1 < len(plan):
-                ends.save(number, key, state)
+                ends.save(number, key, state)  # before the next phase's first checkpoint, which needs it
             axis = 0 if seeds is None else 1
             infos.append(jax.tree.map(lambda *a: np.concatenate(a, axis), *done) if done else None)
             states.append(state)
             previous = state
         best = plan[-1].strategy.best
         best = best(state) if seeds is None else jax.vmap(best)(state)
-    for c in (checkpoints, ends):
-        if c is not None:
-            c.close()
     return Result(best, state, tuple(states), tuple(infos))
 
 
@@ -202,7 +201,7 @@ class _Program:
         def advance(keys, state, start, n, arrays, previous):
             _, info = jax.eval_shape(one_step, keys, state, start, arrays, previous)
             first = 0 if seeds is None else 1
-            shape = lambda a: a.shape[:first] + (chunk,) + a.shape[first:]
+            shape = lambda a: (*a.shape[:first], chunk, *a.shape[first:])
             blank = jax.tree.map(lambda a: jnp.zeros(shape(a), a.dtype), info)
 
             def body(i, carry):

@@ -1,0 +1,45 @@
+"""DARTS: Liu, Simonyan and Yang, ICLR 2019, arXiv:1806.09055.  The exact second order, then training from scratch.
+
+    python experiments/darts.py smoke                 digits, DARTS cells
+    python experiments/darts.py cifar10               the paper's setting (needs tfds:cifar10 prepared, and an accelerator)
+
+| setting | hardware | expected | obtained |
+|---|---|---|---|
+| cifar10: search C=16, 8 cells, 50 epochs, batch 64 | a GPU day | cells near 2.76 +- 0.09 % error (paper, 10 runs) | not run yet |
+| smoke: search C=4, 3 cells, 100 steps; 300 steps of training | 2 CPU cores, minutes | runs to the end | see the run's result.json |
+
+The published recipe trains the found cell with C=36, 20 cells, auxiliary head, cutout and drop path for 600 epochs
+(`jaxnas.nets.evaluation_net`, `jaxnas.training.train`); `jaxnas search` trains at the size of the search instead.
+"""
+
+import dataclasses
+import sys
+
+from jaxnas import pipeline
+
+SMOKE = pipeline.Config(space="darts", strategy="darts", data="digits", steps=100, channels=4, cells=3, train_steps=300)
+
+EPOCH = 25_000 // 64  # half of CIFAR-10's training images, as published
+CIFAR10 = dataclasses.replace(
+    SMOKE,
+    data="tfds:cifar10",
+    steps=50 * EPOCH,
+    batch=64,
+    channels=16,
+    cells=8,
+    arch_learning_rate=3e-4,
+    augment="crop+flip",
+    train_steps=600 * 2 * EPOCH,
+)
+
+SETTINGS = {"smoke": SMOKE, "cifar10": CIFAR10}
+
+
+def main(name: str = "smoke", out: str | None = None) -> None:
+    config = SETTINGS[name]
+    result = pipeline.execute(pipeline.prepare(out, config), config, progress=sys.stderr.isatty(), say=print)
+    print(result["verdict"])
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,117 @@
+"""DARTS search step: jaxnas against PyTorch, the same supernet, interleaved in one run.
+
+    python experiments/peers/darts_step.py            (needs the extra `peers`: torch)
+
+C=8, 4 cells, batch 16, 32x32 images, 10 classes.  Each contestant is a process of its own that compiles first and then
+takes turns with the others; the figures are medians of the turns, compile time apart, peak memory of the whole process.
+RECORD
+"""
+
+import argparse
+import multiprocessing
+import resource
+import statistics
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+SIZE = {"channels": 8, "cells": 4, "batch": 16}
+
+
+def jax_step(order, channels, cells, batch):
+    """-> (a function of nothing that takes one search step and waits for it, compile seconds)."""
+    import jax
+    import jax.numpy as jnp
+
+    from jaxnas import nets, spaces, weight_sharing
+    from jaxnas.base import Batch
+    from jaxnas.driver import compiler_options
+
+    net = nets.cell_net(spaces.darts(), image=(32, 32, 3), classes=10, channels=channels, cells=cells)
+    search = weight_sharing.darts(net, order={"first": "first", "second": "exact"}[order])
+    key = jax.random.key(0)
+    state = jax.jit(search.init)(key)
+    x = jax.random.normal(key, (1, batch, 32, 32, 3))
+    y = jnp.arange(batch)[None] % 10
+    data = Batch(train=(x, y), valid=(x[:, ::-1], y[:, ::-1]))
+    started = time.perf_counter()
+    options = compiler_options()
+    compiled = jax.jit(search.step, donate_argnums=1).lower(key, state, data).compile(compiler_options=options)
+    seconds = time.perf_counter() - started
+
+    def step():
+        nonlocal state
+        state, info = compiled(key, state, data)
+        jax.block_until_ready((state, info))
+
+    return step, seconds
+
+
+def torch_step(order, channels_last, channels, cells, batch):
+    import torch_darts
+
+    step, info = torch_darts.make_step(order, channels, cells, batch, channels_last)
+    return lambda: step(*info["data"]), 0.0
+
+
+CONTESTANTS = {
+    "jaxnas, first order": (jax_step, ("first",)),
+    "jaxnas, exact second order": (jax_step, ("second",)),
+    "PyTorch NCHW, first order": (torch_step, ("first", False)),
+    "PyTorch channels_last, first order": (torch_step, ("first", True)),
+    "PyTorch NCHW, finite-difference second order": (torch_step, ("second", False)),
+    "PyTorch channels_last, finite-difference second order": (torch_step, ("second", True)),
+}
+
+
+def serve(name, size, pipe):
+    make, arguments = CONTESTANTS[name]
+    step, seconds = make(*arguments, **size)
+    step()
+    pipe.send(seconds)
+    while pipe.recv():
+        started = time.perf_counter()
+        step()
+        pipe.send((time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repetitions", type=int, default=7)
+    parser.add_argument("--only", default="", help="contestants whose name contains this")
+    for name, value in SIZE.items():
+        parser.add_argument(f"--{name}", type=int, default=value)
+    arguments = parser.parse_args()
+    size = {name: getattr(arguments, name) for name in SIZE}
+    context = multiprocessing.get_context("spawn")
+    rivals = {}
+    for name in CONTESTANTS:  # one at a time: nothing else runs while a step compiles
+        if arguments.only in name:
+            here, there = context.Pipe()
+            process = context.Process(target=serve, args=(name, size, there), daemon=True)
+            process.start()
+            rivals[name] = (here, process, here.recv())
+    times = {name: [] for name in rivals}
+    memory = {}
+    for _ in range(arguments.repetitions):
+        for name, (pipe, _, _) in rivals.items():
+            pipe.send(True)
+            seconds, memory[name] = pipe.recv()
+            times[name].append(seconds)
+    for pipe, process, _ in rivals.values():
+        pipe.send(False)
+        process.join()
+    median = {name: statistics.median(t) for name, t in times.items()}
+    print(f"{'':<55}{'median':>9}{'min':>9}{'compile':>9}{'memory':>10}")
+    for name, (_, _, seconds) in rivals.items():
+        print(f"{name:<55}{median[name]:8.3f}s{min(times[name]):8.3f}s{seconds:8.1f}s{memory[name]:6.2f} GiB")
+    for order, ours in (("first order", "jaxnas, first order"), ("second order", "jaxnas, exact second order")):
+        for name in median:
+            if name.startswith("PyTorch") and order in name and ours in median:
+                print(f"{ours} / {name}: {median[ours] / median[name]:.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,322 @@
+"""The command line: what a person gets wrong is one line and exit code 2; what a run promises is in its directory."""
+
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxnas import cli, export, nets, report, spaces
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+SMALLEST = ["--strategy", "darts-first", "--steps", "4", "--train-steps", "4", "--channels", "2", "--batch", "16"]
+BENCH = "|avg_pool_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|nor_conv_1x1~0|skip_connect~1|skip_connect~2|"
+
+
+def jaxnas(*arguments, check=0, **options):
+    """A run of the command line in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "jaxnas.cli", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=900, **options
+    )
+    assert done.returncode == check, done.stderr
+    return done
+
+
+@pytest.fixture
+def refused(capsys, tmp_path, monkeypatch):
+    """refused(*arguments): exit code 2 and one line, which is returned; nothing printed, and no file made."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        capsys.readouterr()
+        before = sorted(tmp_path.rglob("*"))
+        assert cli.main([str(a) for a in arguments]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert re.fullmatch(r"jaxnas: [^\n]+\n", err), err
+        assert "Traceback" not in err
+        assert sorted(tmp_path.rglob("*")) == before, "a failed start left something behind"
+        return err
+
+    return run
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["serach"], "unknown command 'serach': choose one of search, resume, show, list"),
+        (["search", "--space", "nasbench"], "unknown space 'nasbench': choose one of nasbench201, darts"),
+        (["search", "--strategy", "dart"], "unknown strategy 'dart': choose one of darts, "),
+        (["search", "--augment", "flip"], "unknown augment 'flip': choose one of none, crop, crop+flip"),
+        (["search", "--data", "digit"], "unknown data 'digit': choose one of digits, FILE.npz, tfds:NAME"),
+        (["search", "--data", "none.npz"], "none.npz: there is no such file"),
+        (["search", "--stepz", "3"], "unknown flag --stepz: did you mean --steps?"),
+        (["search", "--qqqqqqq=3"], "unknown flag --qqqqqqq: see jaxnas search --help"),
+        (["search", "--steps", "many"], "many"),
+        (["search", "--steps"], "steps"),
+        (["search", "--steps", "0"], "--steps must be at least 1, not 0"),
+        (["search", "--train-steps", "-1"], "--train-steps must be at least 1, not -1"),
+        (["search", "--seed", "-1"], "the seed must be in"),
+        (["search", "--seed", str(2**64)], "the seed must be in"),
+        (["search", "--learning-rate", "nan"], "learning rates positive and finite"),
+        (["search", "--batch", "5000"], "a batch of 5000 from"),
+        (["resume"], ""),
+        (["resume", "nowhere"], "nowhere is not a run: it has no config.json"),
+        (["resume", "."], "is not a run: it has no config.json"),
+        (["show", "."], "is not a run: it has no config.json"),
+        (["show", "runs/one"], "there is no run runs/one: give a run directory or a genotype"),
+        (["show", "DARTS_V3"], "DARTS_V3"),
+        (["show", "|conv~0|+|none~0|none~1|+|none~0|none~1|none~2|"], "conv"),
+        (["show", BENCH[:-3]], ""),
+        (["show", "Genotype(normal=[('skip_connect', 7)])"], "genotype"),
+        (["show", "DARTS_V2", "--out", "x.gif"], "--out must end in .svg or .png"),
+        (["show", "DARTS_V2", "--out", "no/such/x.svg"], "cannot write no/such/x.svg"),
+    ],
+    ids=lambda a: " ".join(a)[:40] if isinstance(a, list) else "",
+)
+def test_bad_arguments(refused, arguments, message):
+    assert message in refused(*arguments)
+
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(60, 8, 8, 1)).astype(np.float32), np.arange(60) % 3
+NAN = np.where(np.arange(60)[:, None, None, None] == 7, np.nan, X)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"a": X, "y": Y}, "no array x, only a, y: write it with np.savez"),
+        ({"x": X}, "no array y, only x"),
+        ({"x": NAN, "y": Y}, "bad.npz"),
+        ({"x": X[:, 0, 0], "y": Y}, "bad.npz"),
+        ({"x": X, "y": np.zeros(60, int)}, "bad.npz"),
+        ({"x": X[:20], "y": Y[:20]}, "a batch of 64 from"),
+        ({"x": X, "y": Y[:50]}, "bad.npz"),
+    ],
+    ids=["no x", "no y", "NaN", "rank", "one class", "few", "lengths"],
+)
+def test_bad_data(refused, tmp_path, arrays, message):
+    np.savez(tmp_path / "bad.npz", **arrays)
+    assert message in refused("search", "--data", "bad.npz", "--out", "made/for/this")
+
+
+def test_a_damaged_npz(refused, tmp_path):
+    (tmp_path / "bad.npz").write_bytes(b"PK\3\4 and no more")
+    assert "not an .npz file, or a damaged one" in refused("search", "--data", "bad.npz")
+
+
+def test_tfds_without_a_network(refused, monkeypatch, tmp_path):
+    pytest.importorskip("tensorflow_datasets")
+    monkeypatch.setattr("jaxnas.data.sources._online", lambda: False)
+    assert "there is no network: copy it there, or use --data digits" in refused("search", "--data", "tfds:mnist")
+
+
+def test_directories_that_cannot_be(refused, tmp_path):
+    (tmp_path / "file").write_text("x")
+    assert "cannot write to file/below (Not a directory): give another --out" in refused("search", "--out", "file/below")
+    assert "file exists: continue it with jaxnas resume file, or give another --out" in refused("search", "--out", "file")
+    assert "file is not a run" in refused("resume", "file")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "kept").write_text("x")
+    assert "run exists: continue it with jaxnas resume run, or give another --out" in refused("search", "--out", "run")
+
+
+def test_an_empty_directory_of_the_user_stays(refused, tmp_path):
+    (tmp_path / "mine").mkdir()
+    refused("search", "--out", "mine", "--data", "none.npz")
+    refused("search", "--out", "mine/below", "--data", "none.npz")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "3", '{"steps": "x"}', '{"data": 3}', '{"seed": null}', '{"other": 1}', '{"steps": 0}', "\xff\xfe"]
+)
+def test_a_damaged_config(refused, tmp_path, text):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_bytes(text.encode("latin-1"))
+    refused("resume", "run")
+    refused("show", "run")
+
+
+def test_a_run_without_or_with_a_damaged_result(refused, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{}")
+    assert "run has no result yet: finish it with jaxnas resume run" in refused("show", "run")
+    (tmp_path / "run" / "result.json").write_text('{"genotype": "a"')
+    assert "result.json is damaged: make it again with jaxnas resume run" in refused("show", "run")
+
+
+# --- help, list, show -------------------------------------------------------------------------------------------------
+
+
+def test_help_does_not_wait_for_jax():
+    code = """
+        import sys, time
+        from jaxnas.cli import main
+        try:
+            main(["--help"])
+        except SystemExit as end:
+            code = end.code
+        heavy = {"jax", "flax", "optax", "orbax", "matplotlib", "sklearn", "scipy"} & set(sys.modules)
+        assert not code and not heavy, (code, heavy)
+        assert time.process_time() < 2, time.process_time()
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert all(word in done.stdout for word in ("search", "resume", "show", "list"))
+
+
+@pytest.mark.parametrize("arguments", [[], ["search", "--help"]])
+def test_help(capsys, arguments):
+    with pytest.raises(SystemExit) as end:
+        cli.main(arguments)
+    assert end.value.code in (0, None) and "--help" in capsys.readouterr().out
+
+
+def test_list(capsys):
+    assert cli.main(["list"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    for word in ("nasbench201", "darts-fd", "aging", "digits", "tfds:NAME", "sep_conv_3x3", "none"):
+        assert word in out
+
+
+@pytest.mark.parametrize(
+    ("text", "space", "out"), [("DARTS_V2", "darts", "x.svg"), (BENCH, "nasbench201", "x.png"), (BENCH, "nasbench201", "x.svg")]
+)
+def test_show_a_genotype(capsys, tmp_path, monkeypatch, text, space, out):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["show", text, "--out", out]) == 0
+    printed, err = capsys.readouterr()
+    assert err == "" and printed.startswith(f"{space}: ") and f"drawn in {out}" in printed
+    content = (tmp_path / out).read_bytes()
+    assert content.startswith(b"\x89PNG") if out.endswith("png") else b"<svg" in content
+
+
+# --- one search from end to end ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """The directory of a finished run, and what it printed.  Tests read it, or resume it, which changes nothing."""
+    directory = tmp_path_factory.mktemp("cli") / "run"
+    return directory, jaxnas("search", *SMALLEST, "--out", directory)
+
+
+def test_a_search_keeps_what_it_promises(finished):
+    directory, done = finished
+    promised = "config.json log.jsonl checkpoints result.json architecture.svg curves.png alphas.png weights.npz export.bin"
+    for name in promised.split():
+        assert (directory / name).exists(), name
+        assert name in done.stdout
+    assert f"run directory: {directory}" in done.stderr
+    config, result = (json.loads((directory / name).read_text()) for name in ("config.json", "result.json"))
+    assert config["steps"] == 4 and config["data"] == "digits" and config["seed"] == 0
+    assert report.read(directory)[-1]["step"] == report.read(directory / "train")[-1]["step"] == 4
+    assert result["genotype"] in done.stdout and result["verdict"] in done.stdout
+    for name in ("found", "random"):
+        assert 0 <= result[name]["test_accuracy"] <= 1 and result[name]["parameters"] > 0
+    assert result["found"]["test_examples"] == 359
+
+
+def test_the_export_stands_alone(finished, tmp_path):
+    directory, _ = finished
+    result = json.loads((directory / "result.json").read_text())
+    space = spaces.nasbench201()
+    module = nets.evaluation_net(space, space.from_text(result["genotype"]), classes=10, channels=2, cells=1)
+    variables = export.load_weights(directory / "weights.npz")
+    x = jax.random.normal(jax.random.key(0), (5, 8, 8, 1), jnp.float32)
+    want = np.asarray(jax.jit(module.apply)(variables, x))
+    np.save(tmp_path / "x.npy", x)
+    code = f"""
+        import sys
+        import numpy as np
+        import jax, jax.export
+        call = jax.export.deserialize(open({str(directory / "export.bin")!r}, "rb").read()).call
+        x = np.load("x.npy")
+        np.savez("logits.npz", five=call(x), two=call(x[:2]))
+        assert not [m for m in sys.modules if m.split(".")[0] in ("jaxnas", "flax", "optax")]
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=tmp_path, check=True, timeout=120)
+    with np.load(tmp_path / "logits.npz") as got:
+        assert want.shape == (5, 10)
+        np.testing.assert_allclose(got["five"], want, 1e-4, 1e-5)
+        np.testing.assert_allclose(got["two"], want[:2], 1e-4, 1e-5)
+    np.testing.assert_allclose(export.load(directory / "export.bin")(x), want, 1e-4, 1e-5)
+
+
+def test_show_a_run(finished, capsys):
+    directory, done = finished
+    assert cli.main(["show", str(directory)]) == 0
+    out, err = capsys.readouterr()
+    assert err == "" and out.startswith("darts-first in nasbench201 on digits, 4 steps, seed 0\n")
+    assert done.stdout.strip() in out
+
+
+def test_a_finished_run_is_not_overwritten(finished, refused):
+    directory, _ = finished
+    before = (directory / "result.json").read_bytes()
+    assert f"continue it with jaxnas resume {directory}" in refused("search", *SMALLEST, "--out", directory)
+    assert (directory / "result.json").read_bytes() == before
+
+
+def test_a_finished_run_is_resumed_to_the_same_result(finished):
+    directory, done = finished
+    before = (directory / "result.json").read_bytes()
+    assert jaxnas("resume", directory).stdout == done.stdout
+    assert (directory / "result.json").read_bytes() == before
+
+
+def test_damaged_checkpoints_are_one_line_each(finished, tmp_path):
+    directory, _ = finished
+    shutil.copytree(directory, tmp_path / "run")
+    for file in (tmp_path / "run" / "checkpoints").rglob("*"):
+        if file.is_file():
+            file.write_bytes(bytes(b ^ 0x55 for b in file.read_bytes()))
+    lines = jaxnas("resume", tmp_path / "run", check=2).stderr.splitlines()
+    assert "Traceback" not in "".join(lines)
+    assert re.match("jaxnas: no checkpoint in .* can be read by this search", lines[-1])
+    assert len(lines) == 3 + len(list((directory / "checkpoints").iterdir()))  # a warning each, and where and what
+
+
+def test_ctrl_c_and_resume(finished, tmp_path):
+    """Interrupted in the search, then in the training of the found architecture; the result is that of the whole run."""
+    directory, done = finished
+    cut = tmp_path / "run"
+    arguments = ["search", *SMALLEST, "--out", str(cut)]
+    for moment in ("searching", "training the found"):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "jaxnas.cli", *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        watchdog = threading.Timer(600, process.kill)
+        watchdog.start()
+        heard = []
+        for line in process.stderr:
+            heard.append(line)
+            if line.startswith(moment):
+                os.kill(process.pid, signal.SIGINT)
+                break
+        heard += process.stderr.readlines()
+        process.communicate()
+        watchdog.cancel()
+        assert process.returncode == 130, heard
+        assert heard[-1].startswith("jaxnas: ") and "Traceback" not in "".join(heard)
+        assert not (cut / "result.json").exists() and not (cut / "weights.npz").exists()
+        arguments = ["resume", str(cut)]
+    assert jaxnas("resume", cut).stdout.replace(str(cut), str(directory)) == done.stdout
+    assert (cut / "result.json").read_bytes() == (directory / "result.json").read_bytes()
+    with np.load(cut / "weights.npz") as a, np.load(directory / "weights.npz") as b:
+        assert a.files == b.files and all(np.array_equal(a[name], b[name]) for name in a.files)

@@ -1,0 +1,144 @@
+"""Every strategy of the table against every law of DESIGN section 7."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from laws import ROWS, flat_space, ones_max
+
+from jaxnas import ask_tell, base
+from jaxnas.base import Batch
+from jaxnas.checkpoint import Checkpoints
+from jaxnas.driver import run
+
+NAMES = list(ROWS)
+
+
+@functools.cache
+def compiled(name):
+    """(row, init, step traced at most once, first state) of a strategy, shared by its laws."""
+    row, traces = ROWS[name](), []
+
+    def traced(key, state, batch):
+        traces.append(1)
+        assert len(traces) == 1, "the step was traced twice: its state is not a fixed point of shapes and dtypes"
+        return row.strategy.step(key, state, batch)
+
+    init = jax.jit(row.strategy.init)
+    return row, init, jax.jit(traced), init(jax.random.key(0))
+
+
+def batch_of(row, seed):
+    return row.batch(jax.random.key(100 + seed))
+
+
+def walk(name, steps, state=None, seed=0):
+    row, init, step, first = compiled(name)
+    state = first if state is None else state
+    for t in range(steps):
+        state, info = step(jax.random.key(1000 * seed + t), state, batch_of(row, t))
+    return state, info
+
+
+def same_bits(a, b):
+    chex.assert_trees_all_equal(jax.tree.map(np.asarray, a), jax.tree.map(np.asarray, b))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_step_is_a_scan_body(name):
+    row, _, _, state = compiled(name)
+    new, _ = jax.eval_shape(row.strategy.step, jax.random.key(1), state, batch_of(row, 0))
+    chex.assert_trees_all_equal_shapes_and_dtypes(new, state)
+    weak = [leaf.weak_type for leaf in jax.tree.leaves(new)]
+    assert not any(weak)
+    assert not any(leaf.weak_type for leaf in jax.tree.leaves(jax.eval_shape(row.strategy.init, jax.random.key(1))))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pure_and_traced_once(name):
+    same_bits(walk(name, 3), walk(name, 3))  # `compiled` raises on a second trace
+    assert jax.tree.leaves(walk(name, 3)[0])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_other_keys_lead_elsewhere(name):
+    a, b = walk(name, 3)[0], walk(name, 3, seed=1)[0]
+    if name.startswith("darts"):
+        pytest.skip("deterministic given the batches")
+    assert any((np.asarray(x) != np.asarray(y)).any() for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_vmap_over_seeds_equals_a_loop(name):
+    row, init, step, _ = compiled(name)
+    keys = jax.random.split(jax.random.key(3), 2)
+    batch = batch_of(row, 0)
+    states = jax.vmap(init)(keys)
+    many, _ = jax.jit(jax.vmap(row.strategy.step, (0, 0, None)))(keys, states, batch)
+    for i in range(2):
+        one, _ = step(keys[i], jax.tree.map(lambda a: a[i], states), batch)
+        here = jax.tree.map(lambda a: a[i], many)
+        if row.exact:
+            same_bits(one, here)
+        else:
+            chex.assert_trees_all_close(one, here, atol=2e-5, rtol=2e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_jit_equals_eager(name):
+    row, _, step, state = compiled(name)
+    key, batch = jax.random.key(5), batch_of(row, 0)
+    with jax.disable_jit():
+        eager, _ = row.strategy.step(key, state, batch)
+    chex.assert_trees_all_close(step(jax.random.clone(key), state, batch)[0], eager, atol=2e-5, rtol=2e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_checkpoint_round_trip_continues_bit_exactly(name, tmp_path):
+    state, _ = walk(name, 2)
+    store = Checkpoints(tmp_path)
+    store.save(2, jax.random.key(0), state)
+    step, loaded = store.restore(lambda s: jax.eval_shape(lambda: state), jax.random.key(0))
+    store.close()
+    assert step == 2
+    same_bits(walk(name, 2, state)[0], walk(name, 2, loaded)[0])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_best_is_an_architecture(name):
+    row, _, _, _ = compiled(name)
+    arch = row.strategy.best(walk(name, 3)[0])
+    assert all(np.asarray(a).dtype == np.int32 and (np.asarray(a) >= 0).all() for a in jax.tree.leaves(arch))
+
+
+def solved(algorithm, steps, seeds=200):
+    """The share of seeds whose search finds the one best of 1,024 architectures."""
+    strategy = base.black_box(algorithm(flat_space()), base.stateless(ones_max))
+    return float(np.mean(np.asarray(run(jax.random.key(0), strategy, steps=steps, seeds=seeds).state.best_score) == 5))
+
+
+def test_toy_space_is_solved_where_random_search_fails():
+    steps = 150
+    chance = solved(ask_tell.random_search, steps)
+    assert chance < 0.2
+    assert abs(chance - (1 - (1 - 1 / 1024) ** steps)) < 0.08  # the closed form, within 3 standard errors
+    assert solved(lambda s: ask_tell.aging_evolution(s, population=10, tournament=5), steps) > 0.9
+
+
+def test_a_diverged_candidate_never_wins_and_never_stops_the_search():
+    def evaluate(key, archs, batch):
+        score = ones_max(key, archs, batch)["accuracy"]
+        return {"accuracy": jnp.where(score == 5, jnp.nan, jnp.where(score == 4, jnp.inf, score))}
+
+    for algorithm in (ask_tell.random_search, lambda s: ask_tell.aging_evolution(s, population=8, tournament=4)):
+        result = run(jax.random.key(0), base.black_box(algorithm(flat_space()), base.stateless(evaluate)), steps=300)
+        assert float(result.state.best_score) == 3.0
+        assert sum(int(a) == 3 for a in result.best.a) == 3
+
+
+def test_a_row_sees_no_test_data():
+    assert "test" not in Batch._fields

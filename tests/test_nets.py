@@ -1,0 +1,246 @@
+"""Layers, nets, and the three ways to run a supernet."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxnas import nets, spaces
+from jaxnas.nets import layers
+from jaxnas.nets.cell_net import drop_path
+from jaxnas.nets.ops import OPS
+
+ALL = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|"
+
+
+def worst(a, b):
+    """The largest difference between two trees, relative to the largest entry."""
+    pairs = list(zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+    return max(float(np.max(np.abs(np.asarray(x) - np.asarray(y)), initial=0)) for x, y in pairs) / max(
+        1.0, max(float(np.max(np.abs(np.asarray(x)), initial=0)) for x, _ in pairs)
+    )
+
+
+@pytest.mark.parametrize(
+    ("k", "stride", "dilation", "size"), [(3, 1, 1, 6), (5, 1, 2, 6), (3, 2, 1, 6), (5, 2, 2, 7), (3, 3, 1, 7)]
+)
+def test_shifts_and_dense_forms_agree_to_second_order(k, stride, dilation, size):
+    with jax.enable_x64(True):
+        k_x, k_w, k_d = jax.random.split(jax.random.key(0), 3)
+        x = jax.random.normal(k_x, (2, size, size, 3), jnp.float64)
+        w = jax.random.normal(k_w, (2, 2, k, k), jnp.float64)  # two edges
+        d = jax.random.normal(k_d, w.shape, jnp.float64)
+
+        def loss(form, x, w):
+            one = lambda w: layers.depthwise(jnp.sin(x), w, stride, dilation, form)
+            dense = layers.conv(x, jnp.stack([w[0], w[1]]), stride, dilation, form=form)
+            return jnp.sum(jnp.tanh(jax.vmap(one)(w)) ** 2) + jnp.sum(jnp.tanh(dense) ** 2)
+
+        def everything(form):
+            f = functools.partial(loss, form)
+            grad = jax.grad(f, (0, 1))
+            reverse = jax.grad(lambda x, w: sum(jnp.sum(jnp.sin(g)) for g in grad(x, w)), (0, 1))(x, w)
+            forward = jax.jvp(lambda w: grad(x, w), (w,), (d,))[1]
+            return f(x, w), grad(x, w), reverse, forward
+
+        assert worst(everything("shifts"), everything("dense")) < 1e-12
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [5, 6])
+def test_pools_against_windows(stride, size):
+    x = np.asarray(jax.random.normal(jax.random.key(0), (2, size, size, 3)))
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=np.nan)
+    window = lambda i, j: padded[:, i * stride : i * stride + 3, j * stride : j * stride + 3]
+    n = -(-size // stride)
+    for pool, reduce in ((layers.max_pool, np.nanmax), (layers.avg_pool, np.nanmean)):
+        want = np.stack([np.stack([reduce(window(i, j), (1, 2)) for j in range(n)], 1) for i in range(n)], 1)
+        np.testing.assert_allclose(pool(jnp.asarray(x), 3, stride), want, rtol=1e-5, atol=1e-6)
+
+
+def test_tied_maxima_share_the_gradient():
+    grad = jax.grad(lambda x: jnp.sum(layers.max_pool(x)))(jnp.zeros((1, 4, 4, 1)))
+    np.testing.assert_allclose(jnp.sum(grad), 16.0, rtol=1e-6)
+    assert float(jnp.max(grad)) < 4.0  # not all on one entry
+
+
+def test_batch_norm_keeps_running_statistics_out_of_the_gradient():
+    x = jax.random.normal(jax.random.key(0), (2, 3, 3, 4)) * 3 + 1
+    norm = layers.BatchNorm()
+    variables = norm.init(jax.random.key(1), x, True)
+    y, new = norm.apply(variables, x, True, mutable=["batch_stats"])
+    np.testing.assert_allclose(np.mean(y, (1, 2, 3)), 0, atol=1e-5)
+    np.testing.assert_allclose(np.std(y, (1, 2, 3)), 1, atol=1e-4)
+    np.testing.assert_allclose(new["batch_stats"]["mean"], 0.1 * np.mean(x, (1, 2, 3)), rtol=1e-4)
+    np.testing.assert_allclose(new["batch_stats"]["var"], 0.9 + 0.1 * np.var(x, (1, 2, 3), ddof=1), rtol=1e-4)
+    moved = lambda x: jnp.sum(norm.apply(variables, x, True, mutable=["batch_stats"])[1]["batch_stats"]["mean"])
+    assert float(jnp.max(jnp.abs(jax.grad(moved)(x)))) == 0.0
+
+
+@pytest.mark.parametrize("name", list(OPS))
+@pytest.mark.parametrize("stride", [1, 2])
+def test_ops_keep_their_shape(name, stride):
+    x = jax.ShapeDtypeStruct((4, 7, 7, 2), jnp.float32)
+    op = OPS[name](4, stride, True)
+    shapes = jax.eval_shape(lambda x: op.init_with_output(jax.random.key(0), x, True)[0], x)
+    assert shapes.shape == (4, 7, 7, 2) if stride == 1 else (4, 4, 4, 2)
+
+
+def test_published_parameter_counts():
+    table, cells = spaces.nasbench201(), spaces.darts()
+    count201 = lambda text: nets.count_parameters(
+        nets.evaluation_net(table, table.from_text(text), classes=10, channels=16), (32, 32, 3)
+    )
+    assert count201(ALL) == 1_531_546
+    assert count201(ALL.replace("nor_conv_3x3", "skip_connect")) == 73_306
+
+    def count(name, **kw):
+        net = nets.evaluation_net(cells, cells.from_text(name), auxiliary=True, **kw)
+        return nets.count_parameters(net, (224, 224, 3) if kw.get("imagenet") else (32, 32, 3))
+
+    assert count("DARTS_V1", classes=10) == 3_169_414
+    assert count("DARTS_V2", classes=10) == 3_349_342
+    assert count("DARTS_V2", classes=1000, channels=48, cells=14, imagenet=True) == 4_718_752
+
+
+def test_supernet_and_auxiliary_counts():
+    cells = spaces.darts()
+    net = nets.cell_net(cells, image=(32, 32, 3), classes=10)
+    assert nets.count_parameters(jax.eval_shape(net.init, jax.random.key(0))) == 1_930_618
+    module = nets.evaluation_net(cells, cells.from_text("DARTS_V2"), classes=10, auxiliary=True)
+    x = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    shapes = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=True), x)
+    assert sum(int(np.prod(a.shape)) for a in jax.tree.leaves(shapes["params"]["auxiliary"])) == 476_426
+    logits, auxiliary = jax.eval_shape(
+        lambda v, x: module.apply(v, x, train=True, mutable=["batch_stats"])[0],
+        shapes,
+        jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32),
+    )
+    assert logits.shape == auxiliary.shape == (2, 10)
+
+
+NETS = {
+    "nasbench201": lambda: nets.cell_net(spaces.nasbench201(), image=(4, 4, 1), classes=3, channels=2, cells=1),
+    "darts": lambda: nets.cell_net(
+        spaces.darts(nodes=2, ops=("none", "skip_connect", "nor_conv_1x1")),
+        image=(4, 4, 1),
+        classes=3,
+        channels=2,
+        cells=3,
+    ),
+}
+
+
+def double(tree):
+    return jax.tree.map(lambda a: a.astype(jnp.float64) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree)
+
+
+@pytest.mark.parametrize("name", list(NETS))
+@pytest.mark.parametrize("wide", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_three_ways_agree(name, wide):
+    """Mixture, single path and specialised: outputs, gradients and new batch statistics."""
+    net = NETS[name]()
+    tolerance = 1e-9 if wide else 1e-5
+    k_net, k_x, k_arch = jax.random.split(jax.random.key(1), 3)
+    with jax.enable_x64(wide):
+        variables = jax.jit(net.init)(k_net)
+        x = jax.random.normal(k_x, (4, 4, 4, 1))
+        if wide:
+            variables, x = double(variables), double(x)
+        arch = net.space.sample(k_arch)
+        gates = double(net.space.gates(arch)) if wide else net.space.gates(arch)
+        module, extract = net.specialize(arch)
+        split = lambda v: (v["params"], {k: w for k, w in v.items() if k != "params"})
+
+        def supernet(path):
+            def loss(params, stats):
+                logits, new = net.apply({**stats, "params": params}, x, gates, train=True, path=path)
+                return jnp.sum(jnp.sin(logits)), (logits, new["batch_stats"])
+
+            grads, (logits, stats) = jax.jit(jax.grad(loss, has_aux=True))(*split(variables))
+            used = net.used(variables, gates)
+            stats = jax.tree.map(lambda n, o, m: jnp.where(m > 0, n, o), stats, variables["batch_stats"], used["batch_stats"])
+            evaluated = jax.jit(lambda v: net.apply(v, x, gates, train=False, path=path)[0])(variables)
+            return logits, evaluated, grads, stats
+
+        def plain(params, stats):
+            logits, new = module.apply({**stats, "params": params}, x, train=True, mutable=["batch_stats"])
+            return jnp.sum(jnp.sin(logits)), (logits, new["batch_stats"])
+
+        mixture, path = supernet(False), supernet(True)
+        assert worst(mixture, path) < tolerance
+        small = extract(variables)
+        assert jax.tree.structure(small) == jax.tree.structure(module.init(jax.random.key(0), x, train=True))
+        grads, (logits, stats) = jax.jit(jax.grad(plain, has_aux=True))(*split(small))
+        evaluated = module.apply(small, x)
+        kept = extract({"params": mixture[2], "batch_stats": mixture[3]})
+        assert worst((mixture[0], mixture[1]), (logits, evaluated)) < tolerance
+        assert worst(kept["params"], grads) < tolerance
+        assert worst(kept["batch_stats"], stats) < tolerance
+        unused = jax.tree.map(lambda g, m: jnp.where(m > 0, 0, g), mixture[2], net.used(variables, gates)["params"])
+        assert worst(unused, jax.tree.map(jnp.zeros_like, unused)) == 0.0
+
+
+def test_single_path_computes_what_was_chosen():
+    net = NETS["nasbench201"]()
+    variables = jax.eval_shape(net.init, jax.random.key(0))
+    x, gates = jax.ShapeDtypeStruct((4, 4, 4, 1), jnp.float32), jax.ShapeDtypeStruct((6, 5), jnp.float32)
+    text = {
+        path: str(jax.make_jaxpr(lambda v, x, g: net.apply(v, x, g, train=True, path=path)[0])(variables, x, gates))
+        for path in (False, True)
+    }
+    assert "cond[" in text[True] and "cond[" not in text[False]
+
+
+def test_no_convolution_primitive_in_a_cpu_step():
+    """`lax.conv` inside a scan is 10 to 20 times slower on CPU, and the driver's loop is one."""
+    for make in NETS.values():
+        net = make()
+        variables = jax.eval_shape(net.init, jax.random.key(0))
+        blank = net.space.gates(net.space.sample(jax.random.key(0)))
+        loss = lambda v, x: jnp.sum(net.apply(v, x, blank, train=True)[0])
+        jaxpr = jax.make_jaxpr(jax.grad(lambda p, v, x: loss({**v, "params": p}, x)))(
+            variables["params"], variables, jax.ShapeDtypeStruct((4, 4, 4, 1), jnp.float32)
+        )
+        assert "conv_general_dilated" not in str(jaxpr)
+
+
+def test_drop_path_keeps_the_expectation_and_spares_identities():
+    class Drop(nn.Module):
+        @nn.compact
+        def __call__(self, y):
+            return drop_path(self, y, 0.3)
+
+    y = Drop().apply({}, jnp.ones((1, 2, 2, 20_000)), rngs={"drop_path": jax.random.key(0)})
+    assert set(np.unique(np.round(y, 4))) == {0.0, np.float32(np.round(1 / 0.7, 4))}
+    assert (np.ptp(np.asarray(y), (0, 1, 2)) == 0).all()  # a whole example's path, not its pixels
+    assert abs(float(jnp.mean(y)) - 1) < 3 * np.sqrt(0.3 / 0.7 / 20_000)
+
+    space = spaces.nasbench201()
+    skip = space.from_text(ALL.replace("nor_conv_3x3", "skip_connect"))
+    net = nets.evaluation_net(space, skip, classes=3, channels=2, cells=1)
+    x = jax.random.normal(jax.random.key(1), (4, 4, 4, 1))
+    variables = net.init(jax.random.key(0), x, train=True)
+    run = lambda rate, k: net.apply(
+        variables, x, train=True, rate=rate, rngs={"drop_path": jax.random.key(k)}, mutable=["batch_stats"]
+    )[0]
+    np.testing.assert_array_equal(run(0.9, 0), run(None, 1))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: nets.cell_net(spaces.space([2, 3]), image=(4, 4, 1), classes=2), "no cell description"),
+        (lambda: nets.cell_net(spaces.nasbench201(), image=(4, 4, 1), classes=2, channels=3), "channels must be even"),
+        (
+            lambda: nets.cell_net(spaces.darts(ops=("skip_connect", "mine")), image=(4, 4, 1), classes=2),
+            "no operation named mine",
+        ),
+    ],
+)
+def test_bad_nets(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -1,0 +1,585 @@
+"""The driver: any chunking, any cut and any layout of devices give the same run, and what cannot go on says why."""
+
+import functools
+import json
+import logging
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxnas import report, sharding
+from jaxnas.ask_tell import aging_evolution
+from jaxnas.base import Batch, Strategy, black_box, stateless
+from jaxnas.checkpoint import CheckpointError
+from jaxnas.data import Feed
+from jaxnas.errors import Diverged, Stopped
+from jaxnas.driver import _Program, phase, run, then
+from jaxnas.spaces import space
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+STEPS = 23
+
+
+class State(NamedTuple):
+    w: jax.Array  # [D]
+    opt_state: Any
+    step: jax.Array  # int32[]
+    seen: jax.Array  # int32[]: a sum of what was drawn, exact
+
+
+class Info(NamedTuple):
+    loss: jax.Array  # []
+    gates: jax.Array  # [2, 3]
+    fixed: Any = None
+
+
+def noisy(dim=4, on_step=lambda t: None, nan_at=None):
+    """Gradient descent on noisy linear regression: uses every key, the batch, what is given and what is fixed."""
+    optimizer = optax.sgd(0.05, momentum=0.9)
+
+    def init(key, given=None):
+        w = jax.random.normal(key, (dim,)) if given is None else given
+        return State(w, optimizer.init(w), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+
+    def step(key, state, batch):
+        on_step(state.step)
+        k_noise, k_draw = jax.random.split(key)
+        x, y = batch.train  # [B, D], [B]
+        noise = 0.1 * jax.random.normal(k_noise, state.w.shape)
+        loss, grad = jax.value_and_grad(lambda w: jnp.mean((x @ w - y) ** 2))(state.w)
+        updates, opt_state = optimizer.update(grad + noise, state.opt_state, state.w)
+        if batch.fixed is not None:
+            updates = updates + 0.01 * (batch.fixed - state.w)
+        if nan_at is not None:
+            loss = jnp.where(state.step == nan_at, jnp.nan, loss)
+        seen = state.seen + jax.random.randint(k_draw, (), 0, 1000)
+        new = State(optax.apply_updates(state.w, updates), opt_state, state.step + 1, seen)
+        return new, Info(loss, jnp.outer(jnp.arange(2.0), state.w[:3]), batch.fixed)
+
+    return Strategy(init, step, lambda state: state.w)
+
+
+def regression(dim=4, n=32, size=8):
+    rng = np.random.default_rng(0)
+    arrays = (jnp.asarray(rng.normal(size=(n, dim)), jnp.float32), jnp.asarray(rng.normal(size=n), jnp.float32))
+
+    def draw(key, arrays):
+        i = jax.random.randint(key, (size,), 0, n)
+        return Batch(train=sharding.constrain(jax.tree.map(lambda a: a[i], arrays), "batch"))
+
+    return Feed(arrays, draw)
+
+
+def evolution(batch=2, nan=False):
+    target = jnp.asarray([1, 2, 0, 3])
+
+    def score(key, archs, batch):
+        right = jnp.sum(archs == target[None], -1).astype(jnp.float32)  # [B]
+        noisy = right + 0.1 * jax.random.normal(key, right.shape)
+        return {"accuracy": jnp.where(archs[:, 0] == 2, jnp.nan, noisy) if nan else noisy}
+
+    return black_box(aging_evolution(space(np.asarray([4, 4, 4, 4])), 6, 3, batch), stateless(score))
+
+
+def two_phases(first=5, second=6):
+    return then(
+        phase(noisy(), first, regression(), name="warm-up"),
+        phase(noisy(), second, regression(), give=lambda s: s.w, fix=lambda s: 2 * s.w),
+    )
+
+
+def same(a, b):
+    """Equal to the last bit, types included."""
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        x, y = np.asarray(x), np.asarray(y)
+        assert (x.dtype, x.shape) == (y.dtype, y.shape)
+        np.testing.assert_array_equal(x.view(np.uint8) if x.ndim else x, y.view(np.uint8) if y.ndim else y)
+
+
+def near(a, b, rtol=1e-5):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        x, y = np.asarray(x), np.asarray(y)
+        assert x.dtype == y.dtype
+        if np.issubdtype(x.dtype, np.integer):
+            np.testing.assert_array_equal(x, y)
+        else:
+            np.testing.assert_allclose(x, y, rtol, 1e-6)
+
+
+def key(seed=0):
+    return jax.random.key(seed)
+
+
+search = functools.partial(run, steps=STEPS, data=regression())
+
+
+@functools.cache
+def whole():
+    """The run that nothing cuts."""
+    return search(key(), noisy())
+
+
+@pytest.fixture
+def cut(monkeypatch):
+    """cut(*steps): the process gets a SIGTERM once the log has reached each of these steps."""
+    write = report.Journal.write
+
+    def at(*steps, number=signal.SIGTERM):
+        def and_stop(self, phase, step, info, seconds):
+            write(self, phase, step, info, seconds)
+            if step in steps:
+                os.kill(os.getpid(), number)
+
+        monkeypatch.setattr(report.Journal, "write", and_stop)
+
+    return at
+
+
+@pytest.fixture
+def always(monkeypatch):
+    """Every chunk is checkpointed."""
+    monkeypatch.setattr(report, "SAVE_EVERY", 0.0)
+
+
+def checkpoint_steps(directory):
+    return sorted(int(p.name) for p in (directory / "checkpoints").iterdir())
+
+
+def logged(directory):
+    lines = [json.loads(line) for line in (directory / "log.jsonl").read_text().splitlines()]
+    steps = [line["step"] for line in lines]
+    assert steps == sorted(set(steps)), "a step is in the log twice"
+    return lines
+
+
+# --- chunks -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 7])
+def test_the_chunk_size_changes_no_bit(chunk):
+    got = search(key(), noisy(), chunk=chunk)
+    same(got.state, whole().state)
+    same(got.infos, whole().infos)
+    same(got.best, whole().state.w)
+    assert got.infos[0].loss.shape == (STEPS,) and got.infos[0].gates.shape == (STEPS, 2, 3)
+    assert int(got.state.step) == STEPS and got.state.seen.dtype == jnp.int32
+
+
+def test_the_chunk_size_changes_no_bit_of_a_black_box_search():
+    one, many = (run(key(), evolution(), steps=11, chunk=chunk) for chunk in (4, 100))
+    same(one, many)
+    assert many.best.shape == (4,) and many.infos[0].archs.shape == (11, 2, 4)
+
+
+def test_the_loop_is_compiled_once():
+    counts = []
+    for chunk in (100, 4):  # 4: 23 steps end with a shorter chunk
+        calls = []
+        search(key(), noisy(on_step=calls.append), chunk=chunk)
+        counts.append(len(calls))
+    assert counts[0] == counts[1] <= 3
+
+
+def test_another_key_is_another_run():
+    assert not np.array_equal(search(key(1), noisy()).state.w, whole().state.w)
+
+
+def test_no_data_is_closed_over():
+    """The feed's arrays are arguments of the compiled loop: constants cost compile time."""
+    big = regression(n=1000)
+    program = _Program(phase(noisy(), 3, big), 0, key(), None, 10)
+    state = program.shapes(None)
+    count = jax.ShapeDtypeStruct((), jnp.int32)
+    closed = jax.make_jaxpr(program._advance.__wrapped__)(key(), state, count, count, big.arrays, None)
+
+    def constants(jaxpr):
+        yield from jaxpr.consts
+        for eqn in jaxpr.eqns:
+            for sub in jax.tree.leaves(eqn.params, is_leaf=lambda a: hasattr(a, "consts")):
+                if hasattr(sub, "consts"):
+                    yield from constants(sub)
+
+    assert max((np.size(c) for c in constants(closed)), default=0) < 10
+
+
+# --- cut and resumed --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_stops_and_a_resume_is_exact(tmp_path, cut, number):
+    cut(1, number=number)
+    before = signal.getsignal(number)
+    with pytest.raises(Stopped, match=f"{number.name}; saved at step 1: continue with jaxnas resume {tmp_path}") as stopped:
+        search(key(), noisy(), directory=tmp_path)
+    assert stopped.value.signal == number and signal.getsignal(number) is before
+    assert checkpoint_steps(tmp_path) == [1]
+    cut()
+    got = search(key(), noisy(), directory=tmp_path, resume=True)
+    same(got.state, whole().state)
+    same(got.infos[0].loss, whole().infos[0].loss[1:])
+    assert logged(tmp_path)[0]["step"] == 1 and logged(tmp_path)[-1]["step"] == STEPS
+    again = search(key(), noisy(), directory=tmp_path, resume=True)  # of a finished run: nothing is left to do
+    same(again.state, whole().state)
+    assert again.infos == (None,) and logged(tmp_path)[-1]["step"] == STEPS
+
+
+def test_cut_again_and_again(tmp_path, cut):
+    cut(1, 9, 17)
+    stops = 0
+    while True:
+        try:
+            got = search(key(), noisy(), chunk=1, directory=tmp_path, resume=stops > 0)
+            break
+        except Stopped:
+            stops += 1
+    same(got.state, whole().state)
+    assert stops == 3 and len(checkpoint_steps(tmp_path)) <= 2
+
+
+def test_a_black_box_search_is_resumed(tmp_path, cut):
+    cut(1)
+    with pytest.raises(Stopped):
+        run(key(), evolution(), steps=11, directory=tmp_path)
+    cut()
+    same(run(key(), evolution(), steps=11, directory=tmp_path, resume=True).state, run(key(), evolution(), steps=11).state)
+
+
+def test_a_signal_without_a_directory(cut):
+    cut(1)
+    with pytest.raises(Stopped, match="nothing was kept"):
+        search(key(), noisy())
+
+
+def test_a_signal_in_the_last_save_is_not_lost(tmp_path, monkeypatch):
+    from jaxnas.checkpoint import Checkpoints
+
+    save = Checkpoints.save
+
+    def and_stop(self, step, key, state):
+        save(self, step, key, state)
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Checkpoints, "save", and_stop)
+    with pytest.raises(Stopped, match="saved at step 3"):
+        run(key(), noisy(), steps=3, data=regression(), directory=tmp_path)
+
+
+@pytest.mark.parametrize("seeds", [None, 2])
+@pytest.mark.parametrize("at", [3, 5, 8])
+def test_a_plan_is_resumed_in_each_phase_and_between(tmp_path, cut, seeds, at):
+    want = run(key(), two_phases(), seeds=seeds)
+    cut(at)
+    options = dict(seeds=seeds, chunk=1, directory=tmp_path)
+    with pytest.raises(Stopped):
+        run(key(), two_phases(), **options)
+    assert checkpoint_steps(tmp_path)[-1] == at
+    cut()
+    got = run(key(), two_phases(), resume=True, **options)
+    same(got.states, want.states)
+    same(got.best, want.best)
+    assert [line["phase"] for line in logged(tmp_path)] == 5 * ["warm-up"] + 6 * ["search"]
+    same(run(key(), two_phases(), resume=True, **options).states, want.states)
+
+
+SCRIPT = """
+import pathlib, sys, time
+import jax, numpy as np
+sys.path[:0] = [{tests!r}, {root!r}]
+from jaxnas import report
+import test_run
+
+report.SAVE_EVERY = 0.0
+write = report.Journal.write
+def slowly(self, *args):
+    write(self, *args)
+    time.sleep(0.01)
+report.Journal.write = slowly
+directory, resume = pathlib.Path(sys.argv[1]), (pathlib.Path(sys.argv[1]) / "checkpoints").exists()
+result = test_run.run(test_run.key(), test_run.two_phases(20, 20), chunk=1, directory=directory, resume=resume)
+np.savez(directory / "end.npz", *jax.tree.leaves(result.states))
+"""
+
+
+@pytest.mark.parametrize("kills", [1, pytest.param(5, marks=pytest.mark.slow)])
+def test_kill_9_at_any_moment(tmp_path, kills):
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(SCRIPT.format(tests=str(ROOT / "tests"), root=str(ROOT))))
+    directory = tmp_path / "run"
+    start = lambda: subprocess.Popen([sys.executable, script, directory], stderr=subprocess.PIPE)
+    random = np.random.default_rng()
+    for _ in range(kills):
+        process = start()
+        begun = len(report.read(directory))
+        deadline = time.monotonic() + 120
+        while len(report.read(directory)) <= begun + 2 and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(random.uniform(0, 0.3))  # anywhere: in a step, in a save, between the phases
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+    process = start()
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors.decode()
+    with np.load(directory / "end.npz") as file:
+        got = [file[name] for name in file.files]
+    same(got, [np.asarray(a) for a in jax.tree.leaves(run(key(), two_phases(20, 20)).states)])
+    assert [line["step"] for line in logged(directory)] == list(range(1, 41))
+
+
+# --- seeds ------------------------------------------------------------------------------------------------------------
+
+
+def test_seeds_are_a_loop_over_keys(tmp_path):
+    got = search(key(), noisy(), seeds=3, chunk=7, directory=tmp_path)
+    alone = [search(jax.random.fold_in(key(), i), noisy()) for i in range(3)]
+    near(got.state, jax.tree.map(lambda *a: jnp.stack(a), *(r.state for r in alone)))
+    assert got.infos[0].loss.shape == (3, STEPS) and got.infos[0].gates.shape == (3, STEPS, 2, 3)
+    np.testing.assert_allclose(got.infos[0].loss, np.stack([r.infos[0].loss for r in alone]), 1e-5)
+    assert got.best.shape == (3, 4)
+    first = logged(tmp_path)[0]  # one step, three seeds
+    losses = got.infos[0].loss[:, 0].astype(float)
+    assert first["loss"] == pytest.approx(losses.mean())
+    assert first["loss_ci"] == pytest.approx(4.302653 * losses.std(ddof=1) / np.sqrt(3), rel=1e-5)
+    np.testing.assert_allclose(first["gates"], got.infos[0].gates[0, 0], atol=1e-5)
+
+
+def test_seeds_of_a_black_box_search_are_exact():
+    got = run(key(), evolution(), steps=9, seeds=3)
+    for i in range(3):
+        one = run(jax.random.fold_in(key(), i), evolution(), steps=9)
+        near(one.state, jax.tree.map(lambda a: a[i], got.state))
+
+
+def test_a_log_without_seeds(tmp_path):
+    search(key(), noisy(), directory=tmp_path, chunk=10)
+    lines = logged(tmp_path)
+    assert {"phase", "step", "seconds", "loss", "gates"} == set(lines[0])
+    begin = 0
+    for line in lines:
+        assert line["loss"] == pytest.approx(whole().infos[0].loss[begin : line["step"]].astype(float).mean())
+        begin = line["step"]
+    np.testing.assert_allclose(lines[-1]["gates"], whole().infos[0].gates[-1], atol=1e-5)
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"step": 24, "lo')  # cut short
+    assert report.read(tmp_path) == lines
+
+
+# --- phases -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_second_phase_is_given_and_fixed():
+    plan = then(
+        phase(noisy(), 5, regression()),
+        phase(
+            noisy()._replace(step=lambda key, s, batch: (s, Info(s.step, s.w, batch.fixed))),
+            3,
+            give=lambda s: s.w,
+            fix=lambda s: 2 * s.w,
+        ),
+    )
+    got = run(key(), plan)
+    first = got.states[0].w
+    same(got.state.w, first)
+    same(got.infos[1].fixed, np.stack(3 * [2 * np.asarray(first)]))
+    assert got.infos[0].fixed is None and len(got.states) == 2
+    alone = run(key(), noisy(), steps=5, data=regression())
+    same(alone.state, got.states[0])
+
+
+def test_a_phase_given_the_whole_state_keeps_it():
+    """What is given is handed over as it is, and is still there when the loop has overwritten its copy."""
+    plain = noisy()
+    onward = plain._replace(init=lambda key, given=None: plain.init(key) if given is None else given)
+    plan = then(phase(onward, 5, regression()), phase(onward, 4, regression(), give=lambda s: s, fix=lambda s: s.w))
+    got = run(key(), plan)
+    assert int(got.states[0].step) == 5 and int(got.state.step) == 9
+    same(got.infos[1].fixed[-1], np.asarray(got.states[0].w))
+
+
+def test_a_state_that_holds_an_array_twice():
+    twice = Strategy(
+        lambda key, given=None: (lambda w: (w, w))(jax.random.normal(key, (3,))),
+        lambda key, s, batch: ((s[0] + 1, s[1] + s[0]), None),
+        lambda s: s[1],
+    )
+    assert run(key(), twice, steps=3).best.shape == (3,)
+
+
+# --- devices ----------------------------------------------------------------------------------------------------------
+
+
+def devices(tree):
+    return {len(a.sharding.device_set) for a in jax.tree.leaves(tree) if not a.sharding.is_fully_replicated} or {1}
+
+
+def test_seeds_on_a_mesh(tmp_path, cut):
+    want = search(key(), noisy(), seeds=4)
+    got = search(key(), noisy(), seeds=4, mesh=sharding.mesh("seed"))
+    near(got.state, want.state)
+    assert got.state.w.sharding.shard_shape((4, 4)) == (2, 4) and got.state.step.sharding.shard_shape((4,)) == (2,)
+    cut(1)
+    with pytest.raises(Stopped):
+        search(key(), noisy(), seeds=4, mesh=sharding.mesh("seed"), directory=tmp_path)
+    cut()
+    again = search(key(), noisy(), seeds=4, mesh=sharding.mesh("seed"), directory=tmp_path, resume=True)
+    same(again.state, got.state)
+    assert again.state.w.sharding.shard_shape((4, 4)) == (2, 4)
+    one = search(key(), noisy(), seeds=4, directory=tmp_path, resume=True)  # a mesh's checkpoint, on one device
+    same(one.state, got.state)
+
+
+def test_a_population_on_a_mesh(tmp_path, cut):
+    want = run(key(), evolution(), steps=9)
+    near(run(key(), evolution(), steps=9, mesh=sharding.mesh("pop")).state, want.state)
+    cut(1)
+    with pytest.raises(Stopped):
+        run(key(), evolution(), steps=9, mesh=sharding.mesh("pop"), directory=tmp_path)
+    cut()
+    again = run(key(), evolution(), steps=9, mesh=sharding.mesh("pop"), directory=tmp_path, resume=True)
+    near(again.state, want.state)
+
+
+def test_a_batch_on_a_mesh():
+    near(search(key(), noisy(), mesh=sharding.mesh("batch")).state, whole().state)
+    near(run(key(), two_phases(), mesh=sharding.mesh("batch")).states, run(key(), two_phases()).states)
+
+
+def test_meshes_that_cannot_be():
+    with pytest.raises(ValueError, match="unknown mesh axis 'seeds': choose one of seed, pop, batch"):
+        sharding.mesh("seeds")
+    for n in (0, 3):
+        with pytest.raises(ValueError, match=f"a mesh of {n} devices was asked for, and there are 2"):
+            sharding.mesh("seed", n)
+    with jax.set_mesh(sharding.mesh("pop", 1)):
+        assert jax.jit(lambda x: sharding.constrain(x, "pop"))(jnp.zeros(3)).shape == (3,)
+
+
+# --- what goes wrong --------------------------------------------------------------------------------------------------
+
+
+def test_a_loss_that_is_not_finite_stops(tmp_path, always):
+    with pytest.raises(Diverged, match="not finite at step 8; the last good checkpoint is that of step 7: lower the learning"):
+        search(key(), noisy(nan_at=7), chunk=1, directory=tmp_path)
+    assert logged(tmp_path)[-1]["step"] < 8
+    with pytest.raises(Diverged, match=r"not finite at step 8: lower"):
+        search(key(), noisy(nan_at=7))
+
+
+def test_all_seeds_must_diverge_to_stop():
+    base = noisy()
+
+    def step(key, state, batch):
+        new, info = base.step(key, state, batch)
+        return new, info._replace(loss=jnp.where(state.seen % 2 == odd, jnp.nan, info.loss))
+
+    odd = 0  # all start with seen == 0
+    with pytest.raises(Diverged, match="at step 1:"):
+        run(key(), base._replace(step=step), steps=3, data=regression(), seeds=8)
+    odd = 1
+    run(key(), base._replace(step=step), steps=3, data=regression(), seeds=8)
+
+
+def test_candidates_that_diverge_do_not_stop():
+    got = run(key(), evolution(nan=True), steps=15)
+    assert np.isnan(got.infos[0].scores).any() and np.isfinite(got.state.best_score) and got.best[0] != 2
+
+
+def test_a_directory_that_holds_a_run(tmp_path):
+    search(key(), noisy(), directory=tmp_path)
+    with pytest.raises(FileExistsError, match=f"continue it with jaxnas resume {tmp_path}"):
+        search(key(), noisy(), directory=tmp_path)
+    with pytest.raises(CheckpointError, match="another key"):
+        search(key(1), noisy(), directory=tmp_path, resume=True)
+    with pytest.raises(CheckpointError, match="resume it with its own configuration"):
+        search(key(), noisy(5), data=regression(5), directory=tmp_path, resume=True)
+    with pytest.raises(CheckpointError, match="resume it with its own configuration"):
+        run(key(), evolution(), steps=STEPS, directory=tmp_path, resume=True)
+    with pytest.raises(CheckpointError, match="resume it with its own configuration"):
+        search(key(), noisy(), seeds=2, directory=tmp_path, resume=True)
+    same(search(key(), noisy(), directory=tmp_path, resume=True).state, whole().state)
+
+
+def test_a_resume_of_nothing_starts(tmp_path):
+    same(search(key(), noisy(), directory=tmp_path / "new", resume=True).state, whole().state)
+
+
+def damage(path, how):
+    for file in [p for p in path.rglob("*") if p.is_file()]:
+        content = file.read_bytes()
+        file.write_bytes(content[: len(content) // 2] if how == "cut" else bytes(b ^ 0x55 for b in content))
+
+
+def stopped_run(directory):
+    """A run that ended early, with two checkpoints."""
+    with pytest.raises(Diverged):
+        search(key(), noisy(nan_at=13), chunk=2, directory=directory)
+    assert len(checkpoint_steps(directory)) == 2
+
+
+@pytest.mark.parametrize("how", ["cut", "bits"])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, always, caplog, how):
+    stopped_run(tmp_path)
+    older, newest = checkpoint_steps(tmp_path)
+    damage(tmp_path / "checkpoints" / str(newest), how)
+    with caplog.at_level(logging.WARNING, "jaxnas"):
+        got = search(key(), noisy(), directory=tmp_path, resume=True)
+    assert any(f"checkpoints/{newest} is damaged" in r.getMessage() for r in caplog.records if r.name == "jaxnas")
+    same(got.state, whole().state)
+    same(got.infos[0].loss, whole().infos[0].loss[older:])
+    assert logged(tmp_path)[-1]["step"] == STEPS
+
+
+def test_all_checkpoints_damaged(tmp_path, always):
+    stopped_run(tmp_path)
+    damage(tmp_path / "checkpoints", "bits")
+    with pytest.raises(CheckpointError, match=r"no checkpoint in .* can be read") as caught:
+        search(key(), noisy(), directory=tmp_path, resume=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_saves_after_a_fall_back_keep_two_good_ones(tmp_path, always, cut):
+    stopped_run(tmp_path)
+    older, newest = checkpoint_steps(tmp_path)
+    damage(tmp_path / "checkpoints" / str(newest), "cut")
+    cut(older + 1)
+    with pytest.raises(Stopped):
+        search(key(), noisy(), chunk=1, directory=tmp_path, resume=True)
+    assert checkpoint_steps(tmp_path) == [older, older + 1, newest]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: run(key(), noisy()), "say how many steps"),
+        (lambda: run(key(), noisy(), steps=0), "at least 1"),
+        (lambda: run(key(), noisy(), steps=2, chunk=0), "at least 1"),
+        (lambda: run(key(), noisy(), steps=2, seeds=0), "at least 1"),
+        (lambda: run(key(), two_phases(), steps=2), "leave `steps` and `data` out"),
+        (lambda: run(key(), two_phases(), data=regression()), "leave `steps` and `data` out"),
+        (lambda: run(key(), noisy(), steps=2, resume=True), "resume needs the directory"),
+        (lambda: then(), "at least one phase"),
+    ],
+)
+def test_calls_that_cannot_be(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_a_bar_goes_to_stderr(capsys):
+    search(key(), noisy(), progress=True)
+    out, err = capsys.readouterr()
+    assert out == "" and "23/23" in err and "loss=" in err

@@ -288,16 +288,17 @@ def _plots(directory, space, search_lines, train_lines) -> None:
 
     from jaxnas import plot
 
+    def by_step(lines, name):  # a line speaks for all the steps since the one before
+        counts = np.diff([0] + [line["step"] for line in lines])
+        return np.repeat(np.asarray([line.get(name, np.nan) for line in lines]), counts, axis=0)
+
     scalars = sorted({k for line in search_lines for k, v in line.items() if isinstance(v, float)} - {"seconds"})
-    keep = [k for k in scalars if not k.endswith("_ci")]
-    series = {f"search {k}": np.asarray([line.get(k, np.nan) for line in search_lines]) for k in keep}
-    for k in ("loss", "accuracy"):
-        if train_lines:
-            series[f"training {k}"] = np.asarray([line.get(k, np.nan) for line in train_lines])
+    series = {f"search {k}": by_step(search_lines, k) for k in scalars if not k.endswith("_ci")}
+    series |= {f"training {k}": by_step(train_lines, k) for k in ("loss", "accuracy") if train_lines}
     if series:
-        plot.save(plot.curves(series, xlabel="log line"), directory / "curves.png")
+        plot.save(plot.curves(series, xlabel="step"), directory / "curves.png")
     kinds = space.spec.kinds or ("",)
     names = {kind: f"gates/{kind}" if kind else "gates" for kind in kinds}
     if search_lines and all(name in search_lines[-1] for name in names.values()):
-        history = {kind: np.asarray([line[name] for line in search_lines]) for kind, name in names.items()}
+        history = {kind: by_step(search_lines, name) for kind, name in names.items()}
         plot.save(plot.alphas(history, space.spec), directory / "alphas.png")

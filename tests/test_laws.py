@@ -36,7 +36,7 @@ def batch_of(row, seed):
 
 
 def walk(name, steps, state=None, seed=0):
-    row, init, step, first = compiled(name)
+    row, _, step, first = compiled(name)
     state = first if state is None else state
     for t in range(steps):
         state, info = step(jax.random.key(1000 * seed + t), state, batch_of(row, t))

@@ -23,8 +23,8 @@ from jaxnas.ask_tell import aging_evolution
 from jaxnas.base import Batch, Strategy, black_box, stateless
 from jaxnas.checkpoint import CheckpointError
 from jaxnas.data import Feed
-from jaxnas.errors import Diverged, Stopped
 from jaxnas.driver import _Program, phase, run, then
+from jaxnas.errors import Diverged, Stopped
 from jaxnas.spaces import space
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]

@@ -63,23 +63,22 @@ def test_pure_and_traced_once(name):
     assert jax.tree.leaves(walk(name, 3)[0])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [n for n in NAMES if not n.startswith("darts")])  # DARTS draws nothing but its batches
 def test_other_keys_lead_elsewhere(name):
-    a, b = walk(name, 3)[0], walk(name, 3, seed=1)[0]
-    if name.startswith("darts"):
-        pytest.skip("deterministic given the batches")
+    a, b = walk(name, 6)[0], walk(name, 6, seed=1)[0]
     assert any((np.asarray(x) != np.asarray(y)).any() for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_vmap_over_seeds_equals_a_loop(name):
     row, init, step, _ = compiled(name)
-    keys = jax.random.split(jax.random.key(3), 2)
+    seeds = jnp.arange(2)
+    key_of = lambda i: jax.random.fold_in(jax.random.key(3), i)
     batch = batch_of(row, 0)
-    states = jax.vmap(init)(keys)
-    many, _ = jax.jit(jax.vmap(row.strategy.step, (0, 0, None)))(keys, states, batch)
+    states = jax.vmap(lambda i: init(jax.random.fold_in(jax.random.key(2), i)))(seeds)
+    many, _ = jax.jit(jax.vmap(lambda i, state: row.strategy.step(key_of(i), state, batch)))(seeds, states)
     for i in range(2):
-        one, _ = step(keys[i], jax.tree.map(lambda a: a[i], states), batch)
+        one, _ = step(key_of(i), jax.tree.map(lambda a: a[i], states), batch)
         here = jax.tree.map(lambda a: a[i], many)
         if row.exact:
             same_bits(one, here)

@@ -1,0 +1,161 @@
+"""DARTS on a supernet, unsampled weights, and training from scratch."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from laws import IMAGE, cell_space, images, single_path, tiny_net
+
+from jaxnas import base, evaluate, nets, spaces, training, weight_sharing
+from jaxnas.base import Batch
+from jaxnas.bilevel import Bilevel, finite_difference, first_order, unrolled
+from jaxnas.policies import softmax
+
+
+def double(tree):
+    return jax.tree.map(lambda a: a.astype(jnp.float64) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree)
+
+
+def flat(tree):
+    return np.concatenate([np.ravel(a) for a in jax.tree.leaves(tree)])
+
+
+@functools.cache
+def lookahead():
+    """A supernet's bilevel problem in float64, at a state with momentum: (problem, its arguments)."""
+    net = tiny_net(cell_space())
+    policy = softmax(net.space)
+    tx = weight_sharing.sgd(0.1, weight_decay=3e-2)
+    seen = {}
+
+    def spy(key, theta, state, problem, t):
+        seen["problem"] = problem
+        return theta, state, {}
+
+    search = weight_sharing.weight_sharing(net, policy, weight_sharing.Gradient(lambda theta: (), spy), tx)
+    state = search.init(jax.random.key(0))
+    state = state._replace(theta=jax.tree.map(lambda a: 300 * a, state.theta))
+    batch = images(jax.random.key(1))
+    for t in range(2):  # momentum
+        state, _ = jax.jit(search.step)(jax.random.key(2 + t), state, batch)
+    state, batch = double(state), double(batch)
+    search.step(jax.random.key(9), state, batch)
+    problem, key = seen["problem"], jax.random.key(4)
+
+    def loss(theta, params, xy):
+        gates = jax.tree.map(lambda a: a[0], policy.sample(key, theta, 0))
+        return problem.loss(params, gates, xy, key)[0]
+
+    bilevel = Bilevel(loss, loss, lambda a, grads, s, w: problem.update(grads, s, w))
+    return bilevel, (state.theta, problem.params, problem.opt_state, problem.look, problem.valid)
+
+
+def test_exact_second_order_is_the_derivative_of_the_whole_look_ahead():
+    """B2, A2: against central differences of (one step of momentum SGD with weight decay, then the validation loss)."""
+    with jax.enable_x64(True):
+        problem, (theta, w, opt_state, look, valid) = lookahead()
+
+        def whole(theta, opt_state):
+            batch = jax.tree.map(lambda a: a[0], look)
+            moved, _ = problem.update(theta, jax.grad(problem.inner, 1)(theta, w, batch), opt_state, w)
+            return problem.outer(theta, moved, valid)
+
+        gradient = lambda method: jax.jit(lambda t: method(problem, t, w, opt_state, look, valid).grad)(theta)
+        exact, first, approximate = gradient(unrolled()), gradient(first_order()), gradient(finite_difference(1e-4))
+        forgetful = jax.jit(jax.grad(whole))(theta, jax.tree.map(jnp.zeros_like, opt_state))
+        value = jax.jit(whole)
+        for i in range(5):
+            d = jax.tree.map(lambda a: jax.random.normal(jax.random.key(10 + i), a.shape, jnp.float64), theta)
+            move = lambda e: jax.tree.map(lambda a, b: a + e * b, theta, d)
+            numeric = float(value(move(1e-5), opt_state) - value(move(-1e-5), opt_state)) / 2e-5
+            along = lambda g: float(np.vdot(flat(g), flat(d)))
+            assert abs(along(exact) - numeric) < 1e-6 * max(1e-2, abs(numeric))
+        size = np.linalg.norm(flat(exact))
+        off = lambda g: np.linalg.norm(flat(g) - flat(exact)) / size
+        assert off(first) > 1e-3  # first order is another number,
+        assert off(forgetful) > 1e-3  # and so is a look-ahead that forgot its momentum
+        assert off(approximate) < 1e-2
+
+
+def test_unsampled_weights_statistics_and_momenta_do_not_move():
+    net = tiny_net(cell_space())
+    search = single_path(net)
+    state = search.init(jax.random.key(0))
+    step = jax.jit(search.step)
+    for t in range(3):
+        before, (state, info) = state, step(jax.random.key(t), state, images(jax.random.key(50 + t)))
+        used = net.used(before.variables, info.gates)
+        change = lambda a, b: jax.tree.map(lambda x, y: jnp.max(jnp.abs(x - y)), a, b)
+        still = jax.tree.map(lambda u, a, b: jnp.max(jnp.where(u > 0, 0, jnp.abs(a - b))), used, before.variables, state.variables)
+        assert max(float(x) for x in jax.tree.leaves(still)) == 0.0
+        assert max(float(x) for x in jax.tree.leaves(change(before.variables, state.variables))) > 0.0
+        trace = lambda s: optax.tree_utils.tree_get(s.opt_state, "trace")
+        asleep = jax.tree.map(
+            lambda u, a, b: jnp.max(jnp.where(u > 0, 0, jnp.abs(a - b))), used["params"], trace(before), trace(state)
+        )
+        assert max(float(x) for x in jax.tree.leaves(asleep)) == 0.0
+
+
+def test_weight_and_architecture_cadence_is_the_batch():
+    """W = 2 weight steps move the weights as two steps without architecture steps do."""
+    net = tiny_net(cell_space())
+    search = single_path(net)
+    state = search.init(jax.random.key(0))
+    a, b = images(jax.random.key(1)), images(jax.random.key(2))
+    both = Batch(train=jax.tree.map(lambda x, y: jnp.concatenate([x, y]), a.train, b.train))
+    after, info = jax.jit(search.step)(jax.random.key(3), state, both)
+    assert int(after.step) == 1 and bool(jnp.isfinite(info.loss))
+    count = sum(float(jnp.sum(x != y)) > 0 for x, y in zip(*map(jax.tree.leaves, (after.variables, state.variables)), strict=True))
+    assert count > 0
+
+
+def test_darts_derives_from_the_softmax_and_refuses_other_orders():
+    net = tiny_net(cell_space())
+    with pytest.raises(ValueError, match="unknown order 'third'"):
+        weight_sharing.darts(net, order="third")
+
+
+def test_population_modes_agree_and_a_diverged_candidate_is_nan():
+    net = tiny_net(cell_space())
+    space = net.space
+    data = images(jax.random.key(0))
+    archs = jax.vmap(space.sample)(jax.random.split(jax.random.key(1), 2))
+    found = {}
+    for mode in ("map", "vmap"):
+        evaluator = evaluate.train_from_scratch(net, optax.sgd(0.1), mode=mode)
+        found[mode] = jax.jit(evaluator.step)(jax.random.key(2), evaluator.init(jax.random.key(0)), archs, data)[1]
+    chex.assert_trees_all_close(found["map"], found["vmap"], rtol=1e-4, atol=1e-5)
+    wild = evaluate.train_from_scratch(net, optax.sgd(jnp.nan), mode="map")
+    two = Batch(train=jax.tree.map(lambda a: jnp.concatenate([a, a]), data.train), valid=data.valid)
+    assert np.isnan(jax.jit(wild.step)(jax.random.key(2), (), archs, two)[1]["accuracy"]).all()
+    with pytest.raises(ValueError, match="unknown mode"):
+        evaluate.train_from_scratch(net, optax.sgd(0.1), mode="loop")
+
+
+def test_accuracy_counts_every_example_once():
+    y = jnp.arange(10) % 3
+    logits = jax.nn.one_hot(jnp.where(jnp.arange(10) < 7, y, (y + 1) % 3), 3)
+    for size in (1, 3, 4, 10, 64):
+        assert float(training.accuracy(lambda x: x, (logits, y), size)) == pytest.approx(0.7)
+
+
+def test_training_learns_and_checks_its_probabilities():
+    space = spaces.nasbench201()
+    arch = space.from_text("|nor_conv_1x1~0|+|none~0|skip_connect~1|+|none~0|none~1|skip_connect~2|")
+    module = nets.evaluation_net(space, arch, classes=2, channels=2, cells=1)
+    strategy = training.train(module, weight_sharing.sgd(0.1), IMAGE, steps=30, drop_path=0.1, label_smoothing=0.1)
+    x = jax.random.normal(jax.random.key(0), (1, 32, *IMAGE))
+    y = (jnp.mean(x, (2, 3, 4)) > 0).astype(jnp.int32)
+    step, state = jax.jit(strategy.step), strategy.init(jax.random.key(1))
+    losses = []
+    for t in range(30):
+        state, info = step(jax.random.key(10 + t), state, Batch(train=(x, y)))
+        losses.append(float(info.loss))
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+    assert isinstance(strategy, base.Strategy)
+    with pytest.raises(ValueError, match="drop_path is a probability"):
+        training.train(module, optax.sgd(0.1), IMAGE, steps=1, drop_path=1.0)

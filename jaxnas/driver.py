@@ -196,7 +196,7 @@ class _Program:
                 batch = batch._replace(fixed=phase.fix(previous))
             return phase.strategy.step(k_step, state, batch)
 
-        one_step = vmap(step, (0, 0, None, None, None if phase.fix is None else 0))
+        one_step = jax.jit(vmap(step, (0, 0, None, None, None if phase.fix is None else 0)))  # traced once, used twice
 
         def advance(keys, state, start, n, arrays, previous):
             _, info = jax.eval_shape(one_step, keys, state, start, arrays, previous)

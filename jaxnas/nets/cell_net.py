@@ -51,20 +51,17 @@ class MixedEdges(nn.Module):
         """nodes [N, C, H, W, B] with each edge's gated output added to its target; gates [E, O]."""
         example = (nodes if inputs is None else inputs)[0]
         E, built = len(self.sources), {}
-        params, stats = {}, {}
         for name, build in self.ops.items():
             if name == "none":  # weighs in the softmax, adds nothing
                 continue
             op = built[name] = build(self.features, self.stride, False).clone(parent=None)
-            shapes = jax.eval_shape(lambda k: op.init(k, example, True), jax.random.key(0))
-            if "params" in shapes:
-                fresh = lambda key: jax.vmap(lambda k: op.init(k, example, True)["params"])(jax.random.split(key, E))
-                params[name] = self.param(name, fresh)
-            if "batch_stats" in shapes:
-                fresh = lambda: jax.vmap(lambda k: op.init(k, example, True)["batch_stats"])(jax.random.split(jax.random.key(0), E))
-                stats[name] = self.variable("batch_stats", name, fresh)
+            if self.is_initializing():
+                keys = jax.random.split(self.make_rng("params"), E)
+                for collection, stacked in jax.vmap(lambda k: op.init(k, example, True))(keys).items():
+                    self.put_variable(collection, name, stacked)
+        held = lambda c: {name: self.get_variable(c, name) for name in built if self.has_variable(c, name)}
+        params, values = held("params"), held("batch_stats")
         columns = {name: k for k, name in enumerate(self.ops)}
-        values = {name: s.value for name, s in stats.items()}
 
         def run(name, v, s, x):  # one operation of one edge -> y, all statistics
             variables = {c: t[name] for c, t in (("params", v), ("batch_stats", s)) if name in t}
@@ -102,8 +99,8 @@ class MixedEdges(nn.Module):
         edges = (params, values, gates, jnp.asarray(self.sources), jnp.asarray(self.targets))
         nodes, values = lax.scan(body, nodes, edges)
         if train and not self.is_initializing():
-            for name, variable in stats.items():
-                variable.value = values[name]
+            for name, moved in values.items():
+                self.put_variable("batch_stats", name, moved)
         return nodes
 
 

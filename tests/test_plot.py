@@ -25,7 +25,7 @@ FULL = BENCH.from_text(f"|{CONV}~0|+|{CONV}~0|{CONV}~1|+|{CONV}~0|{CONV}~1|{CONV
 def dense(nodes: int, inputs: int, ops=("none", "conv $a$", "conv $b$", *"cdefgh")):
     """A space of cells in which every edge has an operation, named as no paper does."""
     spec = cell.CellSpec(ops, inputs, nodes)
-    return space.space(np.full(len(spec.edges), len(ops)))._replace(spec=spec)
+    return space(np.full(len(spec.edges), len(ops)))._replace(spec=spec)
 
 
 CASES = {
@@ -161,7 +161,7 @@ def test_import_is_light():
 
 def test_wrong_architectures_are_refused():
     with pytest.raises(ValueError, match="CellSpec"):
-        plot.architecture(space.space([2, 3]), [0, 1])
+        plot.architecture(space([2, 3]), [0, 1])
     with pytest.raises(ValueError, match="pick one"):
         plot.architecture(BENCH, FULL._replace(op=jax.numpy.stack([FULL.op] * 3)))
 

@@ -292,6 +292,15 @@ def test_damaged_checkpoints_are_one_line_each(finished, tmp_path):
     assert len(lines) == 3 + len(list((directory / "checkpoints").iterdir()))  # a warning each, and where and what
 
 
+# A background shell starts its children with Ctrl-C ignored; a person's terminal does not.
+INTERRUPTIBLE = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from jaxnas.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 def test_ctrl_c_and_resume(finished, tmp_path):
     """Interrupted in the search, then in the training of the found architecture; the result is that of the whole run."""
     directory, done = finished
@@ -299,7 +308,7 @@ def test_ctrl_c_and_resume(finished, tmp_path):
     arguments = ["search", *SMALLEST, "--out", str(cut)]
     for moment in ("searching", "training the found"):
         process = subprocess.Popen(
-            [sys.executable, "-m", "jaxnas.cli", *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-c", INTERRUPTIBLE, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         watchdog = threading.Timer(600, process.kill)
         watchdog.start()

@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxnas.nets.cell_net import CellNet, stacked_row
 from jaxnas.nets.ops import OPS, Build, Pool
-from jaxnas.spaces.space import Space
+from jaxnas.spaces.space import Space, is_shape
 
 Variables = dict[str, Any]  # {"params": ..., "batch_stats": ...}
 
@@ -90,7 +90,7 @@ def cell_net(
     if min(channels, cells, classes) < 1 or channels % 2:
         raise ValueError(f"channels must be even and positive, cells and classes positive: got {channels}, {cells}, {classes}")
     module = CellNet(spec=space.spec, ops=_table(space, ops), skeleton=skeleton, channels=channels, cells=cells, classes=classes)
-    blank = jax.tree.map(lambda shape: np.zeros(shape, np.float32), space.gate_shapes, is_leaf=_is_shape)
+    blank = jax.tree.map(lambda shape: np.zeros(shape, np.float32), space.gate_shapes, is_leaf=is_shape)
 
     def init(key):
         return module.init(key, jnp.zeros((1, *image)), blank, train=True)
@@ -199,7 +199,3 @@ def count_parameters(module_or_variables, image=None) -> int:
         variables = jax.eval_shape(lambda x: module_or_variables.init(jax.random.key(0), x, train=True), x)
     params = {k: v for k, v in variables["params"].items() if k != "auxiliary"}
     return sum(int(np.prod(p.shape)) for p in jax.tree.leaves(params))
-
-
-def _is_shape(node) -> bool:
-    return isinstance(node, tuple) and all(isinstance(n, int) for n in node)

@@ -6,11 +6,7 @@ Reference: Liu, Simonyan and Yang, DARTS, ICLR 2019, arXiv:1806.09055, eq. 2.
 import jax
 
 from jaxnas.policies.policy import Policy
-from jaxnas.spaces.space import Space
-
-
-def _is_shape(node):
-    return isinstance(node, tuple) and all(isinstance(n, int) for n in node)
+from jaxnas.spaces.space import Space, is_shape
 
 
 def softmax(space: Space, scale: float = 1e-3) -> Policy:
@@ -19,7 +15,7 @@ def softmax(space: Space, scale: float = 1e-3) -> Policy:
     The architecture is derived from the softmax (`space.derive`), not from the raw logits: across edges they rank
     differently.
     """
-    shapes, tree = jax.tree.flatten(space.gate_shapes, is_leaf=_is_shape)
+    shapes, tree = jax.tree.flatten(space.gate_shapes, is_leaf=is_shape)
 
     def init(key):
         keys = jax.random.split(key, len(shapes))

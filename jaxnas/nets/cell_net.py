@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxnas.nets.layers import BatchNorm, Conv, avg_pool, to_net
+from jaxnas.nets.layers import BatchNorm, Conv, avg_pool, fence, mix, settle, to_net
 from jaxnas.nets.ops import FactorizedReduce, Identity, ReLUConvBN
 from jaxnas.spaces.cell import CellSpec
 
@@ -34,119 +34,131 @@ def drop_path(module: nn.Module, y, rate):
     return jnp.where(mask, y / jnp.maximum(keep, 1e-6), 0)
 
 
-class MixedEdges(nn.Module):
-    """All candidate operations on E edges of one stride: a scan over the edges, so that one body is compiled.
+class SuperCell(nn.Module):
+    """A cell of the supernet: every edge holds all candidate operations.
 
-    Variables are stacked: params and batch_stats of each operation have a leading axis E.
+    The edges that leave one node are its fan.  In a mixture a fan is one batch of operations on one input, so that what
+    its edges share (the pools, the relu) is computed once.  Each operation's variables in "from<node>" are stacked: they
+    have a leading axis over the fan.
     """
 
+    spec: CellSpec
     ops: Mapping[str, Any]  # name -> build(features, stride, affine), in gate-column order
-    sources: tuple[int, ...]  # [E] rows of `inputs`, or of the nodes where `inputs` is None
-    targets: tuple[int, ...]  # [E] rows of the nodes
     features: int
     stride: int
 
-    @nn.compact
-    def __call__(self, nodes, inputs, gates, train, path):
-        """nodes [N, C, H, W, B] with each edge's gated output added to its target; gates [E, O]."""
-        example = (nodes if inputs is None else inputs)[0]
-        E, built = len(self.sources), {}
-        for name, build in self.ops.items():
-            if name == "none":  # weighs in the softmax, adds nothing
+    def setup(self):
+        spec = self.spec
+        self.fans = [[e for e, (source, _) in enumerate(spec.edges) if source == j] for j in range(spec.inputs + spec.nodes)]
+        self.columns = {name: k for k, name in enumerate(self.ops) if name != "none"}  # none adds nothing
+        build = lambda name, stride: self.ops[name](self.features, stride, False).clone(parent=None)
+        self.built = {stride: {name: build(name, stride) for name in self.columns} for stride in (1, self.stride)}
+
+    def stride_from(self, source: int) -> int:
+        return self.stride if source < self.spec.inputs else 1
+
+    def held(self, collection: str, source: int) -> dict:
+        """The stacked variables of a fan, by operation."""
+        name = f"from{source}"
+        return self.get_variable(collection, name) if self.has_variable(collection, name) else {}
+
+    def __call__(self, inputs, gates, train, path, rate):
+        """inputs [C, H, W, B] each, gates [E, O] -> the nodes, [C, H / stride, W / stride, B] each."""
+        del rate  # drop path belongs to evaluation
+        gates = jnp.asarray(gates)
+        C, H, W, B = inputs[0].shape
+        blank = jnp.zeros((C, -(-H // self.stride), -(-W // self.stride), B), inputs[0].dtype)
+        if self.is_initializing():
+            self.make_variables(inputs[0], blank)
+        nodes, moved = (self.single_path if path else self.mixture)(inputs, blank, gates, train)
+        if train and not self.is_initializing():
+            for source, stats in moved.items():
+                if stats:
+                    self.put_variable("batch_stats", f"from{source}", stats)
+        return nodes
+
+    def make_variables(self, outer, inner):
+        for source, fan in enumerate(self.fans):
+            made = {}
+            for name, op in self.built[self.stride_from(source)].items() if fan else ():
+                init = lambda key: op.init(key, outer if source < self.spec.inputs else inner, True)
+                for collection, stacked in jax.vmap(init)(jax.random.split(self.make_rng("params"), len(fan))).items():
+                    made.setdefault(collection, {})[name] = stacked
+            for collection, stacked in made.items():
+                self.put_variable(collection, f"from{source}", stacked)
+
+    def one(self, name, stride, params, stats, x, train):
+        """One operation of one edge -> (its output, the edge's statistics)."""
+        variables = {c: held[name] for c, held in (("params", params), ("batch_stats", stats)) if name in held}
+        y, new = self.built[stride][name].apply(variables, x, train, mutable=["batch_stats"])
+        return y, {**stats, name: new["batch_stats"]} if name in stats else stats
+
+    def mixture(self, inputs, blank, gates, train):
+        nodes, moved = [*inputs, *[blank] * self.spec.nodes], {}
+        for source, fan in enumerate(self.fans):
+            if not fan:
                 continue
-            op = built[name] = build(self.features, self.stride, False).clone(parent=None)
-            if self.is_initializing():
-                keys = jax.random.split(self.make_rng("params"), E)
-                for collection, stacked in jax.vmap(lambda k: op.init(k, example, True))(keys).items():
-                    self.put_variable(collection, name, stacked)
-        held = lambda c: {name: self.get_variable(c, name) for name in built if self.has_variable(c, name)}
-        params, values = held("params"), held("batch_stats")
-        columns = {name: k for k, name in enumerate(self.ops)}
 
-        def run(name, v, s, x):  # one operation of one edge -> y, all statistics
-            variables = {c: t[name] for c, t in (("params", v), ("batch_stats", s)) if name in t}
-            y, new = built[name].apply(variables, x, train, mutable=["batch_stats"])
-            return y, {**s, name: new["batch_stats"]} if name in s else s
+            def edge(params, stats, gate):
+                ys = []
+                for name in self.columns:
+                    y, stats = self.one(name, self.stride_from(source), params, stats, nodes[source], train)
+                    ys.append(y)
+                return mix([gate[k] for k in self.columns.values()], ys), stats
 
-        def mixture(v, s, gate, x):
-            total = 0.0
-            for name in built:
-                y, s = run(name, v, s, x)
-                total = total + gate[columns[name]] * y
-            return total, s
+            nodes[source] = fence(nodes[source])
+            held = self.held("params", source), self.held("batch_stats", source)
+            y, moved[source] = jax.vmap(edge)(*held, gates[np.asarray(fan)])  # [fan, C, H, W, B]
+            for e, [part] in zip(fan, jnp.split(y, len(fan)), strict=True):
+                target = self.spec.inputs + self.spec.edges[e][1]
+                nodes[target] = nodes[target] + part
+        return nodes[self.spec.inputs :], moved
 
-        def chosen(v, s, gate, x):
-            def branch(name):
-                if name == "none":
-                    like = jax.eval_shape(lambda x: run(next(iter(built)), v, s, x)[0], x)
-                    return lambda v, s, gate, x: (jnp.zeros(like.shape, like.dtype), s)
+    def single_path(self, inputs, blank, gates, train):
+        """A scan over the edges, so that every operation is compiled once (twice in a cell that reduces)."""
+        n, moved = self.spec.inputs, {}
+        nodes = jnp.stack([*(inputs if self.stride == 1 else [blank] * n), *[blank] * self.spec.nodes])
+        outer = jnp.stack(inputs)
 
-                def compute(v, s, gate, x):
-                    y, s = run(name, v, s, x)
-                    return gate[columns[name]] * y, s
+        def edge(stride, params, stats, gate, x):
+            def branch(name, k):
+                def compute(params, stats, gate, x):
+                    y, stats = self.one(name, stride, params, stats, x, train)
+                    return gate[k] * settle(y), stats
 
                 return compute
 
-            return lax.switch(jnp.argmax(gate), [branch(name) for name in self.ops], v, s, gate, x)
+            none = lambda params, stats, gate, x: (jnp.zeros_like(blank), stats)
+            branches = [branch(name, self.columns[name]) if name in self.columns else none for name in self.ops]
+            return lax.switch(jnp.argmax(gate), branches, params, stats, gate, x)
 
-        def body(nodes, edge):
-            v, s, gate, source, target = edge
-            x = lax.dynamic_index_in_dim(nodes if inputs is None else inputs, source, keepdims=False)
-            y, s = (chosen if path else mixture)(v, s, gate, x)
-            there = lax.dynamic_index_in_dim(nodes, target, keepdims=False)
-            return lax.dynamic_update_index_in_dim(nodes, there + y, target, 0), s
+        sources = [source for source, fan in enumerate(self.fans) if fan]
+        groups = [sources] if self.stride == 1 else [[j for j in sources if j < n], [j for j in sources if j >= n]]
+        for group in filter(None, groups):
+            rows = [e for j in group for e in self.fans[j]]
+            stride = self.stride_from(group[0])
 
-        edges = (params, values, gates, jnp.asarray(self.sources), jnp.asarray(self.targets))
-        nodes, values = lax.scan(body, nodes, edges)
-        if train and not self.is_initializing():
-            for name, moved in values.items():
-                self.put_variable("batch_stats", name, moved)
-        return nodes
+            def body(nodes, x):
+                params, stats, gate, source, target = x
+                x = lax.dynamic_index_in_dim(nodes if stride == 1 else outer, source, keepdims=False)
+                y, stats = edge(stride, params, stats, gate, x)
+                there = lax.dynamic_index_in_dim(nodes, target, keepdims=False)
+                return lax.dynamic_update_index_in_dim(nodes, there + y, target, 0), stats
 
-
-class SuperCell(nn.Module):
-    """A cell of the supernet."""
-
-    spec: CellSpec
-    ops: Mapping[str, Any]
-    features: int
-    stride: int
-
-    @nn.compact
-    def __call__(self, inputs, gates, train, path, rate):
-        del rate  # drop path belongs to evaluation
-        n, edges = self.spec.inputs, self.spec.edges
-        inputs = jnp.stack(inputs)
-        C, H, W, B = inputs.shape[1:]
-        Ho, Wo = -(-H // self.stride), -(-W // self.stride)
-        blank = jnp.zeros((self.spec.nodes, C, Ho, Wo, B), inputs.dtype)
-        if self.stride == 1:
-            nodes, groups = jnp.concatenate([inputs, blank]), [("edges", lambda j: True, None, 1)]
-        else:
-            nodes = jnp.concatenate([jnp.zeros((n, *blank.shape[1:]), inputs.dtype), blank])
-            groups = [
-                ("edges_in", lambda j: j < n, inputs, self.stride),
-                ("edges", lambda j: j >= n, None, 1),
-            ]
-        for name, member, source, stride in groups:
-            rows = [e for e, (j, _) in enumerate(edges) if member(j)]
-            if rows:
-                group = MixedEdges(
-                    ops=self.ops,
-                    sources=tuple(edges[e][0] for e in rows),
-                    targets=tuple(n + edges[e][1] for e in rows),
-                    features=self.features,
-                    stride=stride,
-                    name=name,
-                )
-                nodes = group(nodes, source, jnp.asarray(gates)[np.asarray(rows)], train, path)
-        return list(nodes[n:])
+            stacked = lambda c: jax.tree.map(lambda *fans: jnp.concatenate(fans), *[self.held(c, j) for j in group])
+            source, target = jnp.asarray([self.spec.edges[e] for e in rows]).T
+            xs = (stacked("params"), stacked("batch_stats"), gates[np.asarray(rows)], source, n + target)
+            nodes, stats = lax.scan(body, nodes, xs)
+            ends = np.cumsum([len(self.fans[j]) for j in group])
+            for j, end in zip(group, ends, strict=True):
+                moved[j] = jax.tree.map(lambda a: a[end - len(self.fans[j]) : end], stats)
+        return list(nodes[n:]), moved
 
 
-def stacked_row(spec: CellSpec, stride: int, edge: int) -> tuple[str, int]:
+def stacked_row(spec: CellSpec, edge: int) -> tuple[str, int]:
     """Where the supernet keeps an edge: the name of its group in the cell, and its row there."""
-    outer = lambda e: stride > 1 and spec.edges[e][0] < spec.inputs
-    return "edges_in" if outer(edge) else "edges", sum(outer(e) == outer(edge) for e in range(edge))
+    source = spec.edges[edge][0]
+    return f"from{source}", sum(spec.edges[e][0] == source for e in range(edge))
 
 
 class Cell(nn.Module):
@@ -170,7 +182,7 @@ class Cell(nn.Module):
             source, target = self.spec.edges[edge]
             stride = self.stride if source < n else 1
             op = self.ops[names[k]](self.features, stride, self.affine)
-            y = op.clone(parent=self, name=f"edge{edge}")(nodes[source], train)
+            y = settle(op.clone(parent=self, name=f"edge{edge}")(nodes[source], train))
             if train and rate is not None and not isinstance(op, Identity):
                 y = drop_path(self, y, rate)
             nodes[n + target] = nodes[n + target] + y
@@ -184,8 +196,8 @@ class ResidualReduction(nn.Module):
 
     @nn.compact
     def __call__(self, x, train):
-        y = ReLUConvBN(self.features, 3, 2)(x, train)
-        y = ReLUConvBN(self.features, 3, 1)(y, train)
+        y = settle(ReLUConvBN(self.features, 3, 2)(x, train))
+        y = settle(ReLUConvBN(self.features, 3, 1)(y, train))
         H, W = x.shape[1:3]
         even = jnp.pad(x, ((0, 0), (0, H % 2), (0, W % 2), (0, 0)), mode="edge")
         return y + Conv(self.features)(avg_pool(even, 2, 2, padding=0))
@@ -263,7 +275,7 @@ class CellNet(nn.Module):
                 same_size = lambda name: ReLUConvBN(features, 1, 1, self.affine, name=name)
                 halved = lambda name: FactorizedReduce(features, self.affine, name=name)
                 adapt = (halved if reduced else same_size)(f"pre0_{i}")
-                inputs = [adapt(s0, train), same_size(f"pre1_{i}")(s1, train)]
+                inputs = [settle(adapt(s0, train)), settle(same_size(f"pre1_{i}")(s1, train))]
                 nodes = self.cell(i)(inputs, of_kind(kind), train, path, rate)
                 s0, s1, reduced = s1, jnp.concatenate(nodes, 0), stride == 2
                 if self.auxiliary and i == 2 * self.cells // 3 and (train or self.is_initializing()):

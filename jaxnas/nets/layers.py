@@ -13,6 +13,7 @@ Padding is k // 2 (times the dilation) on both sides, as in PyTorch: `SAME` woul
 
 import functools
 from functools import partial
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -20,10 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.core import ShapedArray
+from jax.experimental.xla_metadata import set_xla_metadata
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
-
-_barrier = lax.optimization_barrier  # keeps XLA from computing a shared slice again for every tap
 
 
 def default_form() -> str:
@@ -31,74 +31,104 @@ def default_form() -> str:
     return "shifts" if jax.default_backend() == "cpu" else "dense"
 
 
+_fence = Primitive("fence")  # x, and its cotangent, made in full before anyone reads them
+_fence.def_impl(lambda x: x)
+_fence.def_abstract_eval(lambda x: x)
+ad.deflinear2(_fence, lambda u, x: [_fence.bind(u)])
+batching.primitive_batchers[_fence] = lambda args, dims: (_fence.bind(*args), *dims)
+_whole = jax.jit(lax.optimization_barrier)
+
+
+def _apart(x):
+    """XLA's CPU fusion ignores barriers, and would compute x again inside every reader: it stops at a call it may not inline."""
+    with set_xla_metadata(inlineable="false"):
+        return _whole(x)
+
+
+mlir.register_lowering(_fence, mlir.lower_fun(_apart, multiple_results=False), platform="cpu")
+mlir.register_lowering(_fence, mlir.lower_fun(lambda x: x, multiple_results=False))
+
+
+def fence(x):
+    """x, computed once and kept, whoever reads it (CPU; elsewhere the compiler decides)."""
+    return _fence.bind(x)
+
+
 def _out(size: int, k: int, stride: int, dilation: int, padding: int) -> int:
     return (size + 2 * padding - dilation * (k - 1) - 1) // stride + 1
 
 
 def _taps(x, k, stride, dilation, padding=None, fill=0.0):
-    """The k * k shifted views of x [C, H, W, B] that a kernel looks at, each [C, Ho, Wo, B]."""
-    C, H, W, B = x.shape
+    """The k * k shifted views of x [..., H, W, B] that a kernel looks at, each [..., Ho, Wo, B]."""
+    *lead, H, W, B = x.shape
     p = dilation * (k - 1) // 2 if padding is None else padding
     Ho, Wo = (_out(n, k, stride, dilation, p) for n in (H, W))
-    x = _barrier(jnp.pad(x, ((0, 0), (p, p), (p, p), (0, 0)), constant_values=fill))
+    if p:
+        x = fence(jnp.pad(x, (*[(0, 0)] * len(lead), (p, p), (p, p), (0, 0)), constant_values=fill))
     span = lambda i, n: (i * dilation, i * dilation + (n - 1) * stride + 1)
     return [
-        lax.slice(x, (0, i0, j0, 0), (C, i1, j1, B), (1, stride, stride, 1))
+        lax.slice(x, (*[0] * len(lead), i0, j0, 0), (*lead, i1, j1, B), (*[1] * len(lead), stride, stride, 1))
         for i0, i1 in (span(i, Ho) for i in range(k))
         for j0, j1 in (span(j, Wo) for j in range(k))
     ]
 
 
-# Depthwise convolution is bilinear in (x, w): its derivatives are its two adjoints, and theirs are again of the three.
+# Depthwise convolution of G inputs by E filters, G = E, or G = 1: one input that all E filters share (the edges that leave
+# one node).  It is bilinear in (x, w): its derivatives are its two adjoints, and theirs are again of the three.
 # Declared so, as primitives, they have exact derivatives of any order in forward and in reverse mode.
 
 
 def _filter(x, w, stride, dilation):
-    """y[c, o] = sum_ij w[c, i, j] x[c, stride o + dilation (i, j) - p]"""
+    """y[e, c, o] = sum_ij w[e, c, i, j] x[e, c, stride o + dilation (i, j) - p]"""
     k = w.shape[-1]
     taps = _taps(x, k, stride, dilation)
-    weights = [w[:, i, j, None, None, None] for i in range(k) for j in range(k)]
+    weights = [w[:, :, i, j, None, None, None] for i in range(k) for j in range(k)]
     return functools.reduce(jnp.add, [t * v for t, v in zip(taps, weights, strict=True)])
 
 
 def _adjoint_input(dy, w, shape, stride, dilation):
+    if shape[0] != dy.shape[0]:  # a shared input: its filters' adjoints add up
+        each = _adjoint_input(dy, w, (dy.shape[0], *shape[1:]), stride, dilation)
+        return functools.reduce(jnp.add, jnp.split(each if w.shape[-1] == 1 else fence(each), dy.shape[0]))
     if stride == 1:
-        return _filter(dy, w[:, ::-1, ::-1], 1, dilation)
-    C, H, W, B = shape  # scatter the output gradient on the input grid, then correlate
+        return _filter(dy, w[..., ::-1, ::-1], 1, dilation)
+    E, C, H, W, B = shape
     k = w.shape[-1]
     p = dilation * (k - 1) // 2
-    Ho, Wo = dy.shape[1:3]
-    # each of the stride**2 phases of the input sees its own taps
+    Ho, Wo = dy.shape[2:4]
     q = p // stride + 1
-    dp = _barrier(jnp.pad(dy, ((0, 0), (q, q), (q, q), (0, 0))))
+    dp = fence(jnp.pad(dy, ((0, 0), (0, 0), (q, q), (q, q), (0, 0))))
 
-    def phase(a, b):
+    def phase(a, b):  # each of the stride**2 phases of the input sees its own taps
         total = jnp.zeros_like(dy)
         for i in range(k):
             for j in range(k):
                 u, v = a + p - i * dilation, b + p - j * dilation
                 if u % stride == 0 and v % stride == 0:
                     u, v = u // stride + q, v // stride + q
-                    total = total + lax.slice(dp, (0, u, v, 0), (C, u + Ho, v + Wo, B)) * w[:, i, j, None, None, None]
+                    tap = lax.slice(dp, (0, 0, u, v, 0), (E, C, u + Ho, v + Wo, B))
+                    total = total + tap * w[:, :, i, j, None, None, None]
         return total
 
-    rows = [jnp.stack([phase(a, b) for b in range(stride)], 3) for a in range(stride)]  # [C, Ho, Wo, s, B]
-    full = jnp.stack(rows, 2).reshape(C, Ho * stride, Wo * stride, B)
-    return full[:, :H, :W]
+    rows = [jnp.stack([phase(a, b) for b in range(stride)], 4) for a in range(stride)]  # [E, C, Ho, Wo, s, B]
+    full = jnp.stack(rows, 3).reshape(E, C, Ho * stride, Wo * stride, B)
+    return full[:, :, :H, :W]
 
 
 def _adjoint_kernel(x, dy, k, stride, dilation):
-    """dw[c, i, j] = sum_o dy[c, o] x[c, stride o + dilation (i, j) - p]: one reduction that yields all k * k sums."""
-    dy = _barrier(dy)
+    """dw[e, c, i, j] = sum_o dy[e, c, o] x[e, c, stride o + dilation (i, j) - p]: one reduction that yields all k * k sums."""
+    if k == 1:
+        return jnp.sum(x[:, :, ::stride, ::stride] * dy, (2, 3, 4))[..., None, None]
+    dy = fence(dy)
     products = [t * dy for t in _taps(x, k, stride, dilation)]
     zero = np.zeros((), dy.dtype)
     add = lambda a, b: tuple(u + v for u, v in zip(a, b, strict=True))
-    sums = lax.reduce(tuple(products), (zero,) * len(products), add, (1, 2))  # k * k of [C, B]
-    return _barrier(jnp.stack(sums, -1)).sum(1).reshape(-1, k, k)
+    sums = lax.reduce(tuple(products), (zero,) * len(products), add, (2, 3))  # k * k of [E, C, B]
+    return fence(jnp.stack(sums, -1)).sum(2).reshape(*dy.shape[:2], k, k)
 
 
 def _bilinear(name, impl, transpose_left, transpose_right):
-    """A primitive from a bilinear `impl(a, b, **static)` whose operands share their leading (channel) axis."""
+    """A primitive from a bilinear `impl(a [G, C, ...], b [E, C, ...], **static)`."""
     primitive = Primitive(name)
     primitive.def_impl(impl)
     primitive.def_abstract_eval(
@@ -107,16 +137,27 @@ def _bilinear(name, impl, transpose_left, transpose_right):
     mlir.register_lowering(primitive, mlir.lower_fun(impl, multiple_results=False))
     ad.defbilinear(primitive, transpose_left, transpose_right)
 
-    def batch(args, dims, **static):  # a batch of channelwise maps is one map over more channels
+    def batch(args, dims, **static):
         n = next(a.shape[d] for a, d in zip(args, dims, strict=True) if d is not None)
-        moved = [
-            jnp.broadcast_to(a, (n, *a.shape)) if d is None else jnp.moveaxis(a, d, 0) for a, d in zip(args, dims, strict=True)
-        ]
-        channels = moved[0].shape[1]
+        groups = [a.shape[0 if d is None or d > 0 else 1] for a, d in zip(args, dims, strict=True)]
+        shared = dims[0] is None and groups[0] == 1 and "shape" not in static  # one x for all
+        first = static["shape"][0] if "shape" in static else groups[0]
+        in_front = shared or first == groups[1]  # the batch joins the group axis; else the channels
+
+        def fold(a, d):  # -> [n * G, C, ...] or [G, n * C, ...]
+            a = jnp.broadcast_to(a, (n, *a.shape)) if d is None else jnp.moveaxis(a, d, 0)
+            if in_front:
+                return a.reshape(-1, *a.shape[2:])
+            return jnp.moveaxis(a, 0, 1).reshape(a.shape[1], -1, *a.shape[3:])
+
         if "shape" in static:
-            static["shape"] = (n * channels, *static["shape"][1:])
-        y = primitive.bind(*[a.reshape(n * channels, *a.shape[2:]) for a in moved], **static)
-        return y.reshape(n, channels, *y.shape[1:]), 0
+            G, C, *rest = static["shape"]
+            static["shape"] = (n * G, C, *rest) if in_front else (G, n * C, *rest)
+        left = args[0] if shared else fold(args[0], dims[0])
+        y = primitive.bind(left, fold(args[1], dims[1]), **static)
+        if in_front:
+            return y.reshape(n, -1, *y.shape[1:]), 0
+        return y.reshape(y.shape[0], n, -1, *y.shape[2:]), 1
 
     batching.primitive_batchers[primitive] = batch
     return primitive
@@ -147,8 +188,13 @@ _depthwise_dw = _bilinear(
 def depthwise(x, w, stride=1, dilation=1, form=None):
     """Depthwise convolution of x [C, H, W, B] with w [C, k, k] -> [C, ceil(H / stride), ceil(W / stride), B]."""
     if (form or default_form()) == "shifts":
-        return _depthwise.bind(x, w, stride=stride, dilation=dilation)
+        return _depthwise.bind(x[None], w[None], stride=stride, dilation=dilation)[0]
     return _lax_conv(x, w[:, None], stride, dilation, groups=x.shape[0])
+
+
+def scale_channels(x, a):
+    """x [C, H, W, B] times a [C]."""
+    return depthwise(x, a[:, None, None]) if default_form() == "shifts" else x * per_channel(a)
 
 
 def conv(x, w, stride=1, dilation=1, padding=None, form=None):
@@ -156,13 +202,15 @@ def conv(x, w, stride=1, dilation=1, padding=None, form=None):
 
     `padding` other than None replaces the k // 2 on both sides (0: valid).
     """
-    D, C, k, _ = w.shape
+    D, _, k, _ = w.shape
     if (form or default_form()) != "shifts":
         return _lax_conv(x, w, stride, dilation, padding)
     if k == 1:
-        return jnp.einsum("dc,chwb->dhwb", w[:, :, 0, 0], x[:, ::stride, ::stride])
-    columns = jnp.stack(_taps(x, k, stride, dilation, padding), 0)  # [k * k, C, Ho, Wo, B]
-    return jnp.einsum("dct,tchwb->dhwb", w.reshape(D, C, k * k), columns)
+        columns = x[:, ::stride, ::stride]
+    else:
+        columns = jnp.concatenate(_taps(x, k, stride, dilation, padding), 0)  # [k * k * C, Ho, Wo, B]
+    w = w.transpose(0, 2, 3, 1).reshape(D, -1)
+    return lax.dot(w, columns.reshape(w.shape[1], -1)).reshape(D, *columns.shape[1:])
 
 
 def _lax_conv(x, w, stride, dilation, padding=None, groups=1):
@@ -197,14 +245,13 @@ def max_pool(x, k=3, stride=1):
 def avg_pool(x, k=3, stride=1, padding=None):
     """Mean over k x k windows of x [C, H, W, B]; the padding (default k // 2) is not counted."""
     p = k // 2 if padding is None else padding
-    for axis in (1, 2):
-        inside = np.pad(np.ones(x.shape[axis]), p)
-        count = np.convolve(inside, np.ones(k), "valid")[::stride]  # [Ho]
-        shape = [1] * x.ndim
-        shape[axis] = -1
-        total = functools.reduce(jnp.add, _windows(x, axis, k, stride, p, 0.0))
-        x = total * jnp.asarray(1 / count, x.dtype).reshape(shape)
-    return x
+    inside = lambda n: np.convolve(np.pad(np.ones(n), p), np.ones(k), "valid")[::stride]  # [Ho]
+    share = 1 / np.outer(inside(x.shape[1]), inside(x.shape[2]))
+    if padding is None:
+        total = depthwise(x, jnp.ones((x.shape[0], k, k), x.dtype), stride)
+    else:
+        total = functools.reduce(jnp.add, _taps(x, k, stride, 1, p))
+    return total * jnp.asarray(share[None, :, :, None], x.dtype)
 
 
 def to_net(x):
@@ -215,6 +262,35 @@ def to_net(x):
 def per_channel(v):
     """[C] -> [C, 1, 1, 1], to multiply or add to [C, H, W, B]."""
     return v[:, None, None, None]
+
+
+class Affine(NamedTuple):
+    """y * scale + shift, channel by channel, not applied yet: a normalisation left to whoever reads it next."""
+
+    y: jax.Array  # [C, H, W, B]
+    scale: jax.Array  # [C]
+    shift: jax.Array  # [C]
+
+
+def settle(y):
+    """An operation's output as an array [C, H, W, B]."""
+    return y.y * per_channel(y.scale) + per_channel(y.shift) if isinstance(y, Affine) else y
+
+
+def mix(weights, ys):
+    """sum_o weights[o] * ys[o] of operations' outputs.
+
+    A weight goes into its norm's scale and shift before those meet the maps, so that the derivatives of the weight and of
+    the norm come out of the same two sums over the maps.
+    """
+    total, shift = 0.0, 0.0
+    for weight, y in zip(weights, ys, strict=True):
+        if isinstance(y, Affine):
+            total = total + scale_channels(y.y, weight * y.scale)
+            shift = shift + weight * y.shift
+        else:
+            total = total + scale_channels(y, jnp.broadcast_to(weight, y.shape[:1]))
+    return total + per_channel(shift) if isinstance(shift, jax.Array) else total
 
 
 class Conv(nn.Module):
@@ -250,7 +326,8 @@ class BatchNorm(nn.Module):
     """Batch normalisation (Ioffe and Szegedy 2015) over H, W, B; running statistics are kept out of every gradient.
 
     `train` uses the batch's statistics and moves the running ones by 1 - momentum; otherwise the running ones are used.
-    The running variance is the unbiased one, as in PyTorch.
+    The running variance is the unbiased one, as in PyTorch.  With `defer` the result is an
+    `Affine`, to be applied by `settle` or `mix`.
     """
 
     affine: bool = True
@@ -258,7 +335,7 @@ class BatchNorm(nn.Module):
     epsilon: float = 1e-5
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x, train, defer=False):
         C, n = x.shape[0], x.size // x.shape[0]
         zeros, ones = (lambda: jnp.zeros(C, x.dtype)), (lambda: jnp.ones(C, x.dtype))
         mean, var = self.variable("batch_stats", "mean", zeros), self.variable("batch_stats", "var", ones)
@@ -276,4 +353,5 @@ class BatchNorm(nn.Module):
             gamma = self.param("scale", nn.initializers.ones, (C,), x.dtype)
             beta = self.param("bias", nn.initializers.zeros, (C,), x.dtype)
             scale, shift = scale * gamma, shift * gamma + beta
-        return x * per_channel(scale) + per_channel(shift)
+        y = Affine(x, scale, shift)
+        return y if defer else settle(y)

@@ -107,10 +107,10 @@ def cell_net(
 
         def leaf(path, v):
             names = [p.key for p in path]  # collection, cell, group, operation, ...
-            if len(names) < 4 or names[2] not in ("edges", "edges_in"):
+            if len(names) < 4 or not names[2].startswith("from"):
                 return jnp.ones((1,) * v.ndim, v.dtype)
-            kind, _, stride = layout[int(names[1].removeprefix("cell"))]
-            rows = [e for e in range(len(space.spec.edges)) if stacked_row(space.spec, stride, e)[0] == names[2]]
+            kind = layout[int(names[1].removeprefix("cell"))][0]
+            rows = [e for e in range(len(space.spec.edges)) if stacked_row(space.spec, e)[0] == names[2]]
             on = kinds[kind][jnp.asarray(rows), space.spec.ops.index(names[3])] != 0  # [E]
             return on.astype(v.dtype).reshape((-1,) + (1,) * (v.ndim - 1))
 
@@ -124,13 +124,13 @@ def cell_net(
             out = {}
             for collection, tree in variables.items():
                 out[collection] = {k: v for k, v in tree.items()}
-                for i, (kind, _, stride) in enumerate(module.layout):
+                for i, (kind, _, _) in enumerate(module.layout):
                     if kind == "residual":
                         continue
                     stacked = out[collection].pop(f"cell{i}", {})
                     kept = {}
                     for edge, k in choice[kind]:
-                        group, row = stacked_row(space.spec, stride, edge)
+                        group, row = stacked_row(space.spec, edge)
                         weights = stacked.get(group, {}).get(space.spec.ops[k])
                         if weights is not None:
                             kept[f"edge{edge}"] = jax.tree.map(lambda a: a[row], weights)

@@ -1,7 +1,8 @@
 """The candidate operations: a table of named constructors.
 
 An operation is a Flax module for ONE edge, `op(x [C, H, W, B], train) -> [C, H / stride, W / stride, B]`, built by
-`OPS[name](features, stride, affine)`.  `affine` is False inside a search net, so that no BatchNorm scale can undo an
+`OPS[name](features, stride, affine)`.  One that ends in a BatchNorm returns it unapplied (`layers.Affine`): its scale is
+then one with the edge's weight.  `affine` is False inside a search net, so that no BatchNorm scale can undo an
 architecture weight.  A net takes its own table `{**OPS, "mine": build}`: that is all it takes to add an operation.
 
 References: DARTS (Liu et al. 2019, arXiv:1806.09055); NAS-Bench-201 (Dong and Yang 2020, arXiv:2001.00326).
@@ -12,7 +13,7 @@ from collections.abc import Callable, Mapping
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxnas.nets.layers import BatchNorm, Conv, Depthwise, avg_pool, max_pool
+from jaxnas.nets.layers import BatchNorm, Conv, Depthwise, avg_pool, max_pool, settle
 
 
 class Zero(nn.Module):
@@ -47,7 +48,7 @@ class FactorizedReduce(nn.Module):
         half = self.features // 2
         shifted = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))[:, 1:, 1:]  # odd sizes: both halves give ceil(H / 2)
         y = jnp.concatenate([Conv(half, stride=2)(x), Conv(self.features - half, stride=2)(shifted)], 0)
-        return BatchNorm(self.affine)(y, train)
+        return BatchNorm(self.affine)(y, train, defer=True)
 
 
 class ReLUConvBN(nn.Module):
@@ -58,7 +59,8 @@ class ReLUConvBN(nn.Module):
 
     @nn.compact
     def __call__(self, x, train):
-        return BatchNorm(self.affine)(Conv(self.features, self.kernel, self.stride)(nn.relu(x)), train)
+        y = Conv(self.features, self.kernel, self.stride)(nn.relu(x))
+        return BatchNorm(self.affine)(y, train, defer=True)
 
 
 class SepConv(nn.Module):
@@ -72,8 +74,8 @@ class SepConv(nn.Module):
     @nn.compact
     def __call__(self, x, train):
         for stride in (self.stride, 1):
-            x = Conv(self.features)(Depthwise(self.kernel, stride)(nn.relu(x)))
-            x = BatchNorm(self.affine)(x, train)
+            x = Conv(self.features)(Depthwise(self.kernel, stride)(nn.relu(settle(x))))
+            x = BatchNorm(self.affine)(x, train, defer=True)
         return x
 
 
@@ -88,7 +90,7 @@ class DilConv(nn.Module):
     @nn.compact
     def __call__(self, x, train):
         x = Conv(self.features)(Depthwise(self.kernel, self.stride, 2)(nn.relu(x)))
-        return BatchNorm(self.affine)(x, train)
+        return BatchNorm(self.affine)(x, train, defer=True)
 
 
 class Pool(nn.Module):
@@ -101,7 +103,7 @@ class Pool(nn.Module):
     @nn.compact
     def __call__(self, x, train):
         y = {"max": max_pool, "avg": avg_pool}[self.kind](x, 3, self.stride)
-        return BatchNorm(False)(y, train) if self.norm else y
+        return BatchNorm(False)(y, train, defer=True) if self.norm else y
 
 
 def _skip(features, stride, affine):

@@ -108,7 +108,9 @@ class Journal:
                     line[name] = float(per_seed)
                 else:
                     mean, half = interval(per_seed)
-                    line[name], line[f"{name}_ci"] = float(mean), float(half)
+                    line[name] = float(mean)
+                    if len(per_seed) > 1:
+                        line[f"{name}_ci"] = float(half)
             else:
                 last = a[-1] if self._seeds is None else a[0, -1]
                 if last.size <= LARGEST:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from jaxnas import ask_tell, base, nets, policies, spaces, weight_sharing
 from jaxnas.base import Batch, Strategy
@@ -65,6 +66,34 @@ def single_path(net):
     return weight_sharing.weight_sharing(net, policies.uniform(net.space), weight_sharing.none, weight_sharing.sgd(0.1))
 
 
+def noisy_softmax(space, paths=2):
+    """A relaxation that draws: alpha with Gumbel noise, through a softmax."""
+    plain = policies.softmax(space)
+
+    def sample(key, theta, t):
+        leaves, tree = jax.tree.flatten(theta)
+        keys = jax.random.split(key, len(leaves))
+        noisy = [a[None] + jax.random.gumbel(k, (paths, *a.shape)) for k, a in zip(keys, leaves, strict=True)]
+        return jax.tree.map(lambda a: jax.nn.softmax(a, -1), tree.unflatten(noisy))
+
+    return plain._replace(sample=sample)
+
+
+def descent(rate, joint):
+    """theta follows the gradient that the weight step's own backward pass left."""
+    step = lambda key, theta, state, problem, t: (
+        jax.tree.map(lambda a, g: a - rate * g, theta, problem.theta_grad),
+        state,
+        {"norm": optax.tree.norm(problem.theta_grad)},
+    )
+    return weight_sharing.Gradient(lambda theta: (), step, joint)
+
+
+def joint_two_paths(net):
+    """Single level, two paths to a step: the shape of SNAS."""
+    return weight_sharing.weight_sharing(net, noisy_softmax(net.space), descent(0.5, True), weight_sharing.sgd(0.1))
+
+
 def darts_two_steps(net):
     policy = policies.softmax(net.space)
     gradient = weight_sharing.pathwise(policy, weight_sharing.adam(), unrolled())
@@ -78,4 +107,5 @@ ROWS: dict[str, Callable[[], Row]] = {
     "darts, first order": lambda: shared(lambda net: weight_sharing.darts(net, order="first")),
     "darts, finite difference": lambda: shared(lambda net: weight_sharing.darts(net, order="finite_difference")),
     "uniform single path": lambda: shared(single_path),
+    "joint gradient of two paths": lambda: shared(joint_two_paths),
 }

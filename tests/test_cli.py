@@ -292,6 +292,17 @@ def test_damaged_checkpoints_are_one_line_each(finished, tmp_path):
     assert len(lines) == 3 + len(list((directory / "checkpoints").iterdir()))  # a warning each, and where and what
 
 
+def test_seeds_are_one_program_and_one_of_them_is_kept(tmp_path, capsys):
+    assert cli.main(["search", *SMALLEST, "--seeds", "2", "--out", str(tmp_path / "run")]) == 0
+    out, _ = capsys.readouterr()
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert len(result["genotypes"]) == result["seeds"] == 2
+    assert result["genotype"] == result["genotypes"][result["chosen_seed"]] == result["found"]["genotype"]
+    assert result["genotype"] in out
+    line = report.read(tmp_path / "run")[-1]
+    assert np.isfinite(line["loss_ci"]) and result["search"]["loss"] == line["loss"]
+
+
 # A background shell starts its children with Ctrl-C ignored; a person's terminal does not.
 INTERRUPTIBLE = """
 import signal, sys

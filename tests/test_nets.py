@@ -33,6 +33,7 @@ def test_shifts_and_dense_forms_agree_to_second_order(k, stride, dilation, size)
         x = jax.random.normal(k_x, (2, size, size, 3), jnp.float64)
         w = jax.random.normal(k_w, (2, 2, k, k), jnp.float64)  # two edges
         d = jax.random.normal(k_d, w.shape, jnp.float64)
+        d_x = jnp.cos(x)
 
         def loss(form, x, w):
             one = lambda w: layers.depthwise(jnp.sin(x), w, stride, dilation, form)
@@ -42,11 +43,33 @@ def test_shifts_and_dense_forms_agree_to_second_order(k, stride, dilation, size)
         def everything(form):
             f = functools.partial(loss, form)
             grad = jax.grad(f, (0, 1))
-            reverse = jax.grad(lambda x, w: sum(jnp.sum(jnp.sin(g)) for g in grad(x, w)), (0, 1))(x, w)
+            second = jax.grad(lambda x, w: sum(jnp.sum(jnp.sin(g)) for g in grad(x, w)), (0, 1))
             forward = jax.jvp(lambda w: grad(x, w), (w,), (d,))[1]
-            return f(x, w), grad(x, w), reverse, forward
+            searches = jax.vmap(second)(jnp.stack([x, d_x]), jnp.stack([w, d]))  # whole searches, side by side
+            return f(x, w), grad(x, w), second(x, w), forward, searches
 
         assert worst(everything("shifts"), everything("dense")) < 1e-12
+
+
+def test_mix_is_the_weighed_sum_of_what_the_operations_say():
+    k_w, k_y, k_s = jax.random.split(jax.random.key(0), 3)
+    y = jax.random.normal(k_y, (3, 2, 5, 4, 2))
+    scale, shift = jax.random.normal(k_s, (2, 2, 5))
+    ys = lambda y: [y[0], *(layers.Affine(y[i], scale[i - 1], shift[i - 1]) for i in (1, 2))]
+    mixed = lambda w, y: jnp.sum(jnp.sin(layers.mix(list(w), ys(y))))
+    plain = lambda w, y: jnp.sum(jnp.sin(sum(v * layers.settle(one) for v, one in zip(w, ys(y), strict=True))))
+    w = jax.random.normal(k_w, (4, 3))  # four edges that leave one node
+    for of in (lambda f: jax.vmap(f, (0, None))(w, y), lambda f: jax.grad(lambda w, y: jnp.sum(of_edges(f, w, y)), (0, 1))(w, y)):
+        of_edges = lambda f, w, y: jax.vmap(f, (0, None))(w, y)
+        assert worst(of(mixed), of(plain)) < 1e-5
+
+
+def test_a_fence_changes_nothing():
+    x = jnp.arange(6.0).reshape(2, 3)
+    f = lambda x: jnp.sum(jnp.sin(layers.fence(jnp.cos(x))) ** 2)
+    g = lambda x: jnp.sum(jnp.sin(jnp.cos(x)) ** 2)
+    for of in (jax.grad, lambda f: jax.vmap(jax.grad(f)), lambda f: jax.jit(jax.hessian(f))):
+        np.testing.assert_allclose(of(f)(x), of(g)(x), rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("stride", [1, 2])

@@ -378,6 +378,14 @@ def test_a_log_without_seeds(tmp_path):
     assert report.read(tmp_path) == lines
 
 
+def test_one_seed_has_no_interval_and_tensorboard_has_the_curves(tmp_path):
+    pytest.importorskip("tensorboardX", reason="the extra `tensorboard` is not installed")
+    search(key(), noisy(), seeds=1, directory=tmp_path)
+    assert {"phase", "step", "seconds", "loss", "gates"} == set(logged(tmp_path)[0])  # an interval needs two seeds
+    [events] = (tmp_path / "tensorboard").iterdir()
+    assert b"search/loss" in events.read_bytes()
+
+
 # --- phases -----------------------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from laws import IMAGE, cell_space, images, single_path, tiny_net
+from laws import IMAGE, cell_space, descent, images, single_path, tiny_net
 
 from jaxnas import base, evaluate, nets, spaces, training, weight_sharing
 from jaxnas.base import Batch
@@ -79,6 +79,66 @@ def test_exact_second_order_is_the_derivative_of_the_whole_look_ahead():
         assert off(first) > 1e-3  # first order is another number,
         assert off(forgetful) > 1e-3  # and so is a look-ahead that forgot its momentum
         assert off(approximate) < 1e-2
+
+
+def test_a_joint_gradient_is_that_of_the_mean_over_the_paths():
+    """Against autodiff of the mean training loss of the same paths, in theta and in the weights."""
+    net = tiny_net(cell_space())
+    plain, rate = softmax(net.space), 0.5
+    warmer = lambda theta: [jax.tree.map(lambda a: jax.nn.softmax(s * a)[None], theta) for s in (1.0, 300.0)]
+    both = lambda key, theta, t: jax.tree.map(lambda *a: jnp.concatenate(a), *warmer(theta))
+    policy, batch = plain._replace(sample=both), images(jax.random.key(1))
+    search = weight_sharing.weight_sharing(net, policy, descent(rate, True), optax.sgd(rate), clip=None)
+    state = search.init(jax.random.key(0))
+    moved, _ = jax.jit(search.step)(jax.random.key(2), state, batch)
+    x, y = (a[0] for a in batch.train)
+
+    def loss(params, theta):
+        gates = both(None, theta, 0)
+        variables = {**state.variables, "params": params}
+        on = lambda m: net.apply(variables, x, jax.tree.map(lambda g: g[m], gates), train=True)[0]
+        return sum(weight_sharing.cross_entropy(on(m), y) for m in range(2)) / 2
+
+    grads = jax.jit(jax.grad(loss, (0, 1)))(state.variables["params"], state.theta)
+    for before, after, grad in zip(
+        (state.variables["params"], state.theta), (moved.variables["params"], moved.theta), grads, strict=True
+    ):
+        chex.assert_trees_all_close(after, jax.tree.map(lambda a, g: a - rate * g, before, grad), rtol=1e-4, atol=1e-5)
+    assert float(optax.tree.norm(grads[1])) > 1e-3
+
+
+@pytest.mark.parametrize("planted", ["sep_conv_3x3", pytest.param("skip_connect", marks=pytest.mark.slow)])
+def test_a_planted_operation_is_found(planted):
+    """A5: labels from a teacher whose first edge is `planted`, a supernet that starts at the teacher's weights."""
+    space = cell_space()
+    net = nets.cell_net(space, image=(8, 8, 1), classes=3, channels=4, cells=1)
+    columns, seeds, steps, size = space.spec.ops, 5, 200, 32
+    kept = [(planted, 0), ("skip_connect", 1)]
+    arch = space.from_text(f"Genotype(normal={kept}, normal_concat=[2], reduce={kept}, reduce_concat=[2])")
+    search = weight_sharing.darts(net, weight_sharing.sgd(0.025), weight_sharing.adam(3e-3), "first")
+
+    def start(key):
+        k_net, k_x, k_init = jax.random.split(key, 3)
+        variables = net.init(k_net)
+        x = jax.random.normal(k_x, (2, 512, 8, 8, 1))
+        logits = net.apply(variables, x.reshape(-1, 8, 8, 1), space.gates(arch), train=True)[0]
+        y = jnp.argmax(logits - jnp.mean(logits, 0, keepdims=True), -1).reshape(2, 512)
+        return search.init(k_init, variables), (x, y)
+
+    def step(key, state, data):
+        k_draw, k_step = jax.random.split(key)
+        rows = jax.random.randint(k_draw, (2, 1, size), 0, 512)
+        train, valid = ([a[half][rows[half]] for a in data] for half in (0, 1))
+        return search.step(k_step, state, Batch(train=tuple(train), valid=tuple(valid)))[0]
+
+    keys = jax.random.split(jax.random.key(0), seeds)
+    state, data = jax.jit(jax.vmap(start))(keys)
+    step = jax.jit(jax.vmap(step))
+    for t in range(steps):
+        state = step(jax.vmap(lambda i: jax.random.fold_in(jax.random.key(1 + t), i))(jnp.arange(seeds)), state, data)
+    found = np.asarray(jax.nn.softmax(state.theta.reduce[:, 0]))  # [seeds, O]
+    other = {"sep_conv_3x3": "skip_connect", "skip_connect": "sep_conv_3x3"}[planted]
+    assert (found[:, columns.index(planted)] > found[:, columns.index(other)]).sum() >= 4
 
 
 def test_unsampled_weights_statistics_and_momenta_do_not_move():

@@ -22,6 +22,7 @@ First order alone on the quiet machine: jaxnas 1.357 s (compile 41.0 s), NCHW 1.
 
 import argparse
 import multiprocessing
+import os
 import resource
 import statistics
 import sys
@@ -31,6 +32,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 SIZE = {"channels": 8, "cells": 4, "batch": 16}
+ALLOCATOR = {  # glibc otherwise gives large arrays back to the system after every step, and takes them again
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(2**33),
+    "MALLOC_TOP_PAD_": str(2**28),
+    "MALLOC_ARENA_MAX": "1",
+}
 
 
 def jax_step(order, channels, cells, batch):
@@ -96,7 +103,9 @@ def main():
     parser.add_argument("--only", default="", help="contestants whose name contains this")
     for name, value in SIZE.items():
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--allocator", action="store_true", help=f"for all: {' '.join(f'{k}={v}' for k, v in ALLOCATOR.items())}")
     arguments = parser.parse_args()
+    os.environ |= ALLOCATOR if arguments.allocator else {}  # read when a contestant's process starts
     size = {name: getattr(arguments, name) for name in SIZE}
     context = multiprocessing.get_context("spawn")
     rivals = {}

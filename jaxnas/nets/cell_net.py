@@ -49,7 +49,7 @@ class SuperCell(nn.Module):
 
     def setup(self):
         spec = self.spec
-        self.fans = [[e for e, (source, _) in enumerate(spec.edges) if source == j] for j in range(spec.inputs + spec.nodes)]
+        self.fans = [spec.leaving(j) for j in range(spec.inputs + spec.nodes)]
         self.columns = {name: k for k, name in enumerate(self.ops) if name != "none"}  # none adds nothing
         build = lambda name, stride: self.ops[name](self.features, stride, False).clone(parent=None)
         self.built = {stride: {name: build(name, stride) for name in self.columns} for stride in (1, self.stride)}
@@ -156,9 +156,9 @@ class SuperCell(nn.Module):
 
 
 def stacked_row(spec: CellSpec, edge: int) -> tuple[str, int]:
-    """Where the supernet keeps an edge: the name of its group in the cell, and its row there."""
-    source = spec.edges[edge][0]
-    return f"from{source}", sum(spec.edges[e][0] == source for e in range(edge))
+    """Where the supernet keeps an edge: the name of its fan in the cell, and its row there."""
+    source, _ = spec.edges[edge]
+    return f"from{source}", spec.leaving(source).index(edge)
 
 
 class Cell(nn.Module):

@@ -110,7 +110,7 @@ def cell_net(
             if len(names) < 4 or not names[2].startswith("from"):
                 return jnp.ones((1,) * v.ndim, v.dtype)
             kind = layout[int(names[1].removeprefix("cell"))][0]
-            rows = [e for e in range(len(space.spec.edges)) if stacked_row(space.spec, e)[0] == names[2]]
+            rows = space.spec.leaving(int(names[2].removeprefix("from")))
             on = kinds[kind][jnp.asarray(rows), space.spec.ops.index(names[3])] != 0  # [E]
             return on.astype(v.dtype).reshape((-1,) + (1,) * (v.ndim - 1))
 

@@ -63,9 +63,15 @@ class Result(NamedTuple):
     infos: tuple  # every phase's Info, [T, ...] or [S, T, ...], of the steps that this call ran; None where it ran none
 
 
-def compiler_options() -> dict:
-    """What the driver compiles with: on CPU the classic loop emitter is faster, in compiling and in running, for these nets."""
-    return {"xla_cpu_use_fusion_emitters": False} if jax.default_backend() == "cpu" else {}
+def compiler_options(once: bool = False) -> dict:
+    """What the driver compiles with.
+
+    On CPU the classic loop emitter is faster, in compiling and in running, for these nets; and what runs `once` is not
+    worth optimising (drawing a supernet's weights: 2 s instead of 12 s).
+    """
+    if jax.default_backend() != "cpu":
+        return {}
+    return {"xla_cpu_use_fusion_emitters": False, **({"xla_backend_optimization_level": 0} if once else {})}
 
 
 def run(
@@ -213,7 +219,7 @@ class _Program:
             return jax.lax.fori_loop(0, n, body, (state, blank))
 
         self._keys = keys
-        self._init = jax.jit(init)
+        self._init = jax.jit(init, compiler_options=compiler_options(once=True))
         self._advance = jax.jit(advance, compiler_options=compiler_options(), donate_argnums=1)
 
     def shapes(self, previous):

@@ -3,7 +3,8 @@
     python experiments/peers/darts_step.py            (needs the extra `peers`: torch)
 
 C=8, 4 cells, batch 16, 32x32 images, 10 classes.  Each contestant is a process of its own that compiles first and then
-takes turns with the others; the figures are medians of the turns, compile time apart, peak memory of the whole process.
+takes turns of five steps with the others, one compiled loop as in the driver; the figures are seconds a step, medians of
+the turns, compile time (tracing included) apart, peak memory of the whole process.
 
 Obtained on two cores of an AMD EPYC (AVX-512), jax 0.10.2, torch 2.13.0, other work on the machine during part of it:
 
@@ -22,7 +23,6 @@ First order alone on the quiet machine: jaxnas 1.357 s (compile 41.0 s), NCHW 1.
 
 import argparse
 import multiprocessing
-import os
 import resource
 import statistics
 import sys
@@ -32,16 +32,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 SIZE = {"channels": 8, "cells": 4, "batch": 16}
-ALLOCATOR = {  # glibc otherwise gives large arrays back to the system after every step, and takes them again
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": str(2**33),
-    "MALLOC_TOP_PAD_": str(2**28),
-    "MALLOC_ARENA_MAX": "1",
-}
+TURN = 5  # steps
 
 
 def jax_step(order, channels, cells, batch):
-    """-> (a function of nothing that takes one search step and waits for it, compile seconds)."""
+    """-> (a function of nothing that takes a turn and waits for it, compile seconds)."""
     import jax
     import jax.numpy as jnp
 
@@ -58,22 +53,25 @@ def jax_step(order, channels, cells, batch):
     data = Batch(train=(x, y), valid=(x[:, ::-1], y[:, ::-1]))
     started = time.perf_counter()
     options = compiler_options()
-    compiled = jax.jit(search.step, donate_argnums=1).lower(key, state, data).compile(compiler_options=options)
+
+    def turn(key, state, data):  # as the driver runs them
+        return jax.lax.fori_loop(0, TURN, lambda t, s: search.step(jax.random.fold_in(key, t), s, data)[0], state)
+
+    compiled = jax.jit(turn, donate_argnums=1).lower(key, state, data).compile(compiler_options=options)
     seconds = time.perf_counter() - started
 
-    def step():
+    def run():
         nonlocal state
-        state, info = compiled(key, state, data)
-        jax.block_until_ready((state, info))
+        state = jax.block_until_ready(compiled(key, state, data))
 
-    return step, seconds
+    return run, seconds
 
 
 def torch_step(order, channels_last, channels, cells, batch):
     import torch_darts
 
     step, info = torch_darts.make_step(order, channels, cells, batch, channels_last)
-    return lambda: step(*info["data"]), 0.0
+    return lambda: [step(*info["data"]) for _ in range(TURN)], 0.0
 
 
 CONTESTANTS = {
@@ -94,7 +92,7 @@ def serve(name, size, pipe):
     while pipe.recv():
         started = time.perf_counter()
         step()
-        pipe.send((time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20))
+        pipe.send(((time.perf_counter() - started) / TURN, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20))
 
 
 def main():
@@ -103,9 +101,7 @@ def main():
     parser.add_argument("--only", default="", help="contestants whose name contains this")
     for name, value in SIZE.items():
         parser.add_argument(f"--{name}", type=int, default=value)
-    parser.add_argument("--allocator", action="store_true", help=f"for all: {' '.join(f'{k}={v}' for k, v in ALLOCATOR.items())}")
     arguments = parser.parse_args()
-    os.environ |= ALLOCATOR if arguments.allocator else {}  # read when a contestant's process starts
     size = {name: getattr(arguments, name) for name in SIZE}
     context = multiprocessing.get_context("spawn")
     rivals = {}

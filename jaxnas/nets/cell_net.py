@@ -78,14 +78,19 @@ class SuperCell(nn.Module):
         return nodes
 
     def make_variables(self, outer, inner):
-        for source, fan in enumerate(self.fans):
-            made = {}
-            for name, op in self.built[self.stride_from(source)].items() if fan else ():
-                init = lambda key: op.init(key, outer if source < self.spec.inputs else inner, True)
-                for collection, stacked in jax.vmap(init)(jax.random.split(self.make_rng("params"), len(fan))).items():
-                    made.setdefault(collection, {})[name] = stacked
-            for collection, stacked in made.items():
-                self.put_variable(collection, f"from{source}", stacked)
+        """All edges of one stride at a time: few draws, which are what the compilation of `init` costs."""
+        made = {}
+        for stride, x in {1: inner, self.stride: outer}.items():
+            fans = [(j, fan) for j, fan in enumerate(self.fans) if fan and self.stride_from(j) == stride]
+            ends = np.cumsum([len(fan) for _, fan in fans])
+            for name, op in self.built[stride].items() if fans else ():
+                keys = jax.random.split(self.make_rng("params"), ends[-1])
+                for collection, stacked in jax.vmap(lambda key: op.init(key, x, True))(keys).items():
+                    for (j, fan), end in zip(fans, ends, strict=True):
+                        rows = jax.tree.map(lambda a: a[end - len(fan) : end], stacked)
+                        made.setdefault((collection, f"from{j}"), {})[name] = rows
+        for (collection, group), held in made.items():
+            self.put_variable(collection, group, held)
 
     def one(self, name, stride, params, stats, x, train):
         """One operation of one edge -> (its output, the edge's statistics)."""

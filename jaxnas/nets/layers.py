@@ -83,13 +83,14 @@ def _filter(x, w, stride, dilation):
     k = w.shape[-1]
     taps = _taps(x, k, stride, dilation)
     weights = [w[:, :, i, j, None, None, None] for i in range(k) for j in range(k)]
-    return functools.reduce(jnp.add, [t * v for t, v in zip(taps, weights, strict=True)])
+    y = functools.reduce(jnp.add, [t * v for t, v in zip(taps, weights, strict=True)])
+    return y if k == 1 else fence(y)
 
 
 def _adjoint_input(dy, w, shape, stride, dilation):
     if shape[0] != dy.shape[0]:  # a shared input: its filters' adjoints add up
         each = _adjoint_input(dy, w, (dy.shape[0], *shape[1:]), stride, dilation)
-        return functools.reduce(jnp.add, jnp.split(each if w.shape[-1] == 1 else fence(each), dy.shape[0]))
+        return functools.reduce(jnp.add, jnp.split(each, dy.shape[0]))
     if stride == 1:
         return _filter(dy, w[..., ::-1, ::-1], 1, dilation)
     E, C, H, W, B = shape
@@ -206,9 +207,9 @@ def conv(x, w, stride=1, dilation=1, padding=None, form=None):
     if (form or default_form()) != "shifts":
         return _lax_conv(x, w, stride, dilation, padding)
     if k == 1:
-        columns = x[:, ::stride, ::stride]
+        columns = x if stride == 1 else fence(x[:, ::stride, ::stride])
     else:
-        columns = jnp.concatenate(_taps(x, k, stride, dilation, padding), 0)  # [k * k * C, Ho, Wo, B]
+        columns = fence(jnp.concatenate(_taps(x, k, stride, dilation, padding), 0))  # [k * k * C, Ho, Wo, B]
     w = w.transpose(0, 2, 3, 1).reshape(D, -1)
     return lax.dot(w, columns.reshape(w.shape[1], -1)).reshape(D, *columns.shape[1:])
 

@@ -54,7 +54,7 @@ def test_shifts_and_dense_forms_agree_to_second_order(k, stride, dilation, size)
 def test_mix_is_the_weighed_sum_of_what_the_operations_say():
     k_w, k_y, k_s = jax.random.split(jax.random.key(0), 3)
     y = jax.random.normal(k_y, (3, 2, 5, 4, 2))
-    scale, shift = jax.random.normal(k_s, (2, 2, 5))
+    scale, shift = jax.random.normal(k_s, (2, 2, 2))
     ys = lambda y: [y[0], *(layers.Affine(y[i], scale[i - 1], shift[i - 1]) for i in (1, 2))]
     mixed = lambda w, y: jnp.sum(jnp.sin(layers.mix(list(w), ys(y))))
     plain = lambda w, y: jnp.sum(jnp.sin(sum(v * layers.settle(one) for v, one in zip(w, ys(y), strict=True))))

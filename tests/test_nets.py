@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxnas import nets, spaces
-from jaxnas.nets import layers
+from jaxnas.nets import convolution, layers
 from jaxnas.nets.cell_net import drop_path
 from jaxnas.nets.ops import OPS
 
@@ -36,8 +36,8 @@ def test_shifts_and_dense_forms_agree_to_second_order(k, stride, dilation, size)
         d_x = jnp.cos(x)
 
         def loss(form, x, w):
-            one = lambda w: layers.depthwise(jnp.sin(x), w, stride, dilation, form)
-            dense = layers.conv(x, jnp.stack([w[0], w[1]]), stride, dilation, form=form)
+            one = lambda w: convolution.depthwise(jnp.sin(x), w, stride, dilation, form)
+            dense = convolution.conv(x, jnp.stack([w[0], w[1]]), stride, dilation, form=form)
             return jnp.sum(jnp.tanh(jax.vmap(one)(w)) ** 2) + jnp.sum(jnp.tanh(dense) ** 2)
 
         def everything(form):
@@ -66,7 +66,7 @@ def test_mix_is_the_weighed_sum_of_what_the_operations_say():
 
 def test_a_fence_changes_nothing():
     x = jnp.arange(6.0).reshape(2, 3)
-    f = lambda x: jnp.sum(jnp.sin(layers.fence(jnp.cos(x))) ** 2)
+    f = lambda x: jnp.sum(jnp.sin(convolution.fence(jnp.cos(x))) ** 2)
     g = lambda x: jnp.sum(jnp.sin(jnp.cos(x)) ** 2)
     for of in (jax.grad, lambda f: jax.vmap(jax.grad(f)), lambda f: jax.jit(jax.hessian(f))):
         np.testing.assert_allclose(of(f)(x), of(g)(x), rtol=1e-6, atol=1e-7)
@@ -79,13 +79,13 @@ def test_pools_against_windows(stride, size):
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=np.nan)
     window = lambda i, j: padded[:, i * stride : i * stride + 3, j * stride : j * stride + 3]
     n = -(-size // stride)
-    for pool, reduce in ((layers.max_pool, np.nanmax), (layers.avg_pool, np.nanmean)):
+    for pool, reduce in ((convolution.max_pool, np.nanmax), (convolution.avg_pool, np.nanmean)):
         want = np.stack([np.stack([reduce(window(i, j), (1, 2)) for j in range(n)], 1) for i in range(n)], 1)
         np.testing.assert_allclose(pool(jnp.asarray(x), 3, stride), want, rtol=1e-5, atol=1e-6)
 
 
 def test_tied_maxima_share_the_gradient():
-    grad = jax.grad(lambda x: jnp.sum(layers.max_pool(x)))(jnp.zeros((1, 4, 4, 1)))
+    grad = jax.grad(lambda x: jnp.sum(convolution.max_pool(x)))(jnp.zeros((1, 4, 4, 1)))
     np.testing.assert_allclose(jnp.sum(grad), 16.0, rtol=1e-6)
     assert float(jnp.max(grad)) < 4.0  # not all on one entry
 

@@ -13,6 +13,8 @@ from matplotlib.patches import FancyArrowPatch
 from matplotlib.text import Text
 
 from jaxnas import plot
+from jaxnas.plot.figure import interval
+from jaxnas.plot.lines import _smooth
 from jaxnas.spaces import cell, space
 from jaxnas.spaces.darts import darts
 from jaxnas.spaces.nasbench201 import nasbench201
@@ -213,7 +215,7 @@ def test_short_and_broken_curves_do_not_warn(values, tmp_path):
 
 
 def test_interval_is_students():
-    mean, half = plot._interval(np.asarray([[1.0, 5.0], [2.0, np.nan], [3.0, np.nan]]))
+    mean, half = interval(np.asarray([[1.0, 5.0], [2.0, np.nan], [3.0, np.nan]]))
     np.testing.assert_allclose(mean, [2, 5])
     np.testing.assert_allclose(half[0], 4.302653 / np.sqrt(3), rtol=1e-6)
     assert np.isnan(half[1])
@@ -221,8 +223,8 @@ def test_interval_is_students():
 
 def test_smoothing_keeps_a_line_and_skips_nan():
     line = np.arange(9.0)
-    np.testing.assert_allclose(plot._smooth(line, 3)[1:-1], line[1:-1])
-    np.testing.assert_allclose(plot._smooth(np.asarray([1.0, np.nan, 3.0, 5.0]), 3), [1, np.nan, 4, 4])
+    np.testing.assert_allclose(_smooth(line, 3)[1:-1], line[1:-1])
+    np.testing.assert_allclose(_smooth(np.asarray([1.0, np.nan, 3.0, 5.0]), 3), [1, np.nan, 4, 4])
 
 
 def test_compare(tmp_path):

@@ -20,7 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxnas.nets.layers import BatchNorm, Conv, avg_pool, fence, mix, settle, to_net
+from jaxnas.nets.convolution import avg_pool, fence
+from jaxnas.nets.layers import BatchNorm, Conv, mix, settle, to_net
 from jaxnas.nets.ops import FactorizedReduce, Identity, ReLUConvBN
 from jaxnas.spaces.cell import CellSpec
 

@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxnas.nets.layers import BatchNorm, Conv, Depthwise, avg_pool, max_pool, settle
+from jaxnas.nets.convolution import avg_pool, max_pool
+from jaxnas.nets.layers import BatchNorm, Conv, Depthwise, settle
 
 
 class Zero(nn.Module):

@@ -1,0 +1,7 @@
+"""Pictures of cells, of architecture weights and of training: functions that return a matplotlib Figure."""
+
+from jaxnas.plot.cells import alphas, architecture
+from jaxnas.plot.figure import save
+from jaxnas.plot.lines import compare, curves
+
+__all__ = ["alphas", "architecture", "compare", "curves", "save"]

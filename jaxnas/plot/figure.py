@@ -1,0 +1,63 @@
+"""What the pictures share: a blank figure, colours, text widths, intervals.
+
+Matplotlib is imported late and never asked for a window.  Lengths are in inches.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe-Ito without its yellow
+STYLES = ("-", "--", "-.", ":")  # for black and white, and for an eighth line
+
+
+def save(figure, path) -> None:
+    """Writes `figure` to an .svg (the same bytes every time, its text as text) or a .png."""
+    import matplotlib
+
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".svg", ".png"):
+        raise ValueError(f"{str(path)!r} must end in .svg or .png")
+    with matplotlib.rc_context({"svg.hashsalt": "jaxnas", "svg.fonttype": "none"}):
+        figure.savefig(path, dpi=150, metadata={"Date": None} if suffix == ".svg" else None)
+
+
+def interval(values):
+    """Mean and half its 95 % interval over the first axis, without NaN; the half is NaN below two values."""
+    from scipy.stats import t
+
+    ok = np.isfinite(values)
+    n = ok.sum(0)
+    mean = np.where(n > 0, np.where(ok, values, 0).sum(0) / np.maximum(n, 1), np.nan)
+    variance = np.where(ok, (values - mean) ** 2, 0).sum(0) / np.maximum(n - 1, 1)
+    half = t.ppf(0.975, np.maximum(n - 1, 1)) * np.sqrt(variance / np.maximum(n, 1))
+    return mean, np.where(n > 1, half, np.nan)
+
+
+def text_width(text, size):
+    from matplotlib.textpath import TextPath
+
+    return TextPath((0, 0), text.replace("$", "S"), size=size).get_extents().width / 72
+
+
+def literal(texts):
+    for text in texts:
+        text.set_parse_math(False)
+
+
+def blank(width, height, title, **options):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), facecolor="white", **options)
+    FigureCanvasAgg(figure)
+    if title:
+        at = {} if options else {"y": 1 - 0.12 / height, "va": "top"}
+        literal([figure.suptitle(title, fontsize=12, **at)])
+    return figure
+
+
+def plain(ax):
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(alpha=0.25, lw=0.6)
+    ax.tick_params(labelsize=8)

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnas import sharding
+from jaxnas.objectives import Objective, metric
 
 Key = jax.Array  # a typed PRNG key
 Arch = Any  # a pytree of int32 decisions: see jaxnas.spaces
@@ -51,13 +52,15 @@ class Strategy(NamedTuple):
 class AskTell(NamedTuple):
     """A black-box algorithm.  `ask` and `tell` are public: a phone, a cluster or a person may be the evaluator.
 
-    `best` is for algorithms whose answer is not simply the best score ever seen; None otherwise.
+    `best` is for algorithms whose answer is not simply the best score ever seen; None otherwise.  `columns` is for those that
+    take several numbers a candidate (objectives, then constraints); None: one.
     """
 
     init: Callable[[Key], State]
     ask: Callable[[Key, State], tuple[State, Arch]]  # archs have a leading axis B
-    tell: Callable[[Key, State, Arch, jax.Array], State]  # scores: [B], or [B, M] for M objectives; larger is better
+    tell: Callable[[Key, State, Arch, jax.Array], State]  # scores: [B], or [B, M] for M columns; larger is better
     best: Callable[[State], Arch] | None = None
+    columns: int | None = None  # M
 
 
 class Evaluator(NamedTuple):
@@ -72,36 +75,33 @@ def stateless(evaluate: Callable[[Key, Arch, Batch], Metrics]) -> Evaluator:
     return Evaluator(lambda key: (), lambda key, state, archs, batch: (state, evaluate(key, archs, batch)))
 
 
-def metric(name: str) -> Callable[[Metrics], jax.Array]:
-    """The objective that maximises one metric of the evaluator."""
-    return lambda metrics: metrics[name]
-
-
 class BlackBoxState(NamedTuple):
     algorithm: State
     evaluator: State
     best: Arch  # the best candidate seen
-    best_score: jax.Array  # []; -inf before the first
-    worst: jax.Array  # []; the worst finite score seen, which stands in for a diverged candidate's; +inf before the first
+    best_score: jax.Array  # []; -inf before the first; of M columns, the first
+    worst: jax.Array  # [] or [M]; the worst finite score seen, which stands in for a diverged candidate's; +inf before it
 
 
 class BlackBoxInfo(NamedTuple):
     archs: Arch  # [B, ...]
     metrics: Metrics  # name -> [B]
-    scores: jax.Array  # [B], as the evaluator gave them
+    scores: jax.Array  # [B] or [B, M], as the objective gave them
     best_score: jax.Array  # []
+    failed: jax.Array  # int32[]: candidates of this step whose score is not finite
 
 
-def black_box(algorithm: AskTell, evaluator: Evaluator, objective: Callable[[Metrics], jax.Array] | None = None) -> Strategy:
+def black_box(algorithm: AskTell, evaluator: Evaluator, objective: Objective | None = None) -> Strategy:
     """The search that asks `algorithm` for candidates, scores them with `evaluator` and tells it `objective(metrics)`.
 
     Args:
         algorithm: where to look next.
         evaluator: how good it is.
-        objective: metrics -> scores [B], to be maximised; default: `metric("accuracy")`.
+        objective: metrics -> scores, to be maximised, [B] or as many columns [B, M] as the algorithm takes; default:
+            `metric("accuracy")`.
 
     A candidate whose score is not finite never wins and never stops the search: the algorithm is told the worst finite
-    score seen so far (0 before there is one).
+    score seen so far (0 before there is one), in every column.
     """
 
     objective = metric("accuracy") if objective is None else objective
@@ -113,18 +113,23 @@ def black_box(algorithm: AskTell, evaluator: Evaluator, objective: Callable[[Met
         archs = jax.eval_shape(algorithm.ask, k_ask, state)[1]
         blank = jax.tree.map(lambda a: jnp.zeros(a.shape[1:], a.dtype), archs)
         inf = jnp.asarray(jnp.inf, jnp.float32)
-        return BlackBoxState(state, evaluator.init(k_evaluator), blank, -inf, inf)
+        worst = inf if algorithm.columns is None else jnp.full(algorithm.columns, inf)
+        return BlackBoxState(state, evaluator.init(k_evaluator), blank, -inf, worst)
 
     def step(key, state, batch):
         k_ask, k_evaluate, k_tell = jax.random.split(key, 3)
         asked, archs = algorithm.ask(k_ask, state.algorithm)
         archs = sharding.constrain(archs, "pop")
         evaluated, metrics = evaluator.step(k_evaluate, state.evaluator, archs, batch)
-        scores = jnp.asarray(objective(metrics), jnp.float32)  # [B]
-        finite = jnp.isfinite(scores)
-        worst = jnp.minimum(state.worst, jnp.min(scores, where=finite, initial=jnp.inf))
-        told = jnp.where(finite, scores, jnp.where(jnp.isfinite(worst), worst, 0.0))
-        ranked = jnp.where(finite, scores, -jnp.inf)
+        scores = jnp.asarray(objective(metrics), jnp.float32)  # [B] or [B, M]
+        if scores.shape[1:] != state.worst.shape:
+            wanted = "[B]" if algorithm.columns is None else f"[B, {algorithm.columns}]"
+            raise ValueError(f"this algorithm takes scores {wanted}; the objective gave them in shape {scores.shape}")
+        finite = jnp.isfinite(scores).reshape(scores.shape[0], -1).all(1)  # [B]
+        seen = finite if scores.ndim == 1 else finite[:, None]
+        worst = jnp.minimum(state.worst, jnp.min(scores, 0, where=seen, initial=jnp.inf))
+        told = jnp.where(seen, scores, jnp.where(jnp.isfinite(worst), worst, 0.0)[None])
+        ranked = jnp.where(finite, scores if scores.ndim == 1 else scores[:, 0], -jnp.inf)
         i = jnp.argmax(ranked)
         better = ranked[i] > state.best_score
         new = BlackBoxState(
@@ -134,7 +139,7 @@ def black_box(algorithm: AskTell, evaluator: Evaluator, objective: Callable[[Met
             best_score=jnp.where(better, ranked[i], state.best_score),
             worst=worst,
         )
-        return new, BlackBoxInfo(archs, metrics, scores, new.best_score)
+        return new, BlackBoxInfo(archs, metrics, scores, new.best_score, jnp.sum(~finite, dtype=jnp.int32))
 
     def best(state):
         return state.best if algorithm.best is None else algorithm.best(state.algorithm)

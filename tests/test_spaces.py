@@ -1,6 +1,7 @@
 """Laws that every space obeys, and what is published about each."""
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ from scipy import stats
 
 from jaxnas.spaces.darts import DARTS, KINDS, OPS, DARTSCell, darts
 from jaxnas.spaces.nasbench201 import expression, nasbench201, representatives
+from jaxnas.spaces.real import Real, polynomial_mutation, sbx
 from jaxnas.spaces.space import space
 
 DRAWS = 1000
@@ -60,12 +62,21 @@ SPACES = {
     "conditional": elastic,
     "conditional, chained": chained,
     "arity one": lambda: space(Flat(np.asarray([1, 4, 1]), np.asarray(2))),
+    "mixed": lambda: space(
+        (3, 2), reals={"rate": Real(1e-4, 1e-1, log=True), "point": Real(np.asarray([-1.0, 2.0]), np.full(2, 4.0))}
+    ),
+    "reals": lambda: space(reals=Real(np.zeros(4), np.ones(4))),
 }
 EVERY = pytest.mark.parametrize("name", SPACES)
+DISCRETE = pytest.mark.parametrize("name", [name for name, make in SPACES.items() if make().reals is None])
 
 
 def flats(space, archs):
     return np.asarray(jax.jit(jax.vmap(space.flat))(archs))
+
+
+def units(space, archs):
+    return np.asarray(jax.jit(jax.vmap(space.unit))(archs))
 
 
 def actives(space, archs):
@@ -76,6 +87,7 @@ def assert_legal(space, archs):
     v = flats(space, archs)
     assert v.dtype == np.int32
     assert ((v >= 0) & (v < space.arity)).all()
+    assert ((units(space, archs) >= 0) & (units(space, archs) <= 1)).all()
     assert (v[~actives(space, archs)] == 0).all()  # an inactive decision has one value: equal networks, equal trees
 
 
@@ -95,7 +107,7 @@ def test_samples_are_legal_and_reach_every_value(name):
 
 
 @EVERY
-def test_mutation_changes_exactly_one_active_decision(name):
+def test_mutation_changes_exactly_one_active_decision_or_real(name):
     s = SPACES[name]()
     k_sample, k_mutate = jax.random.split(jax.random.key(0))
     archs = draws(s, key=k_sample)
@@ -103,7 +115,11 @@ def test_mutation_changes_exactly_one_active_decision(name):
     assert_legal(s, mutants)
     differ = flats(s, archs) != flats(s, mutants)
     both = actives(s, archs) & actives(s, mutants)
-    assert ((differ & both).sum(1) == 1).all()
+    moved = units(s, archs) != units(s, mutants)  # a real may land where it was, by rounding
+    changed = (differ & both).sum(1) + moved.sum(1)
+    assert (changed <= 1).all()
+    assert (changed == 1).all() if s.reals is None else (changed == 1).mean() > 0.99
+    assert moved.any(0).all()
     assert (differ & both).any(0).tolist() == (s.arity > 1).tolist()  # and each decision is changed at some time
 
 
@@ -117,11 +133,12 @@ def test_crossover_takes_each_decision_from_a_parent(name):
     assert_legal(s, children)
     v, on = flats(s, children), actives(s, children)
     assert ((v == flats(s, a)) | (v == flats(s, b)) | ~on).all()
+    assert ((units(s, children) == units(s, a)) | (units(s, children) == units(s, b))).all()
     same = cross(jax.random.split(jax.random.key(1), DRAWS), a, a)
     np.testing.assert_array_equal(flats(s, same), flats(s, a))
 
 
-@EVERY
+@DISCRETE
 def test_neighbors_are_all_the_single_edits(name):
     s = SPACES[name]()
     archs = draws(s, n=8)
@@ -140,7 +157,7 @@ def test_neighbors_are_all_the_single_edits(name):
         assert ((near != v[:, None]).sum(-1) == 1).all()
 
 
-@EVERY
+@DISCRETE
 def test_gates_round_trip(name):
     s = SPACES[name]()
     archs = draws(s)
@@ -164,7 +181,8 @@ def test_text_round_trip(name):
         arch = jax.tree.map(lambda a, i=i: a[i], archs)
         text = s.to_text(arch)
         again = s.from_text(text)
-        np.testing.assert_array_equal(np.concatenate([np.ravel(a) for a in jax.tree.leaves(again)]), v[i])
+        np.testing.assert_array_equal(s.flat(again), v[i])
+        np.testing.assert_array_equal(s.unit(again), s.unit(arch))
         assert jax.tree.structure(again) == jax.tree.structure(arch)
         assert s.to_text(again) == text
 
@@ -175,7 +193,8 @@ def test_features_are_one_hot_where_active(name):
     archs = draws(s, n=100)
     features = np.asarray(jax.jit(jax.vmap(s.features))(archs))
     on = actives(s, archs)
-    parts = np.split(features, np.cumsum(s.arity)[:-1], axis=1)
+    parts = np.split(features, np.cumsum(s.arity), axis=1)
+    np.testing.assert_array_equal(parts.pop(), units(s, archs))
     for d, part in enumerate(parts):
         assert (part.sum(1) == on[:, d]).all()
         assert (part.argmax(1)[on[:, d]] == flats(s, archs)[on[:, d], d]).all()
@@ -185,12 +204,12 @@ def test_features_are_one_hot_where_active(name):
 def test_unflat_undoes_flat(name):
     s = SPACES[name]()
     arch = s.sample(jax.random.key(0))
-    again = s.unflat(s.flat(arch))
+    again = s.unflat(s.flat(arch), s.unit(arch))
     assert jax.tree.structure(again) == jax.tree.structure(arch)
-    jax.tree.map(np.testing.assert_array_equal, again, arch)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), again, arch)
 
 
-@pytest.mark.parametrize("name", [n for n, s in SPACES.items() if math.prod(map(int, s().arity)) < 20_000])
+@pytest.mark.parametrize("name", [n for n, s in SPACES.items() if s().size < 20_000])
 def test_index_round_trip_over_the_whole_space(name):
     s = SPACES[name]()
     raw = math.prod(map(int, s.arity))
@@ -208,6 +227,49 @@ def test_published_sizes():
     assert chained().size == 3 * (1 + 2 * (1 + 4))
 
 
+def test_reals_are_in_the_users_units():
+    s = SPACES["mixed"]()
+    archs = draws(s, 10_000)
+    rate, point = np.asarray(archs.reals["rate"]), np.asarray(archs.reals["point"])
+    assert (rate >= np.float32(1e-4)).all() and (rate <= np.float32(1e-1)).all()
+    assert (point >= [-1, 2]).all() and (point <= 4).all()
+    assert abs(np.mean(rate < 10**-2.5) - 0.5) < 0.02  # half of the draws below the middle of the logarithmic scale
+    np.testing.assert_allclose(point.mean(0), [1.5, 3], atol=0.05)
+    for use in (lambda: s.index(s.sample(jax.random.key(0))), lambda: s.neighbors(s.sample(jax.random.key(0)))):
+        with pytest.raises(ValueError, match="has real dimensions"):
+            use()
+
+
+def test_simulated_binary_crossover_is_debs():
+    """Children straddle the parents evenly, and their spread beta has the density of the paper, cut at the bounds."""
+    a, b, eta, n = 0.3, 0.6, 20.0, 200_000
+    first, second = sbx(jax.random.key(0), jnp.full(n, a), jnp.full(n, b), eta, odds=1.0)
+    low, high = np.minimum(first, second), np.maximum(first, second)
+    beta = np.concatenate([(0.45 - low) / 0.15, (high - 0.45) / 0.15])
+    # the bound: low reaches 0 at beta = 3, high reaches 1 at beta = 11 / 3; both tails there are below 1e-9
+    assert abs(np.mean(beta <= 1) - 0.5) < 0.005
+    for x in (0.9, 0.97):
+        assert abs(np.mean(beta <= x) - 0.5 * x ** (eta + 1)) < 0.003
+    for x in (1.05, 1.2):
+        assert abs(np.mean(beta <= x) - (1 - 0.5 * x ** -(eta + 1))) < 0.003
+    edge, other = sbx(jax.random.key(1), jnp.full(n, 0.0), jnp.full(n, 0.5), eta, odds=1.0)
+    assert (np.minimum(edge, other) >= 0).all()
+    kept = sbx(jax.random.key(2), jnp.full(n, a), jnp.full(n, b), eta, odds=0.5)
+    assert abs(np.mean(np.asarray(kept[0]) == np.float32(a)) - 0.5) < 0.005
+
+
+def test_polynomial_mutation_is_debs():
+    """P(delta <= d) inverts the formula: for d < 0 and x = 1/2 at eta = 20, u = ((1 + d)^21 - q) / (2 (1 - q)), q = 2^-21."""
+    n, eta, q = 200_000, 20.0, 0.5**21
+    delta = np.asarray(polynomial_mutation(jax.random.key(0), jnp.full(n, 0.5), eta)) - 0.5
+    assert (np.abs(delta) <= 0.5).all()
+    for d in (-0.2, -0.05, -0.01):
+        assert abs(np.mean(delta <= d) - ((1 + d) ** (eta + 1) - q) / (2 * (1 - q))) < 0.003
+        assert abs(np.mean(delta >= -d) - ((1 + d) ** (eta + 1) - q) / (2 * (1 - q))) < 0.003
+    at_bound = np.asarray(polynomial_mutation(jax.random.key(1), jnp.zeros(n), eta))
+    assert (at_bound >= 0).all() and abs(np.mean(at_bound > 0) - 0.5) < 0.005
+
+
 def test_index_refuses_a_space_that_is_too_large():
     with pytest.raises(ValueError, match="fewer than 2\\*\\*31"):
         darts().index(darts().sample(jax.random.key(0)))
@@ -216,7 +278,10 @@ def test_index_refuses_a_space_that_is_too_large():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(decisions=()), "at least one decision"),
+        (dict(decisions=()), "at least one decision or real"),
+        (dict(reals=Real(1.0, 0.0)), "low < high"),
+        (dict(reals=Real(0.0, 1.0, log=True)), "positive bounds"),
+        (dict(reals=(0.0, 1.0)), "given as Real"),
         (dict(decisions=(2, 0)), "at least one value"),
         (dict(decisions=(2, 3), parent=[1, -1]), "comes before it"),
         (dict(decisions=(2, 3), parent=[-1]), "comes before it"),
@@ -425,9 +490,9 @@ def test_darts_refuses_an_empty_space(arguments):
 
 # Any text at all
 
-READERS = {name: SPACES[name]() for name in ("nasbench201", "darts, small", "flat", "conditional")}
-WORDS = "none skip_connect ('skip_connect',0) ('none',1) Genotype( normal=[ reduce=[ 1e9 99999999999999999999"
-PIECES = st.sampled_from([*WORDS.split(), *"~|+-0129²٣()[]', =\\\n\0"])
+READERS = {name: SPACES[name]() for name in ("nasbench201", "darts, small", "flat", "conditional", "mixed")}
+WORDS = "none skip_connect ('skip_connect',0) ('none',1) Genotype( normal=[ reduce=[ 1e9 99999999999999999999 1-1;0.01,0 nan inf"
+PIECES = st.sampled_from([*WORDS.split(), *"~|+-0129²٣()[]', =;\\\n\0"])
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -435,6 +500,8 @@ PIECES = st.sampled_from([*WORDS.split(), *"~|+-0129²٣()[]', =\\\n\0"])
 @given(text=st.one_of(st.text(), st.lists(PIECES, max_size=30).map("".join)))
 @example(text="99999999999999999999-1-1-1")
 @example(text="²-1-1-1")
+@example(text="1-1;nan,0,3")
+@example(text="1-1;0.01,0,3,")
 @example(text=f"normal={'[' * 300}], reduce=[]")
 @example(text=f"normal={'[' * 100_000}], reduce=[]")
 @example(text="normal=[('skip_connect', 1e999)], reduce=[('skip_connect', 1)]")

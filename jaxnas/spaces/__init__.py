@@ -3,8 +3,9 @@
 from jaxnas.spaces.cell import CellSpec
 from jaxnas.spaces.darts import darts
 from jaxnas.spaces.nasbench201 import nasbench201
-from jaxnas.spaces.space import Space, space
+from jaxnas.spaces.real import Real
+from jaxnas.spaces.space import Mixed, Space, space
 
 SPACES = {"nasbench201": nasbench201, "darts": darts}
 
-__all__ = ["SPACES", "CellSpec", "Space", "darts", "nasbench201", "space"]
+__all__ = ["SPACES", "CellSpec", "Mixed", "Real", "Space", "darts", "nasbench201", "space"]

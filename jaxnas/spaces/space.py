@@ -1,9 +1,10 @@
-"""Spaces: everything that follows from `decisions`, a pytree of arities.
+"""Spaces: everything that follows from `decisions`, a pytree of arities, and `reals`, a pytree of bounds.
 
 An architecture has the structure of `decisions`, with int32 values in [0, arity).  Use NamedTuples: their field order is
-the token order (JAX sorts dictionary keys).  All functions handle ONE architecture; the caller vmaps.
+the token order (JAX sorts dictionary keys).  In a space with reals it is `Mixed(decisions, reals)`, so that a network and
+its hyper-parameters are searched together.  All functions handle ONE architecture; the caller vmaps.
 
-Axes: D decisions, A the largest arity.
+Axes: D decisions, A the largest arity, R real dimensions.
 """
 
 import math
@@ -14,21 +15,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnas.spaces.real import polynomial_mutation, scale
+
+
+class Mixed(NamedTuple):
+    """A point of a space with reals."""
+
+    decisions: Any  # int32 values
+    reals: Any  # float32 values, in the user's units
+
 
 class Space(NamedTuple):
     """What may be built.  `space(...)` derives all of it; a paper's space replaces (`_replace`) what it does differently."""
 
     decisions: Any  # pytree of int arrays: the arity of each decision
     arity: np.ndarray  # int32[D], the same, flat: the token sequence a controller emits
-    size: int  # distinct settings of the active decisions
+    size: float  # distinct settings of the active decisions; infinite with reals
     flat: Callable  # arch -> int32[D]
-    unflat: Callable  # int32[D] -> arch
+    unflat: Callable  # (int32[D], unit float32[R] where there are reals) -> arch
+    unit: Callable  # arch -> float32[R], its reals in the unit cube
     active: Callable  # arch -> bool[D]: the decisions that matter, given their parents
-    sample: Callable  # key -> arch, uniform over the settings of all decisions
-    mutate: Callable  # (key, arch) -> arch: exactly one active decision takes another value
-    crossover: Callable  # (key, a, b) -> arch: each decision from a or b with equal odds
-    neighbors: Callable  # arch -> archs[sum(arity - 1)], decision-major, then value + 1, + 2, ... modulo the arity
-    features: Callable  # arch -> float32[sum(arity)], one-hot; zeros where inactive
+    sample: Callable  # key -> arch, uniform over the settings of all decisions and over the unit cube
+    mutate: Callable  # (key, arch) -> arch: exactly one active decision, or one real, takes another value
+    crossover: Callable  # (key, a, b) -> arch: each decision and real from a or b with equal odds
+    neighbors: Callable  # arch -> archs[sum(arity - 1)], decision-major, then value + 1, + 2, ... modulo the arity; no reals
+    features: Callable  # arch -> float32[sum(arity) + R], one-hot, zeros where inactive; then the unit reals
     index: Callable  # arch -> int32, mixed radix with the first decision most significant; needs raw size < 2**31
     from_index: Callable  # int32 -> arch
     canonical: Callable  # arch -> arch, equal for equal networks
@@ -37,6 +48,7 @@ class Space(NamedTuple):
     gate_shapes: Any  # pytree of shapes: the architecture parameters
     to_text: Callable  # arch -> str (host)
     from_text: Callable  # str -> arch (host); ValueError for a text that is not in the space
+    reals: Any = None  # pytree of `Real`; None: decisions only
     spec: Any = None  # the static description a net is built from (a CellSpec for the cell spaces)
 
 
@@ -45,27 +57,32 @@ def is_shape(node) -> bool:
     return isinstance(node, tuple) and all(isinstance(n, int) for n in node)
 
 
-def space(decisions, *, parent=None, when=None, mutate_weight=None, gates=None, derive=None, gate_shapes=None) -> Space:
+def space(
+    decisions=(), *, reals=None, parent=None, when=None, mutate_weight=None, gates=None, derive=None, gate_shapes=None
+) -> Space:
     """Derives a `Space` from the arities of its decisions.
 
     Args:
-        decisions: pytree of ints or int arrays, each at least 1.
+        decisions: pytree of ints or int arrays, each at least 1; default none.
+        reals: pytree of `Real` bounds, searched along with the decisions; default None.
         parent: int[D], the decision that switches d on; -1 (the default everywhere): d is always on.
         when: bool[D, A], the parent's values for which d is on.
         mutate_weight: float[D], relative odds that `mutate` picks an active decision; default: equal.
         gates, derive, gate_shapes: see `Space`; default: one row per decision, argmax.
 
     Raises:
-        ValueError: for an empty space, an arity below 1, a parent that comes after its child, or half a gates/derive pair.
+        ValueError: for an empty space, an arity below 1, a parent that comes after its child, half a gates/derive pair, or
+            bounds that `jaxnas.spaces.real.scale` refuses.
     """
     leaves, tree = jax.tree.flatten(decisions)
     leaves = [np.asarray(a, np.int32) for a in leaves]
-    if not leaves or sum(a.size for a in leaves) == 0:
-        raise ValueError("a space needs at least one decision")
-    arity = np.concatenate([a.ravel() for a in leaves])  # [D]
-    if arity.min() < 1:
+    cube = scale(reals)
+    if sum(a.size for a in leaves) + cube.size == 0:
+        raise ValueError("a space needs at least one decision or real")
+    arity = np.concatenate([np.zeros(0, np.int32), *[a.ravel() for a in leaves]])  # [D]
+    if (arity < 1).any():
         raise ValueError(f"every decision needs at least one value; got arities {arity.tolist()}")
-    D, A = len(arity), int(arity.max())
+    D, A, R = len(arity), int(arity.max(initial=1)), cube.size
     parent = np.full(D, -1) if parent is None else np.asarray(parent)
     when = np.ones((D, A), bool) if when is None else np.asarray(when, bool)
     if parent.shape != (D,) or (parent >= np.arange(D)).any():
@@ -81,10 +98,22 @@ def space(decisions, *, parent=None, when=None, mutate_weight=None, gates=None, 
     raw_size = math.prod(int(n) for n in arity)
 
     def flat(arch):
-        return jnp.concatenate([jnp.ravel(a).astype(jnp.int32) for a in jax.tree.leaves(arch)])
+        parts = [jnp.ravel(a).astype(jnp.int32) for a in jax.tree.leaves(arch if reals is None else arch.decisions)]
+        return jnp.concatenate([*parts, jnp.zeros(0, jnp.int32)])
 
-    def unflat(v):
-        return tree.unflatten([p.reshape(a.shape) for p, a in zip(jnp.split(v, cut), leaves, strict=True)])
+    def unit(arch):
+        return jnp.zeros(0) if reals is None else cube.to_unit(arch.reals)
+
+    def build(v, values):
+        parts = jnp.split(v, cut) if leaves else []
+        chosen = tree.unflatten([p.reshape(a.shape) for p, a in zip(parts, leaves, strict=True)])
+        return chosen if reals is None else Mixed(chosen, values)
+
+    def unflat(v, u=None):
+        return build(v, None if reals is None else cube.from_unit(u))
+
+    def values(arch):
+        return None if reals is None else arch.reals
 
     root, up = parent < 0, np.maximum(parent, 0)
     depth = [0] * D  # of each decision below its root
@@ -94,40 +123,57 @@ def space(decisions, *, parent=None, when=None, mutate_weight=None, gates=None, 
     def on(v):  # int32[D] -> bool[D]
         wanted = root | jnp.asarray(when)[np.arange(D), v[up]]  # [D]: the parent holds a value that switches d on
         out = wanted
-        for _ in range(max(depth) - 1):
+        for _ in range(max(depth, default=0) - 1):
             out = wanted & (root | out[up])
         return out
 
-    def settle(v):  # inactive decisions are 0
-        return unflat(jnp.where(on(v), v, 0))
+    def settle(v, values=None):  # inactive decisions are 0
+        return build(jnp.where(on(v), v, 0), values)
 
     def sample(key):
-        return settle(jax.random.randint(key, (D,), 0, arity))
+        if reals is None:
+            return settle(jax.random.randint(key, (D,), 0, arity))
+        k_decisions, k_reals = jax.random.split(key)
+        u = jax.random.uniform(k_reals, (R,))
+        return settle(jax.random.randint(k_decisions, (D,), 0, arity), cube.from_unit(u))
 
     def mutate(key, arch):
-        u = jax.random.uniform(key, (2,))
-        v = flat(arch)
-        odds = jnp.sum(jnp.where(np.tri(D, dtype=bool), (weight * on(v))[None], 0.0), -1)  # [D], cumulative, summed in one order
-        d = jnp.sum(odds <= u[0] * odds[-1])  # the first to exceed it: one that has weight
-        shift = 1 + jnp.floor(u[1] * (arity - 1)).astype(jnp.int32)  # [D], in [1, arity)
-        return settle(jnp.where(np.arange(D) == d, (v + shift) % arity, v))
+        k_pick, k_real = (key, None) if reals is None else jax.random.split(key)
+        p = jax.random.uniform(k_pick, (2,))
+        v, u = flat(arch), unit(arch)
+        each = jnp.concatenate([weight * on(v), jnp.ones(R)])  # [D + R]
+        odds = jnp.sum(jnp.where(np.tri(D + R, dtype=bool), each[None], 0.0), -1)  # cumulative, summed in one order
+        d = jnp.sum(odds <= p[0] * odds[-1])  # the first to exceed it: one that has weight
+        shift = 1 + jnp.floor(p[1] * (arity - 1)).astype(jnp.int32)  # [D], in [1, arity)
+        v = jnp.where(np.arange(D) == d, (v + shift) % np.maximum(arity, 1), v)
+        if reals is None:
+            return settle(v)
+        return settle(v, cube.select(np.arange(D, D + R) == d, cube.from_unit(polynomial_mutation(k_real, u)), arch.reals))
 
     def crossover(key, a, b):
-        return settle(jnp.where(jax.random.bernoulli(key, 0.5, (D,)), flat(a), flat(b)))
+        first = jax.random.bernoulli(key, 0.5, (D + R,))
+        return settle(jnp.where(first[:D], flat(a), flat(b)), cube.select(first[D:], values(a), values(b)))
 
     moved = np.repeat(np.arange(D), arity - 1)  # which decision each neighbor changes
-    shift = np.concatenate([np.arange(1, n) for n in arity]).astype(np.int32)
+    shift = np.concatenate([np.zeros(0, np.int32), *[np.arange(1, n) for n in arity]]).astype(np.int32)
 
     def neighbors(arch):
+        discrete("neighbors")
         v = flat(arch)
         rows = jnp.where(moved[:, None] == np.arange(D)[None], (v[None] + shift[:, None]) % arity[None], v[None])
         return jax.vmap(settle)(rows)
 
     def features(arch):
         v = flat(arch)
-        return jnp.zeros(int(start[-1]), jnp.float32).at[start[:-1] + v].set(on(v).astype(jnp.float32))
+        hot = jnp.zeros(int(start[-1]), jnp.float32).at[start[:-1] + v].set(on(v).astype(jnp.float32))
+        return jnp.concatenate([hot, unit(arch)])
+
+    def discrete(what):
+        if reals is not None:
+            raise ValueError(f"this space has real dimensions: `{what}` needs decisions only")
 
     def check_indexable():
+        discrete("index")
         if raw_size >= 2**31:
             raise ValueError(f"this space has {raw_size} settings: `index` needs fewer than 2**31")
 
@@ -145,26 +191,40 @@ def space(decisions, *, parent=None, when=None, mutate_weight=None, gates=None, 
         return sum(math.prod(count(c) for c in children if when[c, a]) for a in range(arity[d]))
 
     if gates is None:
-        gates = lambda arch: jax.tree.map(lambda a, n: jax.nn.one_hot(a, int(np.max(n)), dtype=jnp.float32), arch, decisions)
+        chosen = (lambda arch: arch) if reals is None else (lambda arch: arch.decisions)
+        one_hot = lambda a, n: jax.nn.one_hot(a, int(np.max(n)), dtype=jnp.float32)
+        gates = lambda arch: jax.tree.map(one_hot, chosen(arch), decisions)
         derive = lambda soft: jax.tree.map(lambda row: jnp.argmax(row, -1).astype(jnp.int32), soft)
         gate_shapes = jax.tree.map(lambda n: (*np.shape(n), int(np.max(n))), decisions)
 
     def to_text(arch):
-        return "-".join(str(int(i)) for i in np.asarray(flat(arch)))
+        text = "-".join(str(int(i)) for i in np.asarray(flat(arch)))
+        if reals is None:
+            return text
+        values = [f"{v:.9g}" for leaf in jax.tree.leaves(arch.reals) for v in np.ravel(leaf)]
+        return ";".join([text, ",".join(values)])
 
     def from_text(text):
-        values = np.asarray([int(t) if t.lstrip().isdecimal() else -1 for t in text.split("-")])
-        if values.shape != (D,) or (values < 0).any() or (values >= arity).any():
+        whole, _, real = text.partition(";")
+        values = np.asarray([int(t) if t.strip().isdecimal() else -1 for t in whole.split("-") if t.strip() or D])
+        wrong = values.shape != (D,) or (values < 0).any() or (values >= arity).any()
+        try:
+            numbers = np.asarray([float(t) for t in real.split(",") if t.strip()], np.float32)
+        except ValueError:
+            numbers = np.zeros(0)
+        if wrong or numbers.shape != (R,) or not ((cube.low <= numbers) & (numbers <= cube.high)).all():
             limits = "-".join(str(n - 1) for n in arity)
-            raise ValueError(f"{text!r} is not in this space: give {D} numbers joined by '-', at most {limits}")
-        return settle(jnp.asarray(values, jnp.int32))
+            more = f", then ';' and {R} real values within their bounds, joined by ','" if R else ""
+            raise ValueError(f"{text!r} is not in this space: give {D} numbers joined by '-', at most {limits}{more}")
+        return settle(jnp.asarray(values, jnp.int32), cube.split(numbers))
 
     return Space(
         decisions=decisions,
         arity=arity,
-        size=math.prod(count(d) for d in np.flatnonzero(parent < 0)),
+        size=math.prod(count(d) for d in np.flatnonzero(parent < 0)) if reals is None else math.inf,
         flat=flat,
         unflat=unflat,
+        unit=unit,
         active=lambda arch: on(flat(arch)),
         sample=sample,
         mutate=mutate,
@@ -173,10 +233,11 @@ def space(decisions, *, parent=None, when=None, mutate_weight=None, gates=None, 
         features=features,
         index=index,
         from_index=from_index,
-        canonical=lambda arch: settle(flat(arch)),
+        canonical=lambda arch: settle(flat(arch), values(arch)),
         gates=gates,
         derive=derive,
         gate_shapes=gate_shapes,
         to_text=to_text,
         from_text=from_text,
+        reals=reals,
     )

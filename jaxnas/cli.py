@@ -1,4 +1,4 @@
-"""The command line: jaxnas search | resume | show | list.
+"""The command line: jaxnas search | resume | show | bench | list.
 
 Whatever a person can get wrong is answered with one line on stderr and exit code 2; Ctrl-C with 130 after saving.
 """
@@ -49,11 +49,29 @@ class Show:
 
 
 @dataclasses.dataclass(frozen=True)
+class Bench:
+    """Compare algorithms on tables: regret curves, rank tests, pictures."""
+
+    tables: tuple[str, ...] = ("nasbench201:cifar10",)
+    """nasbench201:DATASET, nas-bench-graph:DATASET (pip install 'jaxnas[benchmarks]'), or a file.npz of your own."""
+    algorithms: tuple[str, ...] = ()
+    """Which to compare (default: all of `jaxnas list`)."""
+    queries: int = 150
+    """Architectures that each search may ask for."""
+    seeds: int = 100
+    """Searches of each algorithm, run side by side."""
+    seed: int = 0
+    """The root of all randomness."""
+    out: str = "bench"
+    """Where curves.csv, results.csv, results.md and the pictures go; never overwritten."""
+
+
+@dataclasses.dataclass(frozen=True)
 class List:
     """List spaces, strategies, operations and data."""
 
 
-COMMANDS = {"search": Search, "resume": Resume, "show": Show, "list": List}
+COMMANDS = {"search": Search, "resume": Resume, "show": Show, "bench": Bench, "list": List}
 
 
 def parse(arguments: list[str]):
@@ -154,11 +172,26 @@ def _show(command: Show) -> None:
     raise ValueError(reasons[0] if "|" in command.what or "~" in command.what else reasons[-1])
 
 
+def _bench(command: Bench) -> None:
+    _configure()
+    from jaxnas import bench
+    from jaxnas.evaluate.benchmark import find
+
+    names = list(command.algorithms or bench.ALGORITHMS)
+    tables = [find(name) for name in command.tables]
+    say = lambda line: print(line, file=sys.stderr)
+    lines = bench.compare(command.out, tables, names, queries=command.queries, seeds=command.seeds, seed=command.seed, say=say)
+    print(bench.markdown(lines))
+    print(f"kept in {command.out}: {', '.join(sorted(p.name for p in pathlib.Path(command.out).iterdir()))}")
+
+
 def _list() -> None:
+    from jaxnas.bench import ALGORITHMS
     from jaxnas.data import SOURCES
     from jaxnas.nets import OPS
 
-    for title, table in (("spaces", SPACES), ("strategies", STRATEGIES), ("data", SOURCES)):
+    algorithms = {name: entry.about for name, entry in ALGORITHMS.items()}
+    for title, table in (("spaces", SPACES), ("strategies", STRATEGIES), ("bench algorithms", algorithms), ("data", SOURCES)):
         print(title)
         for name, text in table.items():
             print(f"  {name:<14} {text}")
@@ -182,6 +215,8 @@ def main(arguments: list[str] | None = None) -> int:
             _execute(pathlib.Path(command.run), pipeline.load_config(command.run))
         elif isinstance(command, Show):
             _show(command)
+        elif isinstance(command, Bench):
+            _bench(command)
         else:
             _list()
     except KeyboardInterrupt:

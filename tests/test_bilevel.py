@@ -3,7 +3,6 @@
 Truth is a closed form, a central difference of a pipeline written by hand, or `jax.grad` of one.
 """
 
-import functools
 from types import SimpleNamespace
 
 import chex
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from quick import jit
 
 from jaxnas.bilevel import (
     Bilevel,
@@ -33,8 +33,7 @@ METHODS = {
     "neumann": neumann(3, 0.1),
     "conjugate_gradient": conjugate_gradient(damping=0.5),
 }
-# Compiling is what these tests spend their time on: do it without LLVM's optimisations.
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
 
 EXACT = {"remat": unrolled(), "plain": unrolled(remat=False)}
 

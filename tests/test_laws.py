@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from laws import ROWS, flat_space, ones_max
+from quick import jit
 
 from jaxnas import ask_tell, base
 from jaxnas.base import Batch
@@ -27,8 +28,8 @@ def compiled(name):
         assert len(traces) == 1, "the step was traced twice: its state is not a fixed point of shapes and dtypes"
         return row.strategy.step(key, state, batch)
 
-    init = jax.jit(row.strategy.init)
-    return row, init, jax.jit(traced), init(jax.random.key(0))
+    init = jit(row.strategy.init)
+    return row, init, jit(traced), init(jax.random.key(0))
 
 
 def batch_of(row, seed):
@@ -49,12 +50,12 @@ def same_bits(a, b):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_step_is_a_scan_body(name):
-    row, _, _, state = compiled(name)
-    new, _ = jax.eval_shape(row.strategy.step, jax.random.key(1), state, batch_of(row, 0))
+    row, init, step, state = compiled(name)
+    new, _ = jax.eval_shape(step, jax.random.key(1), state, batch_of(row, 0))
     chex.assert_trees_all_equal_shapes_and_dtypes(new, state)
     weak = [leaf.weak_type for leaf in jax.tree.leaves(new)]
     assert not any(weak)
-    assert not any(leaf.weak_type for leaf in jax.tree.leaves(jax.eval_shape(row.strategy.init, jax.random.key(1))))
+    assert not any(leaf.weak_type for leaf in jax.tree.leaves(jax.eval_shape(init, jax.random.key(1))))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -76,7 +77,7 @@ def test_vmap_over_seeds_equals_a_loop(name):
     key_of = lambda i: jax.random.fold_in(jax.random.key(3), i)
     batch = batch_of(row, 0)
     states = jax.vmap(lambda i: init(jax.random.fold_in(jax.random.key(2), i)))(seeds)
-    many, _ = jax.jit(jax.vmap(lambda i, state: row.strategy.step(key_of(i), state, batch)))(seeds, states)
+    many, _ = jit(jax.vmap(lambda i, state: row.strategy.step(key_of(i), state, batch)))(seeds, states)
     for i in range(2):
         one, _ = step(key_of(i), jax.tree.map(lambda a: a[i], states), batch)
         here = jax.tree.map(lambda a: a[i], many)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import jit
 
 from jaxnas import nets, spaces
 from jaxnas.nets import convolution, layers
@@ -33,22 +34,21 @@ def test_shifts_and_dense_forms_agree_to_second_order(k, stride, dilation, size)
         x = jax.random.normal(k_x, (2, size, size, 3), jnp.float64)
         w = jax.random.normal(k_w, (2, 2, k, k), jnp.float64)  # two edges
         d = jax.random.normal(k_d, w.shape, jnp.float64)
-        d_x = jnp.cos(x)
 
         def loss(form, x, w):
             one = lambda w: convolution.depthwise(jnp.sin(x), w, stride, dilation, form)
             dense = convolution.conv(x, jnp.stack([w[0], w[1]]), stride, dilation, form=form)
             return jnp.sum(jnp.tanh(jax.vmap(one)(w)) ** 2) + jnp.sum(jnp.tanh(dense) ** 2)
 
-        def everything(form):
+        def everything(form, x, w, d):
             f = functools.partial(loss, form)
             grad = jax.grad(f, (0, 1))
             second = jax.grad(lambda x, w: sum(jnp.sum(jnp.sin(g)) for g in grad(x, w)), (0, 1))
             forward = jax.jvp(lambda w: grad(x, w), (w,), (d,))[1]
-            searches = jax.vmap(second)(jnp.stack([x, d_x]), jnp.stack([w, d]))  # whole searches, side by side
+            searches = jax.vmap(second)(jnp.stack([x, jnp.cos(x)]), jnp.stack([w, d]))  # whole searches, side by side
             return f(x, w), grad(x, w), second(x, w), forward, searches
 
-        assert worst(everything("shifts"), everything("dense")) < 1e-12
+        assert worst(*(jit(functools.partial(everything, form))(x, w, d) for form in ("shifts", "dense"))) < 1e-12
 
 
 def test_mix_is_the_weighed_sum_of_what_the_operations_say():
@@ -61,14 +61,14 @@ def test_mix_is_the_weighed_sum_of_what_the_operations_say():
     w = jax.random.normal(k_w, (4, 3))  # four edges that leave one node
     for of in (lambda f: jax.vmap(f, (0, None))(w, y), lambda f: jax.grad(lambda w, y: jnp.sum(of_edges(f, w, y)), (0, 1))(w, y)):
         of_edges = lambda f, w, y: jax.vmap(f, (0, None))(w, y)
-        assert worst(of(mixed), of(plain)) < 1e-5
+        assert worst(*(jit(functools.partial(of, f))() for f in (mixed, plain))) < 1e-5
 
 
 def test_a_fence_changes_nothing():
     x = jnp.arange(6.0).reshape(2, 3)
     f = lambda x: jnp.sum(jnp.sin(convolution.fence(jnp.cos(x))) ** 2)
     g = lambda x: jnp.sum(jnp.sin(jnp.cos(x)) ** 2)
-    for of in (jax.grad, lambda f: jax.vmap(jax.grad(f)), lambda f: jax.jit(jax.hessian(f))):
+    for of in (jax.grad, lambda f: jax.vmap(jax.grad(f)), lambda f: jit(jax.hessian(f))):
         np.testing.assert_allclose(of(f)(x), of(g)(x), rtol=1e-6, atol=1e-7)
 
 
@@ -81,7 +81,7 @@ def test_pools_against_windows(stride, size):
     n = -(-size // stride)
     for pool, reduce in ((convolution.max_pool, np.nanmax), (convolution.avg_pool, np.nanmean)):
         want = np.stack([np.stack([reduce(window(i, j), (1, 2)) for j in range(n)], 1) for i in range(n)], 1)
-        np.testing.assert_allclose(pool(jnp.asarray(x), 3, stride), want, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(jit(lambda x: pool(x, 3, stride))(x), want, rtol=1e-5, atol=1e-6)
 
 
 def test_tied_maxima_share_the_gradient():
@@ -169,7 +169,7 @@ def test_three_ways_agree(name, wide):
     tolerance = 1e-9 if wide else 1e-5
     k_net, k_x, k_arch = jax.random.split(jax.random.key(1), 3)
     with jax.enable_x64(wide):
-        variables = jax.jit(net.init)(k_net)
+        variables = jit(net.init)(k_net)
         x = jax.random.normal(k_x, (4, 4, 4, 1))
         if wide:
             variables, x = double(variables), double(x)
@@ -183,10 +183,10 @@ def test_three_ways_agree(name, wide):
                 logits, new = net.apply({**stats, "params": params}, x, gates, train=True, path=path)
                 return jnp.sum(jnp.sin(logits)), (logits, new["batch_stats"])
 
-            grads, (logits, stats) = jax.jit(jax.grad(loss, has_aux=True))(*split(variables))
+            grads, (logits, stats) = jit(jax.grad(loss, has_aux=True))(*split(variables))
             used = net.used(variables, gates)
             stats = jax.tree.map(lambda n, o, m: jnp.where(m > 0, n, o), stats, variables["batch_stats"], used["batch_stats"])
-            evaluated = jax.jit(lambda v: net.apply(v, x, gates, train=False, path=path)[0])(variables)
+            evaluated = jit(lambda v: net.apply(v, x, gates, train=False, path=path)[0])(variables)
             return logits, evaluated, grads, stats
 
         def plain(params, stats):
@@ -196,9 +196,11 @@ def test_three_ways_agree(name, wide):
         mixture, path = supernet(False), supernet(True)
         assert worst(mixture, path) < tolerance
         small = extract(variables)
-        assert jax.tree.structure(small) == jax.tree.structure(module.init(jax.random.key(0), x, train=True))
-        grads, (logits, stats) = jax.jit(jax.grad(plain, has_aux=True))(*split(small))
-        evaluated = module.apply(small, x)
+        assert jax.tree.structure(small) == jax.tree.structure(
+            jax.eval_shape(functools.partial(module.init, train=True), jax.random.key(0), x)
+        )
+        grads, (logits, stats) = jit(jax.grad(plain, has_aux=True))(*split(small))
+        evaluated = jit(lambda v: module.apply(v, x))(small)
         kept = extract({"params": mixture[2], "batch_stats": mixture[3]})
         assert worst((mixture[0], mixture[1]), (logits, evaluated)) < tolerance
         assert worst(kept["params"], grads) < tolerance
@@ -246,10 +248,9 @@ def test_drop_path_keeps_the_expectation_and_spares_identities():
     skip = space.from_text(ALL.replace("nor_conv_3x3", "skip_connect"))
     net = nets.evaluation_net(space, skip, classes=3, channels=2, cells=1)
     x = jax.random.normal(jax.random.key(1), (4, 4, 4, 1))
-    variables = net.init(jax.random.key(0), x, train=True)
-    run = lambda rate, k: net.apply(
-        variables, x, train=True, rate=rate, rngs={"drop_path": jax.random.key(k)}, mutable=["batch_stats"]
-    )[0]
+    variables = jit(functools.partial(net.init, train=True))(jax.random.key(0), x)
+    apply = functools.partial(net.apply, train=True, mutable=["batch_stats"])
+    run = lambda rate, k: jit(lambda key: apply(variables, x, rate=rate, rngs={"drop_path": key})[0])(jax.random.key(k))
     np.testing.assert_array_equal(run(0.9, 0), run(None, 1))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 from laws import IMAGE, cell_space, descent, images, single_path, tiny_net
+from quick import jit
 
 from jaxnas import base, evaluate, nets, spaces, training, weight_sharing
 from jaxnas.base import Batch
@@ -37,11 +38,11 @@ def lookahead():
         return theta, state, {}
 
     search = weight_sharing.weight_sharing(net, policy, weight_sharing.Gradient(lambda theta: (), spy), tx)
-    state = search.init(jax.random.key(0))
+    state = jit(search.init)(jax.random.key(0))
     state = state._replace(theta=jax.tree.map(lambda a: 300 * a, state.theta))
     batch = images(jax.random.key(1))
     for t in range(2):  # momentum
-        state, _ = jax.jit(search.step)(jax.random.key(2 + t), state, batch)
+        state, _ = jit(search.step)(jax.random.key(2 + t), state, batch)
     state, batch = double(state), double(batch)
     search.step(jax.random.key(9), state, batch)
     problem, key = seen["problem"], jax.random.key(4)
@@ -64,10 +65,10 @@ def test_exact_second_order_is_the_derivative_of_the_whole_look_ahead():
             moved, _ = problem.update(theta, jax.grad(problem.inner, 1)(theta, w, batch), opt_state, w)
             return problem.outer(theta, moved, valid)
 
-        gradient = lambda method: jax.jit(lambda t: method(problem, t, w, opt_state, look, valid).grad)(theta)
+        gradient = lambda method: jit(lambda t: method(problem, t, w, opt_state, look, valid).grad)(theta)
         exact, first, approximate = gradient(unrolled()), gradient(first_order()), gradient(finite_difference(1e-4))
-        forgetful = jax.jit(jax.grad(whole))(theta, jax.tree.map(jnp.zeros_like, opt_state))
-        value = jax.jit(whole)
+        forgetful = jit(jax.grad(whole))(theta, jax.tree.map(jnp.zeros_like, opt_state))
+        value = jit(whole)
         for i in range(5):
             d = jax.tree.map(lambda a: jax.random.normal(jax.random.key(10 + i), a.shape, jnp.float64), theta)
             move = lambda e: jax.tree.map(lambda a, b: a + e * b, theta, d)
@@ -89,8 +90,8 @@ def test_a_joint_gradient_is_that_of_the_mean_over_the_paths():
     both = lambda key, theta, t: jax.tree.map(lambda *a: jnp.concatenate(a), *warmer(theta))
     policy, batch = plain._replace(sample=both), images(jax.random.key(1))
     search = weight_sharing.weight_sharing(net, policy, descent(rate, True), optax.sgd(rate), clip=None)
-    state = search.init(jax.random.key(0))
-    moved, _ = jax.jit(search.step)(jax.random.key(2), state, batch)
+    state = jit(search.init)(jax.random.key(0))
+    moved, _ = jit(search.step)(jax.random.key(2), state, batch)
     x, y = (a[0] for a in batch.train)
 
     def loss(params, theta):
@@ -99,7 +100,7 @@ def test_a_joint_gradient_is_that_of_the_mean_over_the_paths():
         on = lambda m: net.apply(variables, x, jax.tree.map(lambda g: g[m], gates), train=True)[0]
         return sum(weight_sharing.cross_entropy(on(m), y) for m in range(2)) / 2
 
-    grads = jax.jit(jax.grad(loss, (0, 1)))(state.variables["params"], state.theta)
+    grads = jit(jax.grad(loss, (0, 1)))(state.variables["params"], state.theta)
     for before, after, grad in zip(
         (state.variables["params"], state.theta), (moved.variables["params"], moved.theta), grads, strict=True
     ):
@@ -132,8 +133,8 @@ def test_a_planted_operation_is_found(planted):
         return search.step(k_step, state, Batch(train=tuple(train), valid=tuple(valid)))[0]
 
     keys = jax.random.split(jax.random.key(0), seeds)
-    state, data = jax.jit(jax.vmap(start))(keys)
-    step = jax.jit(jax.vmap(step))
+    state, data = jit(jax.vmap(start))(keys)
+    step = jit(jax.vmap(step))
     for t in range(steps):
         state = step(jax.vmap(lambda i: jax.random.fold_in(jax.random.key(1 + t), i))(jnp.arange(seeds)), state, data)
     found = np.asarray(jax.nn.softmax(state.theta.reduce[:, 0]))  # [seeds, O]
@@ -144,8 +145,8 @@ def test_a_planted_operation_is_found(planted):
 def test_unsampled_weights_statistics_and_momenta_do_not_move():
     net = tiny_net(cell_space())
     search = single_path(net)
-    state = search.init(jax.random.key(0))
-    step = jax.jit(search.step)
+    state = jit(search.init)(jax.random.key(0))
+    step = jit(search.step)
     for t in range(3):
         before, (state, info) = state, step(jax.random.key(t), state, images(jax.random.key(50 + t)))
         used = net.used(before.variables, info.gates)
@@ -163,9 +164,9 @@ def test_unsampled_weights_statistics_and_momenta_do_not_move():
 def test_weight_and_architecture_cadence_is_the_batch():
     """Two weight steps in one step move the weights as two steps of one do; without validation batches alpha rests."""
     search = weight_sharing.darts(tiny_net(cell_space()), order="first")
-    start = search.init(jax.random.key(0))
+    start = jit(search.init)(jax.random.key(0))
     parts = [images(jax.random.key(1 + i)).train for i in range(2)]
-    step = jax.jit(search.step)
+    step = jit(search.step)
     once, _ = step(jax.random.key(3), start, Batch(train=jax.tree.map(lambda *a: jnp.concatenate(a), *parts)))
     twice = start
     for i, train in enumerate(parts):
@@ -191,11 +192,11 @@ def test_population_modes_agree_and_a_diverged_candidate_is_nan():
     found = {}
     for mode in ("map", "vmap"):
         evaluator = evaluate.train_from_scratch(net, optax.sgd(0.1), mode=mode)
-        found[mode] = jax.jit(evaluator.step)(jax.random.key(2), evaluator.init(jax.random.key(0)), archs, data)[1]
+        found[mode] = jit(evaluator.step)(jax.random.key(2), evaluator.init(jax.random.key(0)), archs, data)[1]
     chex.assert_trees_all_close(found["map"], found["vmap"], rtol=1e-4, atol=1e-5)
     wild = evaluate.train_from_scratch(net, optax.sgd(jnp.nan), mode="map")
     two = Batch(train=jax.tree.map(lambda a: jnp.concatenate([a, a]), data.train), valid=data.valid)
-    assert np.isnan(jax.jit(wild.step)(jax.random.key(2), (), archs, two)[1]["accuracy"]).all()
+    assert np.isnan(jit(wild.step)(jax.random.key(2), (), archs, two)[1]["accuracy"]).all()
     with pytest.raises(ValueError, match="unknown mode"):
         evaluate.train_from_scratch(net, optax.sgd(0.1), mode="loop")
 
@@ -214,7 +215,7 @@ def test_training_learns_and_checks_its_probabilities():
     strategy = training.train(module, weight_sharing.sgd(0.1), IMAGE, steps=30, drop_path=0.1, label_smoothing=0.1)
     x = jax.random.normal(jax.random.key(0), (1, 32, *IMAGE))
     y = (jnp.mean(x, (2, 3, 4)) > 0).astype(jnp.int32)
-    step, state = jax.jit(strategy.step), strategy.init(jax.random.key(1))
+    step, state = jit(strategy.step), jit(strategy.init)(jax.random.key(1))
     losses = []
     for t in range(30):
         state, info = step(jax.random.key(10 + t), state, Batch(train=(x, y)))

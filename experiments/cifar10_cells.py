@@ -18,7 +18,7 @@ search in batches of 32, 8 epochs of training in batches of 64, crop and flip, 4
 |---|---|---|---|---|
 | 2 CPU cores, other work on them | 200 in all, of two processes | 49.44 % (sd 3.70) | 48.89 % (sd 1.90) | +0.55 +- 4.84 points |
 
-By pair: +1.36, +2.64, +5.13, -5.06, -1.30.  No evidence of a gain at this size: an interval of 5 points would have shown only
+By pair: +1.36, +2.64, +5.12, -5.06, -1.30.  No evidence of a gain at this size: an interval of 5 points would have shown only
 a large one, and the networks are far from trained (8 epochs of 5,000 images).
 """
 

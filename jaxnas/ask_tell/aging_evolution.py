@@ -7,6 +7,9 @@ arXiv:1802.01548.
     repeat:  parent <- the fittest of S members drawn uniformly with replacement;  child <- mutate(parent)
              population <- population + child - its oldest member
 
+The control, tournament evolution (the paper's non-aging evolution), removes the worst of the S instead: a member that was
+lucky once may then stay for ever.
+
 Defaults P = 100, S = 25 (the paper); NAS-Bench-201's authors use P = 10, S = 3.  The answer is the best candidate ever seen.
 
 Axes: P population, S tournament, B candidates asked for at once.
@@ -26,6 +29,7 @@ class AgingEvolutionState(NamedTuple):
     archs: Arch  # [P, ...]: a ring, member `told % P` is the oldest
     fitness: jax.Array  # float32[P]; -inf before the member is scored
     told: jax.Array  # int32[]: candidates scored so far
+    worst: jax.Array | None = None  # int32[B], where the worst dies: slots of the losers of the last tournaments
 
 
 def aging_evolution(
@@ -47,10 +51,27 @@ def aging_evolution(
     Raises:
         ValueError: for a population or tournament below 1, or a batch outside [1, population].
     """
+    return _evolution(space, population, tournament, batch, mutate, aging=True)
+
+
+def tournament_evolution(
+    space: Space,
+    population: int = 100,
+    tournament: int = 25,
+    mutate: Callable[[Key, Arch], Arch] | None = None,
+) -> AskTell:
+    """Non-aging evolution: the same, but the worst of the tournament dies and not the oldest; one candidate a step.
+
+    Args and Raises: as `aging_evolution`.
+    """
+    return _evolution(space, population, tournament, 1, mutate, aging=False)
+
+
+def _evolution(space, population, tournament, batch, mutate, aging):
     P, S, B = population, tournament, batch
     mutate = space.mutate if mutate is None else mutate
     if P < 1:
-        raise ValueError(f"aging evolution needs a population of at least 1; got population={P}")
+        raise ValueError(f"evolution needs a population of at least 1; got population={P}")
     if S < 1:
         raise ValueError(f"a tournament draws at least 1 member; got tournament={S}")
     if not 1 <= B <= P:
@@ -61,6 +82,7 @@ def aging_evolution(
             archs=jax.vmap(space.sample)(jax.random.split(key, P)),
             fitness=jnp.full(P, -jnp.inf, jnp.float32),
             told=jnp.zeros((), jnp.int32),
+            worst=None if aging else jnp.zeros(B, jnp.int32),
         )
 
     def ask(key, state):
@@ -72,14 +94,16 @@ def aging_evolution(
             winner = drawn[jnp.argmax(state.fitness[drawn])]
             child = mutate(k_mutate, jax.tree.map(lambda a: a[winner], state.archs))
             first = state.told + b < P  # still an architecture of `init`, in the slot that is its own
-            return jax.tree.map(lambda a, c: jnp.where(first, a[slots[b]], c), state.archs, child)
+            loser = jnp.where(first, slots[b], drawn[jnp.argmin(state.fitness[drawn])])
+            return jax.tree.map(lambda a, c: jnp.where(first, a[slots[b]], c), state.archs, child), loser
 
-        return state, jax.vmap(one)(jax.random.split(key, B), jnp.arange(B))
+        archs, losers = jax.vmap(one)(jax.random.split(key, B), jnp.arange(B))
+        return state if aging else state._replace(worst=losers), archs
 
     def tell(key, state, archs, scores):
         del key  # nothing to draw
-        slots = (state.told + jnp.arange(B)) % P
-        return AgingEvolutionState(
+        slots = (state.told + jnp.arange(B)) % P if aging else state.worst
+        return state._replace(
             archs=jax.tree.map(lambda old, new: old.at[slots].set(new), state.archs, archs),
             fitness=state.fitness.at[slots].set(scores),
             told=state.told + B,

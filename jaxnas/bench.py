@@ -17,8 +17,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
-from jaxnas import ask_tell
+from jaxnas import ask_tell, policies, surrogates
 from jaxnas.base import AskTell, Batch, black_box
 from jaxnas.evaluate.benchmark import Benchmark
 from jaxnas.evaluate.table import table
@@ -31,14 +32,56 @@ class Entry(NamedTuple):
     about: str
 
 
+def _reinforce(space, budget):
+    policy = policies.categorical(space)
+    return ask_tell.policy_gradient(space, policy, policies.reinforce(policy, optax.adam(0.1)))
+
+
+def _controller(space, budget):
+    policy = policies.controller(space, hidden=100, layers=1, scale=0.1)
+    return ask_tell.policy_gradient(space, policy, policies.ppo(policy, optax.adam(0.01)), batch=5)
+
+
+def _q_learning(space, budget):
+    phases = ((1.0, 0.4), (0.5, 0.2), (0.2, 0.2), (0.1, 0.2))  # the published schedule's shape, on the budget
+    schedule = tuple((epsilon, max(1, int(share * budget))) for epsilon, share in phases)
+    return ask_tell.q_learning(ask_tell.mdp_of(space), schedule)
+
+
+def _gp(space, budget):
+    kernel = surrogates.overlap(space)
+    options = ask_tell.pool(ask_tell.random_draws(space, 500), ask_tell.neighbors_of_best(space, 5))
+    model = surrogates.gaussian_process(kernel)
+    initial = min(10, budget)
+    return ask_tell.bayesian(space, model, surrogates.expected_improvement(), options, capacity=budget, initial=initial)
+
+
 ALGORITHMS: dict[str, Entry] = {
     "random": Entry(lambda space, budget: ask_tell.random_search(space), None, "uniform draws"),
+    "local": Entry(
+        lambda space, budget: ask_tell.local_search(space, capacity=budget),
+        None,
+        "local search, first improvement with restarts (White et al. 2021)",
+    ),
     "aging": Entry(
         lambda space, budget: ask_tell.aging_evolution(space, population=10, tournament=3),
         None,
-        "aging evolution, P = 10, S = 3 (Real et al. 2019)",
+        "aging evolution, P = 10, S = 3 (Real et al. 2019, NATS-Bench's sizes)",
     ),
-    "aging-large": Entry(lambda space, budget: ask_tell.aging_evolution(space), None, "aging evolution, P = 100, S = 25"),
+    "genetic": Entry(
+        lambda space, budget: ask_tell.genetic(space, population=min(20, budget)),
+        None,
+        "genetic algorithm, 20 parents and 20 children",
+    ),
+    "reinforce": Entry(_reinforce, None, "REINFORCE on independent categoricals, Adam 0.1"),
+    "ppo": Entry(_controller, 16, "PPO on an LSTM controller (Zoph et al. 2018), Adam 0.01, batches of 5"),
+    "q-learning": Entry(_q_learning, 64, "MetaQNN's Q-learning (Baker et al. 2017)"),
+    "tpe": Entry(
+        lambda space, budget: ask_tell.tpe(space, capacity=budget, initial=min(20, budget)),
+        64,
+        "tree-structured Parzen estimator (Bergstra et al. 2011), without repeats",
+    ),
+    "gp": Entry(_gp, 8, "Gaussian process on overlaps, expected improvement"),
 }
 
 

@@ -3,6 +3,7 @@
 Rows are tiny, since compiling is what they cost.  `toy` rows search a space whose optimum is known.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxnas import ask_tell, base, nets, policies, spaces, weight_sharing
+from jaxnas import ask_tell, base, nets, policies, spaces, surrogates, weight_sharing
 from jaxnas.base import Batch, Strategy
 from jaxnas.bilevel import unrolled
 
@@ -53,8 +54,53 @@ def tiny_net(space):
     return nets.cell_net(space, image=IMAGE, classes=CLASSES, channels=2, cells=1)
 
 
-def black_box(algorithm):
-    return Row(base.black_box(algorithm(flat_space()), base.stateless(ones_max)), lambda key: Batch(), True)
+def gp(space):
+    kernel = surrogates.gaussian_process(surrogates.overlap(space))
+    options = ask_tell.pool(ask_tell.random_draws(space, 16), ask_tell.mutants_of_best(space, 16))
+    return ask_tell.bayesian(space, kernel, surrogates.expected_improvement(), options, capacity=48, initial=4)
+
+
+def reinforce(space, policy, rate=0.3):
+    return ask_tell.policy_gradient(space, policy, policies.reinforce(policy, optax.adam(rate)), batch=2)
+
+
+def ppo(space):
+    policy = policies.controller(space, hidden=4, layers=1)
+    return ask_tell.policy_gradient(space, policy, policies.ppo(policy, optax.adam(0.03), epochs=2, minibatches=2), batch=4)
+
+
+# On a space of its own choice: what asks for candidates, given scores.
+ALGORITHMS: dict[str, Callable] = {
+    "random_search": lambda s: ask_tell.random_search(s, batch=2),
+    "aging_evolution": lambda s: ask_tell.aging_evolution(s, population=8, tournament=4, batch=2),
+    "tournament_evolution": lambda s: ask_tell.tournament_evolution(s, population=4, tournament=2),
+    "genetic": lambda s: ask_tell.genetic(s, population=8),
+    "local_search": lambda s: ask_tell.local_search(s, capacity=150),
+    "local_search, steepest": lambda s: ask_tell.local_search(s, capacity=150, steepest=True, initial=2),
+    "reinforce": lambda s: reinforce(s, policies.categorical(s)),
+    "ppo, controller": ppo,
+    "q_learning": lambda s: ask_tell.q_learning(ask_tell.mdp_of(s), ((1.0, 30), (0.3, 60), (0.1, 60)), replay=64, alpha=0.1),
+    "tpe": lambda s: ask_tell.tpe(s, capacity=150, initial=10),
+    "gp": gp,
+}
+
+
+FLOATS = {"reinforce", "ppo, controller", "tpe", "gp"}  # their states hold what is summed in another order under vmap
+
+
+def black_box(name):
+    algorithm = ALGORITHMS[name](flat_space())
+    return Row(base.black_box(algorithm, base.stateless(ones_max)), lambda key: Batch(), name not in FLOATS)
+
+
+def two_objectives(metrics):
+    ones = metrics["accuracy"]
+    return jnp.stack([ones, -jnp.square(ones - 2), 4.5 - ones], -1)  # the third: a constraint that the optimum breaks
+
+
+def fronts():
+    algorithm = ask_tell.nsga2(flat_space(), 2, population=4, constraints=1)
+    return Row(base.black_box(algorithm, base.stateless(ones_max), two_objectives), lambda key: Batch(), True)
 
 
 def shared(make):
@@ -101,8 +147,8 @@ def darts_two_steps(net):
 
 
 ROWS: dict[str, Callable[[], Row]] = {
-    "random_search": lambda: black_box(lambda s: ask_tell.random_search(s, batch=2)),
-    "aging_evolution": lambda: black_box(lambda s: ask_tell.aging_evolution(s, population=8, tournament=4, batch=2)),
+    **{name: functools.partial(black_box, name) for name in ALGORITHMS},
+    "nsga2": fronts,
     "darts": lambda: shared(weight_sharing.darts),
     "darts, first order": lambda: shared(lambda net: weight_sharing.darts(net, order="first")),
     "darts, finite difference": lambda: shared(lambda net: weight_sharing.darts(net, order="finite_difference")),

@@ -154,7 +154,7 @@ def test_the_command_line(tmp_path, capsys):
         assert len(list(csv.DictReader(file))) == 2 * 12
     for wrong, message in (
         ([], "exists: give another --out"),
-        (["--algorithms", "annealing", "--out", "x"], "choose of random, aging"),
+        (["--algorithms", "annealing", "--out", "x"], "choose of random, local, aging"),
         (["--queries", "0", "--out", "x"], "at least one query"),
         (["--tables", "x.npz", "--out", "x"], "cannot read x.npz"),
     ):

@@ -1,6 +1,48 @@
 """Black-box algorithms: where to look next, given the scores of what was asked for (`jaxnas.base.AskTell`)."""
 
-from jaxnas.ask_tell.aging_evolution import AgingEvolutionState, aging_evolution
+from jaxnas.ask_tell.aging_evolution import AgingEvolutionState, aging_evolution, tournament_evolution
+from jaxnas.ask_tell.bayesian import (
+    BayesianState,
+    bayesian,
+    log_error,
+    mutants_of_best,
+    neighbors_of_best,
+    pool,
+    random_draws,
+)
+from jaxnas.ask_tell.genetic import GeneticState, genetic
+from jaxnas.ask_tell.local_search import LocalSearchState, local_search
+from jaxnas.ask_tell.nsga2 import NSGA2State, nsga2
+from jaxnas.ask_tell.policy_gradient import PolicyGradientState, policy_gradient
+from jaxnas.ask_tell.q_learning import MDP, QLearningState, mdp_of, metaqnn, q_learning
 from jaxnas.ask_tell.random_search import random_search
+from jaxnas.ask_tell.tpe import TPEState, tpe
 
-__all__ = ["AgingEvolutionState", "aging_evolution", "random_search"]
+__all__ = [
+    "MDP",
+    "AgingEvolutionState",
+    "BayesianState",
+    "GeneticState",
+    "LocalSearchState",
+    "NSGA2State",
+    "PolicyGradientState",
+    "QLearningState",
+    "TPEState",
+    "aging_evolution",
+    "bayesian",
+    "genetic",
+    "local_search",
+    "log_error",
+    "mdp_of",
+    "metaqnn",
+    "mutants_of_best",
+    "neighbors_of_best",
+    "nsga2",
+    "policy_gradient",
+    "pool",
+    "q_learning",
+    "random_draws",
+    "random_search",
+    "tournament_evolution",
+    "tpe",
+]

@@ -7,8 +7,8 @@ arXiv:1802.01548.
     repeat:  parent <- the fittest of S members drawn uniformly with replacement;  child <- mutate(parent)
              population <- population + child - its oldest member
 
-The control, tournament evolution (the paper's non-aging evolution), removes the worst of the S instead: a member that was
-lucky once may then stay for ever.
+The control, tournament evolution (the paper's non-aging evolution), removes the worst of the same S instead, whatever the
+child is worth: a member that was lucky once may stay for ever.
 
 Defaults P = 100, S = 25 (the paper); NAS-Bench-201's authors use P = 10, S = 3.  The answer is the best candidate ever seen.
 
@@ -26,10 +26,10 @@ from jaxnas.spaces.space import Space
 
 
 class AgingEvolutionState(NamedTuple):
-    archs: Arch  # [P, ...]: a ring, member `told % P` is the oldest
+    archs: Arch  # [P, ...]: where the oldest dies a ring, and member `told % P` is the oldest
     fitness: jax.Array  # float32[P]; -inf before the member is scored
     told: jax.Array  # int32[]: candidates scored so far
-    worst: jax.Array | None = None  # int32[B], where the worst dies: slots of the losers of the last tournaments
+    worst: jax.Array | None = None  # int32[B]: where the worst dies, its slot in the tournament of each candidate asked for
 
 
 def aging_evolution(
@@ -60,9 +60,13 @@ def tournament_evolution(
     tournament: int = 25,
     mutate: Callable[[Key, Arch], Arch] | None = None,
 ) -> AskTell:
-    """Non-aging evolution: the same, but the worst of the tournament dies and not the oldest; one candidate a step.
+    """Aging evolution without the aging: the worst of the tournament dies, not the oldest.  One candidate a step.
 
-    Args and Raises: as `aging_evolution`.
+    Args:
+        space, population, tournament, mutate: as in `aging_evolution`.
+
+    Raises:
+        ValueError: for a population or tournament below 1.
     """
     return _evolution(space, population, tournament, 1, mutate, aging=False)
 

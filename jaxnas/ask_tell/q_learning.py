@@ -1,0 +1,247 @@
+"""MetaQNN: tabular Q-learning of the sequence of choices that makes an architecture, with experience replay.
+
+Reference: Baker, Gupta, Naik and Raskar, Designing Neural Network Architectures using Reinforcement Learning, ICLR 2017,
+arXiv:1611.02167; numbers are those of the authors' CIFAR-10 configuration.
+
+    ask    walk from state 0: with odds epsilon a uniform legal action, else argmax_a Q(s, a), ties at random
+    tell   store the trajectory, unless it is known;  then 128 times: draw a stored one, and from its last transition back
+           Q(s, a) <- (1 - alpha) Q(s, a) + alpha (r + max_a' Q(s', a')),    r = the score at the end, else 0
+
+The updates follow one another, so that a reward runs down a whole trajectory at once.  alpha = 0.01, no discount, Q starts
+at 0.5: scores are accuracies in [0, 1].  epsilon falls with the number of different models, not with the steps: one asked
+for again is not counted and keeps its first score, but is a step of replay.  The answer is the best candidate ever seen.
+
+Axes: S states, A actions, T steps of the longest walk, N stored trajectories, B candidates asked for at once.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnas.base import AskTell
+from jaxnas.spaces.space import Space
+
+SCHEDULE = ((1.0, 1500), (0.9, 100), (0.8, 100), (0.7, 100), *((e / 10, 150) for e in range(6, 0, -1)))  # 2,700 models
+
+
+class MDP(NamedTuple):
+    """A deterministic walk from state 0 to a terminal state, and the architecture that it spells."""
+
+    legal: np.ndarray  # bool[S, A]
+    next: np.ndarray  # int32[S, A], where legal
+    terminal: np.ndarray  # bool[S]
+    arch: Callable  # int32[T] actions, 0 after the end -> arch
+    actions: Callable  # arch -> int32[T], its inverse
+    row: np.ndarray | None = None  # int32[S]: the row of Q that a state reads and writes; None: its own
+    meaning: tuple = ()  # what each action stands for
+
+
+class QLearningState(NamedTuple):
+    q: jax.Array  # float32[S, A]; -inf where illegal, 0 at the end
+    states: jax.Array  # int32[N, T + 1]: the stored trajectories, a ring
+    actions: jax.Array  # int32[N, T]
+    scores: jax.Array  # float32[N]
+    models: jax.Array  # int32[]: different ones told so far
+
+
+def q_learning(
+    mdp: MDP,
+    schedule: tuple[tuple[float, int], ...] = SCHEDULE,
+    replay: int = 128,
+    alpha: float = 0.01,
+    initial: float = 0.5,
+    batch: int = 1,
+) -> AskTell:
+    """Q-learning of a walk.
+
+    Args:
+        mdp: `mdp_of(space)`, `metaqnn()`, or your own.
+        schedule: (epsilon, number of different models) one after another; the last epsilon stays.  N is their sum.  Scale
+            it to the budget and the space: the default explores blindly for its first 1,500 models.
+        replay: trajectories replayed a candidate, default 128.
+        alpha: learning rate.
+        initial: Q of a legal action before its first update.
+        batch: B, default 1; candidates of one batch are walked with one Q, and told one after another.
+
+    Raises:
+        ValueError: for numbers out of range, or an MDP with a cycle or a state that has no legal action.
+    """
+    if replay < 1 or batch < 1 or not 0 < alpha <= 1:
+        raise ValueError(f"Q-learning needs replay and batch of at least 1 and alpha in (0, 1]; got {replay}, {batch} and {alpha}")
+    if not schedule or any(not 0 <= epsilon <= 1 or models < 1 for epsilon, models in schedule):
+        raise ValueError(f"a schedule is pairs (epsilon in [0, 1], at least 1 model); got {schedule}")
+    T, (S, A), N = longest_walk(mdp), mdp.legal.shape, sum(models for _, models in schedule)
+    _, first, row = np.unique(np.arange(S) if mdp.row is None else mdp.row, return_index=True, return_inverse=True)
+    if (mdp.legal != mdp.legal[first[row]]).any() or (mdp.terminal != mdp.terminal[first[row]]).any():
+        raise ValueError("states that share a row of Q must share their legal actions, and whether they are terminal")
+    start = np.where(mdp.legal, initial, np.where(mdp.terminal[:, None], 0, -np.inf))[first]
+    epsilons = jnp.asarray([epsilon for epsilon, _ in schedule], jnp.float32)
+    until = np.cumsum([models for _, models in schedule])[:-1]
+    legal, follow, terminal, row = map(jnp.asarray, (mdp.legal, mdp.next.astype(np.int32), mdp.terminal, row))
+
+    def init(key):
+        del key  # nothing to draw
+        return QLearningState(
+            q=jnp.asarray(start, jnp.float32),
+            states=jnp.zeros((N, T + 1), jnp.int32),
+            actions=jnp.zeros((N, T), jnp.int32),
+            scores=jnp.zeros(N, jnp.float32),
+            models=jnp.zeros((), jnp.int32),
+        )
+
+    def walk(choose, given):
+        """(states [T + 1], actions [T]); the action in state s is choose(s, given_t)."""
+
+        def step(s, x):
+            a = choose(s, x)
+            return follow[s, a], (s, a)
+
+        end, (states, actions) = jax.lax.scan(step, jnp.zeros((), jnp.int32), given)
+        return jnp.append(states, end), actions
+
+    def ask(key, state):
+        epsilon = epsilons[jnp.sum(state.models >= until)]
+
+        def choose(s, u):  # u [A + 1]
+            q = state.q[row[s]]
+            among = legal[s] & ((u[A] < epsilon) | (q == jnp.max(q)))
+            return jnp.argmax(jnp.where(among, u[:A], -1)).astype(jnp.int32)
+
+        u = jax.random.uniform(key, (batch, T, A + 1))
+        return state, jax.vmap(lambda u: mdp.arch(walk(choose, u)[1]))(u)
+
+    def tell(key, state, archs, scores):
+        def one(state, told):
+            b, arch, score = told
+            states, actions = walk(lambda s, a: a, mdp.actions(arch))
+            known = jnp.any(jnp.all(state.actions == actions[None], -1) & (jnp.arange(N) < state.models))
+            slot = jnp.where(known, N, state.models % N)  # N: nowhere
+            state = state._replace(
+                states=state.states.at[slot].set(states, mode="drop"),
+                actions=state.actions.at[slot].set(actions, mode="drop"),
+                scores=state.scores.at[slot].set(score, mode="drop"),
+                models=state.models + ~known,
+            )
+            drawn = jax.random.randint(jax.random.fold_in(key, b), (replay,), 0, jnp.minimum(state.models, N))
+            s, to = state.states[drawn, :-1], state.states[drawn, 1:]  # [replay, T]
+            live = ~terminal[s]
+            reward = jnp.where(live & terminal[to], state.scores[drawn, None], 0)
+            steps = (row[s], state.actions[drawn], row[to], reward, alpha * live)
+            steps = jax.tree.map(lambda a: a[:, ::-1].ravel(), steps)  # each trajectory from its end
+            return state._replace(q=jax.lax.scan(update, state.q, steps)[0]), None
+
+        return jax.lax.scan(one, state, (jnp.arange(batch), archs, scores))[0]
+
+    def update(q, step):
+        s, a, to, reward, rate = step
+        return q.at[s, a].add(rate * (reward + jnp.max(q[to]) - q[s, a])), None
+
+    return AskTell(init, ask, tell)
+
+
+def longest_walk(mdp: MDP) -> int:
+    """T; raises ValueError for an MDP that does not always end."""
+    at, steps = np.arange(len(mdp.terminal)) == 0, 0
+    while (at := at & ~mdp.terminal).any():
+        if steps == len(at) or not mdp.legal[at].any(1).all():
+            raise ValueError("every walk of an MDP must end: there is a cycle, or a state without a legal action")
+        at = np.isin(np.arange(len(at)), mdp.next[at][mdp.legal[at]])
+        steps += 1
+    return steps
+
+
+def mdp_of(space: Space) -> MDP:
+    """Any discrete space as a walk through its decisions; a state is the position and the last value, not the whole prefix.
+
+    So Q knows how two decisions that follow one another go together, and no more: the prefix would make a state of every
+    architecture.  Inactive decisions are walked too; the trajectory that is stored has them at 0.
+
+    Raises:
+        ValueError: for a space with real dimensions.
+    """
+    if space.reals is not None:
+        raise ValueError("this space has real dimensions: Q-learning walks through decisions only")
+    D, A = len(space.arity), int(space.arity.max())
+    position = np.concatenate([[0], np.repeat(np.arange(1, D), A), [D]])  # of the states (0), (d, v), (end)
+    end = len(position) - 1
+    to = np.where(position < D - 1, 1 + position * A, end)[:, None] + np.arange(A) * (position < D - 1)[:, None]
+    return MDP(
+        legal=np.arange(A) < np.append(space.arity, 0)[position][:, None],
+        next=to,
+        terminal=position == D,
+        arch=lambda v: space.unflat(jnp.where(space.active(space.unflat(v)), v, 0)),
+        actions=space.flat,
+    )
+
+
+class Layers(NamedTuple):
+    action: jax.Array  # int32[T], each as `MDP.meaning` says; 0, "stop", to the end
+
+
+def metaqnn(
+    image: int = 32,
+    layers: int = 18,
+    filters: tuple[int, ...] = (64, 128, 256, 512),
+    kernels: tuple[int, ...] = (1, 3, 5),
+    pools: tuple[tuple[int, int], ...] = ((5, 3), (3, 2), (2, 2)),
+    dense: tuple[int, ...] = (512, 256, 128),
+) -> MDP:
+    """The chains of layers of MetaQNN; defaults are those of the authors' CIFAR-10 configuration.
+
+    Actions: ("stop",), ("conv", filters, kernel), ("pool", kernel, stride), ("dense", units), ("average",).  Convolutions
+    keep the size of the image, pools make it ceil((size - kernel + 1) / stride), and both need a kernel below the size.  No
+    pool comes first or after a pool; at most two dense layers, the second no larger, once the size is small; after
+    either kind of head (dense, global average) no image is left.  Any state may stop, and must at the limit of layers.
+
+    A state is (depth, layer, true size, dense layers so far).  Q, and with it what is legal, sees the size in three buckets:
+    8 for 8 and more, 4 for 4 to 7 (from here on dense layers are open), 1 for 1 to 3.
+    """
+    if image < 1 or layers < 1:
+        raise ValueError(f"MetaQNN needs an image and a limit of layers of at least 1; got image={image}, layers={layers}")
+    conv = [("conv", f, k) for f in filters for k in kernels]
+    meaning = (("stop",), *conv, *[("pool", *p) for p in pools], *[("dense", n) for n in dense], ("average",))
+    bucket = lambda size: 8 if size > 7 else 4 if size > 3 else min(size, 1)
+
+    def follow(state, action):
+        """The next state, None if the action is illegal."""
+        depth, layer, size, heads = state
+        kind, *what = action
+        if kind == "stop":
+            return "end"
+        body, seen = layer[0] in ("start", "conv", "pool"), bucket(size)
+        if kind == "dense":
+            legal = (body and seen <= 4) or (layer[0] == "dense" and heads < 2 and what[0] <= layer[1])
+            size, heads = 0, heads + 1
+        elif kind == "average":
+            legal, size = body, 0
+        elif kind == "pool":
+            legal, size = layer[0] == "conv" and what[0] < seen, -((what[0] - 1 - size) // what[1])
+        else:
+            legal = body and what[1] < seen
+        return (depth + 1, action, size, heads) if legal and depth < layers else None
+
+    ids, to = {(0, ("start",), image, 0): 0}, []
+    queue = list(ids)
+    for state in queue:
+        found = [None if state == "end" else follow(state, action) for action in meaning]
+        for new in found:
+            if new is not None and new not in ids:
+                ids[new] = len(ids)
+                queue.append(new)
+        to.append([-1 if new is None else ids[new] for new in found])
+    to = np.asarray(to)
+    end = np.arange(len(to)) == ids["end"]
+    rows: dict = {}
+    row = [rows.setdefault(s if s == "end" else (*s[:2], bucket(s[2]), s[3]), len(rows)) for s in queue]
+    return MDP(
+        legal=to >= 0,
+        next=np.where(end[:, None], ids["end"], to),
+        terminal=end,
+        arch=Layers,
+        actions=lambda arch: arch.action,
+        row=np.asarray(row),
+        meaning=meaning,
+    )

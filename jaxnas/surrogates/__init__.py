@@ -1,0 +1,43 @@
+"""Models of the score: surrogates, the kernels of a Gaussian process, and acquisitions."""
+
+from jaxnas.surrogates.acquisition import (
+    Acquisition,
+    expected_improvement,
+    independent_thompson,
+    thompson,
+    upper_confidence_bound,
+)
+from jaxnas.surrogates.gaussian_process import GaussianProcessState, gaussian_process
+from jaxnas.surrogates.kernels import (
+    Kernel,
+    cell_graph,
+    lengths,
+    matern52,
+    overlap,
+    path_encoding,
+    product,
+    rbf,
+    weisfeiler_lehman,
+)
+from jaxnas.surrogates.surrogate import Posterior, Surrogate
+
+__all__ = [
+    "Acquisition",
+    "GaussianProcessState",
+    "Kernel",
+    "Posterior",
+    "Surrogate",
+    "cell_graph",
+    "expected_improvement",
+    "gaussian_process",
+    "independent_thompson",
+    "lengths",
+    "matern52",
+    "overlap",
+    "path_encoding",
+    "product",
+    "rbf",
+    "thompson",
+    "upper_confidence_bound",
+    "weisfeiler_lehman",
+]

@@ -20,12 +20,14 @@ def test_readme_block(number, tmp_path, monkeypatch):
     if "whole_search" in names:
         assert (names["best"].op == 3).all()  # eight searches, each at the optimum
         assert names["result"].state.best_score.shape == (8,)
+    if "front" in names:
+        assert set((names["front"].op >= 2).sum(-1).tolist()) == set(range(7))  # 0 to 6 convolutions: all are the front
     if "gates" in names:
         assert names["logits"].shape == (2, 10)
 
 
 def test_readme_has_its_blocks():
-    assert len(BLOCKS) == 4
+    assert len(BLOCKS) == 5
     assert all(len(block.splitlines()) <= 40 for block in BLOCKS)
 
 

@@ -6,7 +6,7 @@
 | setting | hardware | expected | obtained |
 |---|---|---|---|
 | cifar10: C=16, 8 cells, 50 epochs, batch 64 | a GPU day | 2.76 +- 0.09 % error (paper, 10 runs) | not run yet |
-| smoke: C=4, 3 cells, 100 + 300 steps | 2 CPU cores, other work on them: 17 minutes, most of it compiling | runs to the end | found 96.66 %, random 96.94 % of 359 |
+| smoke: C=4, 3 cells, 100 + 300 steps | 2 busy CPU cores, 17 minutes | runs to the end | found 96.66 %, random 96.94 % |
 
 The published recipe trains the found cell with C=36, 20 cells, auxiliary head, cutout and drop path for 600 epochs
 (`jaxnas.nets.evaluation_net`, `jaxnas.training.train`); `jaxnas search` trains at the size of the search instead.

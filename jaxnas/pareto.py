@@ -99,7 +99,7 @@ def hypervolume(scores, reference, mask=None):
         ValueError: for other than 2 or 3 objectives, or (outside jit) a reference that no point beats.
     """
     scores, reference = jnp.asarray(scores), jnp.asarray(reference)
-    N, M = scores.shape
+    M = scores.shape[1]
     if M not in (2, 3):
         raise ValueError(f"the exact hypervolume is for 2 or 3 objectives; got {M}")
     beats = _live(scores, mask) & (scores > reference[None]).all(-1)

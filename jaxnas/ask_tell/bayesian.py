@@ -81,10 +81,8 @@ def bayesian(
         codes = jax.vmap(lambda arch: code(space, arch))
         pool, told = codes(options), codes(state.archs)
         value = jnp.where(seen(pool, told, mask) | jnp.isnan(value), -jnp.inf, value)
-        chosen = distinct(value, pool, B)
-        random = jax.vmap(space.sample)(jax.random.split(k_random, B))
-        early = state.told + jnp.arange(B) < initial
-        return state._replace(model=model), select(early, random, jax.tree.map(lambda a: a[chosen], options))
+        chosen = jax.tree.map(lambda a: a[distinct(value, pool, B)], options)
+        return state._replace(model=model), random_first(k_random, space, initial - state.told, chosen)
 
     def tell(key, state, archs, scores):
         del key  # nothing to draw
@@ -227,9 +225,13 @@ def distinct(value, codes, k) -> jax.Array:
     return jax.lax.scan(take, value, None, length=k)[1]
 
 
-def select(which, a, b) -> Arch:
-    """Architectures of a where `which` [B], else of b."""
-    return jax.tree.map(lambda x, y: jnp.where(which.reshape(-1, *[1] * (x.ndim - 1)), x, y), a, b)
+def random_first(key, space, n, archs) -> Arch:
+    """archs [B, ...] after n random ones, cut to B; n [] may be negative."""
+    B = len(jax.tree.leaves(archs)[0])
+    b = jnp.arange(B) - jnp.maximum(n, 0)
+    random = jax.vmap(space.sample)(jax.random.split(key, B))
+    rows = lambda keep, a: keep.reshape(-1, *[1] * (a.ndim - 1))
+    return jax.tree.map(lambda r, a: jnp.where(rows(b < 0, a), r, a[jnp.maximum(b, 0)]), random, archs)
 
 
 def _at_least_one(**sizes):

@@ -12,8 +12,8 @@ Crossover, with odds 0.9 a pair: decisions are exchanged with odds 1/2 (uniform)
 1/n a dimension: another value for a decision, bounded polynomial mutation for a real.  Constraints are columns that hold
 where they are >= 0; a candidate violates by the sum of their negative parts, and the smaller violation dominates.
 
-A pair has two children, and twice as many pairs mate as are needed: the first N children that are new, as networks, to P
-and to each other are asked for.  Where there are too few, random architectures follow, and repeats after them.
+A pair has two children, and half as many pairs again mate as are needed: the first N children that are new, as networks, to
+P and to each other are asked for.  Where there are too few, random architectures follow, and repeats after them.
 
 Defaults of the paper: N = 100, crossover 0.9, mutation 1/n, eta 20 for both.  `state.rank == 0` is the front found.
 
@@ -42,8 +42,9 @@ class NSGA2State(NamedTuple):
 
 def fingerprints(rows):
     """uint32[N] of int32[N, n]: equal for equal rows, and as good as never for others."""
-    bits = rows.astype(jnp.uint32) * np.uint32(0x85EBCA6B)
-    bits = bits ^ (bits >> 16)
+    bits = rows.astype(jnp.uint32)
+    bits = (bits ^ (bits >> 16)) * np.uint32(0x85EBCA6B)
+    bits = bits ^ (bits >> 13)
     return jnp.sum(bits * np.cumprod(np.full(rows.shape[1], 0x9E3779B1, np.uint32))[None], -1, dtype=jnp.uint32)
 
 
@@ -72,7 +73,7 @@ def nsga2(
         crossover_odds: of a pair to be crossed, default 0.9; else its children are mutants only.
         mutate_odds: of a dimension to be mutated, default 1/n, n the reals and the decisions with more than one value.
         eta_crossover, eta_mutation: distribution indices of the reals' operators: the larger, the nearer the children stay.
-        unique: no child equals a member or another child, as far as twice the matings and random architectures allow.
+        unique: no child equals a member or another child, as far as spare children and random architectures allow.
 
     Raises:
         ValueError: for fewer than 2 members or more than the space has, less than one objective or 0 constraints, odds
@@ -84,7 +85,7 @@ def nsga2(
     mutate_odds = 1 / max(int((arity > 1).sum()) + R, 1) if mutate_odds is None else mutate_odds
     if P < 2:
         raise ValueError(f"NSGA-II needs a population of at least 2: a pair has children; got population={P}")
-    if unique and P > space.size:
+    if unique and space.size < P:
         raise ValueError(f"this space has {space.size} architectures: ask for a population of at most that; got population={P}")
     if M < 1 or K < 0:
         raise ValueError(f"scores are at least 1 objective, then 0 or more constraints; got {M} and {K}")
@@ -93,7 +94,7 @@ def nsga2(
             raise ValueError(f"odds are in [0, 1]; got {name}={odds}")
     if min(eta_crossover, eta_mutation) < 0:
         raise ValueError(f"distribution indices are at least 0; got {eta_crossover} and {eta_mutation}")
-    matings = P if unique else (P + 1) // 2
+    matings = (3 * P + 3) // 4 if unique else (P + 1) // 2
 
     def violation(scores):  # [N, M + K] -> [N]
         return jnp.sum(jnp.maximum(-scores[:, M:], 0), -1)
@@ -155,8 +156,7 @@ def nsga2(
     def tell(key, state, archs, scores):
         del key  # nothing to draw
         archs, scores = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), (state.archs, state.scores), (archs, scores))
-        scored = jnp.concatenate([jnp.full(P, state.told > 0), jnp.full(P, True)])
-        rank = pareto.ranks(scores[:, :M], violation(scores), scored, enough=P)
+        rank = pareto.ranks(scores[:, :M], violation(scores), enough=P)
         crowding = pareto.crowding(scores[:, :M], rank)
         kept = jnp.lexsort((-crowding, rank))[:P]
         return NSGA2State(

@@ -31,7 +31,7 @@ class MDP(NamedTuple):
     """A deterministic walk from state 0 to a terminal state, and the architecture that it spells."""
 
     legal: np.ndarray  # bool[S, A]
-    next: np.ndarray  # int32[S, A], where legal
+    next: np.ndarray  # int32[S, A]; read where legal
     terminal: np.ndarray  # bool[S]
     arch: Callable  # int32[T] actions, 0 after the end -> arch
     actions: Callable  # arch -> int32[T], its inverse
@@ -40,7 +40,7 @@ class MDP(NamedTuple):
 
 
 class QLearningState(NamedTuple):
-    q: jax.Array  # float32[S, A]; -inf where illegal, 0 at the end
+    q: jax.Array  # float32[rows, A]; -inf where illegal, 0 at the end
     states: jax.Array  # int32[N, T + 1]: the stored trajectories, a ring
     actions: jax.Array  # int32[N, T]
     scores: jax.Array  # float32[N]
@@ -80,7 +80,8 @@ def q_learning(
     start = np.where(mdp.legal, initial, np.where(mdp.terminal[:, None], 0, -np.inf))[first]
     epsilons = jnp.asarray([epsilon for epsilon, _ in schedule], jnp.float32)
     until = np.cumsum([models for _, models in schedule])[:-1]
-    legal, follow, terminal, row = map(jnp.asarray, (mdp.legal, mdp.next.astype(np.int32), mdp.terminal, row))
+    follow = np.where(mdp.terminal[:, None], np.arange(S)[:, None], mdp.next).astype(np.int32)  # the end is where a walk stays
+    legal, follow, terminal, row = map(jnp.asarray, (mdp.legal, follow, mdp.terminal, row))
 
     def init(key):
         del key  # nothing to draw
@@ -127,17 +128,16 @@ def q_learning(
             )
             drawn = jax.random.randint(jax.random.fold_in(key, b), (replay,), 0, jnp.minimum(state.models, N))
             s, to = state.states[drawn, :-1], state.states[drawn, 1:]  # [replay, T]
-            live = ~terminal[s]
-            reward = jnp.where(live & terminal[to], state.scores[drawn, None], 0)
-            steps = (row[s], state.actions[drawn], row[to], reward, alpha * live)
+            reward = jnp.where(terminal[to] & ~terminal[s], state.scores[drawn, None], 0)
+            steps = (row[s], state.actions[drawn], row[to], reward)  # past the end, Q is 0 and stays it
             steps = jax.tree.map(lambda a: a[:, ::-1].ravel(), steps)  # each trajectory from its end
             return state._replace(q=jax.lax.scan(update, state.q, steps)[0]), None
 
         return jax.lax.scan(one, state, (jnp.arange(batch), archs, scores))[0]
 
     def update(q, step):
-        s, a, to, reward, rate = step
-        return q.at[s, a].add(rate * (reward + jnp.max(q[to]) - q[s, a])), None
+        s, a, to, reward = step
+        return q.at[s, a].add(alpha * (reward + jnp.max(q[to]) - q[s, a])), None
 
     return AskTell(init, ask, tell)
 
@@ -233,13 +233,12 @@ def metaqnn(
                 queue.append(new)
         to.append([-1 if new is None else ids[new] for new in found])
     to = np.asarray(to)
-    end = np.arange(len(to)) == ids["end"]
     rows: dict = {}
     row = [rows.setdefault(s if s == "end" else (*s[:2], bucket(s[2]), s[3]), len(rows)) for s in queue]
     return MDP(
         legal=to >= 0,
-        next=np.where(end[:, None], ids["end"], to),
-        terminal=end,
+        next=to,
+        terminal=np.arange(len(to)) == ids["end"],
         arch=Layers,
         actions=lambda arch: arch.action,
         row=np.asarray(row),

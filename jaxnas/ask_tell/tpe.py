@@ -33,7 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import logsumexp, ndtr, ndtri
 
-from jaxnas.ask_tell.bayesian import blank, check, code, distinct, seen, select
+from jaxnas.ask_tell.bayesian import blank, check, code, distinct, random_first, seen
 from jaxnas.base import Arch, AskTell
 from jaxnas.spaces.space import Space
 
@@ -207,10 +207,8 @@ def tpe(
             options = jax.tree.map(lambda *a: jnp.concatenate(a), options, spare)
             value = jnp.append(value, jnp.full(C, jnp.finfo(jnp.float32).min))
             value = jnp.where(seen(codes(options), codes(archs), mask), -jnp.inf, value)
-        chosen = distinct(value, codes(options), B)
-        random = jax.vmap(space.sample)(jax.random.split(k_random, B))
-        early = state.told + jnp.arange(B) < initial
-        return state, select(early, random, jax.tree.map(lambda a: a[chosen], options))
+        chosen = jax.tree.map(lambda a: a[distinct(value, codes(options), B)], options)
+        return state, random_first(k_random, space, initial - state.told, chosen)
 
     def tell(key, state, archs, scores):
         del key  # nothing to draw

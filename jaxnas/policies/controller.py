@@ -12,7 +12,8 @@ at the anchor h_i of its own layer, without moving the LSTM, the bit of an earli
 
 A decision that is not active can only be 0, so that it adds nothing to log p and to the entropy.
 
-Defaults: 2 layers of 35 units, weights U[-0.08, 0.08], no tanh, T = 1 (Zoph and Le).  NASNet: 1 layer of 100, U[-0.1, 0.1].
+Defaults: 2 layers of 35 units, weights U[-0.08, 0.08], no biases, no tanh, T = 1 (Zoph and Le).  NASNet: 1 layer of 100
+units, U[-0.1, 0.1].
 
 Axes: D tokens, A the largest arity, H units, L layers, M paths.
 """

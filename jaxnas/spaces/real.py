@@ -120,7 +120,7 @@ def polynomial_mutation(key, x, eta=20.0, odds=1.0):
     """
     k_u, k_on = jax.random.split(key)
     u = jax.random.uniform(k_u, x.shape)
-    down = (2 * u + (1 - 2 * u) * (1 - x) ** (eta + 1)) ** (1 / (eta + 1)) - 1
-    up = 1 - (2 * (1 - u) + (2 * u - 1) * x ** (eta + 1)) ** (1 / (eta + 1))
+    power = lambda log, share: jnp.expm1(jnp.log1p(share * jnp.expm1((eta + 1) * log)) / (eta + 1))  # exact near a bound
+    down, up = power(jnp.log1p(-x), 1 - 2 * u), -power(jnp.log(x), 2 * u - 1)
     moved = jnp.clip(x + jnp.where(u < 0.5, down, up), 0, 1)
     return jnp.where(jax.random.bernoulli(k_on, odds, x.shape), moved, x)

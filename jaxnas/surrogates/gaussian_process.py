@@ -32,13 +32,10 @@ class Cholesky(NamedTuple):
     inverse: jax.Array  # [N, b]: of the blocks on L's diagonal, one below the other
 
 
-def cholesky(k, block: int = 20) -> Cholesky:
-    """The factor of a positive definite matrix, in blocks of so many columns or at most 16 blocks.
-
-    On CPU small blocks (8) are factored fastest, large ones (20) solve fastest.
-    """
+def cholesky(k) -> Cholesky:
+    """The factor of a positive definite matrix, in blocks of 20 columns, or 16 blocks."""
     N = len(k)
-    b = min(N, max(block, -(-N // 16)))
+    b = min(N, max(20, -(-N // 16)))
     M = -(-N // b) * b
     k = jnp.pad(k, (0, M - N)) + jnp.diag(jnp.asarray(np.arange(M) >= N, k.dtype))
 
@@ -66,13 +63,12 @@ def _inverse(k):
 
 def solve(factor: Cholesky, right) -> jax.Array:
     """L^-1 right, [N, M], by forward substitution of blocks."""
-    N, size = factor.inverse.shape
-    out = []
-    for j in range(0, N, size):
-        b = min(size, N - j)
-        out.append(factor.inverse[j : j + b, :b] @ right[:b])
-        right = right[b:] - factor.lower[j + b :, j : j + b] @ out[-1]
-    return jnp.concatenate(out)
+    N, b = factor.inverse.shape
+    out = jnp.zeros_like(right[:0])
+    for j in range(0, N, b):
+        rest = right[j : j + b] - factor.lower[j : j + b, :j] @ out
+        out = jnp.concatenate([out, factor.inverse[j : j + b, : len(rest)] @ rest])
+    return out
 
 
 class GaussianProcessState(NamedTuple):
@@ -112,10 +108,10 @@ def gaussian_process(kernel: Kernel, noise=1e-2) -> Surrogate:
         there = mask.astype(dtype)
         n = jnp.sum(there)
 
-        def at(row, block):
+        def at(row):
             v = jnp.asarray(noise, dtype)[row % V] + 10 * N * jnp.finfo(dtype).eps
             k = jnp.where(both, gram(kernel, theta(row, dtype), x, x), 0)
-            factor = cholesky(k + jnp.diag(jnp.where(mask, v, 1)), block)
+            factor = cholesky(k + jnp.diag(jnp.where(mask, v, 1)))
             z, one = solve(factor, jnp.stack([y * there, there], -1)).T
             mean = (one @ z) / jnp.maximum(one @ one, jnp.finfo(dtype).tiny)
             residual = z - mean * one
@@ -125,8 +121,9 @@ def gaussian_process(kernel: Kernel, noise=1e-2) -> Surrogate:
             return GaussianProcessState(x, mask, row, likelihood, factor, mean, jnp.sqrt(s2), residual)
 
         rows = jnp.arange(G * V, dtype=jnp.int32)
-        likelihoods = jax.vmap(lambda row: at(row, 8).log_likelihood)(rows)
-        return at(jnp.argmax(likelihoods).astype(jnp.int32), 20)
+        every = jax.vmap(at, out_axes=GaussianProcessState(None, None, 0, 0, 0, 0, 0, 0))(rows)
+        best = jnp.argmax(every.log_likelihood)
+        return GaussianProcessState(x, mask, *jax.tree.map(lambda a: a[best], tuple(every)[2:]))
 
     def init(key, archs):  # blank: a fit comes before every prediction
         N = len(jax.tree.leaves(archs)[0])
@@ -139,7 +136,7 @@ def gaussian_process(kernel: Kernel, noise=1e-2) -> Surrogate:
 
     def predict(model, archs):
         v = project(model, jax.vmap(kernel.features)(archs))
-        variance = jnp.maximum(1 - jnp.sum(v * v, 0), jnp.finfo(v.dtype).eps)
+        variance = jnp.maximum(1 - jnp.einsum("nc,nc->c", v, v), jnp.finfo(v.dtype).eps)
         return model.mean + model.residual @ v, model.scale * jnp.sqrt(variance)
 
     def draw(key, model, archs):

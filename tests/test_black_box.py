@@ -8,6 +8,7 @@ import nb201_file
 import numpy as np
 import pytest
 from scipy import stats
+from searching import run, run_seeds
 
 from jaxnas.ask_tell import aging_evolution, random_search
 from jaxnas.base import Batch, black_box
@@ -23,28 +24,6 @@ DATASETS = pytest.mark.parametrize("dataset", [CIFAR10, CIFAR100], ids=["cifar10
 
 TOY = space((np.asarray([3, 4, 2]),))  # 24 settings
 TOY_VALUES = np.random.default_rng(0).permutation(24).astype(np.float32)
-
-
-def run(strategy, key, steps, batch):
-    """One search: the best architecture and its score after every step."""
-    k_init, k_steps = jax.random.split(key)
-
-    def body(state, t):
-        state, _ = strategy.step(jax.random.fold_in(k_steps, t), state, batch)
-        return state, (strategy.best(state), state.best_score)
-
-    return jax.lax.scan(body, strategy.init(k_init), jnp.arange(steps))
-
-
-@functools.cache
-def program(strategy, steps):
-    """(keys [seeds], batch) -> the same for every seed; compiled once for all tables of one size."""
-    return jax.jit(jax.vmap(lambda key, batch: run(strategy, key, steps, batch), (0, None)))
-
-
-def run_seeds(strategy, steps, batch, seeds=SEEDS, seed=0):
-    """The same, for many seeds as one program; leaves have leading axes [seeds, steps]."""
-    return program(strategy, steps)(jax.random.split(jax.random.key(seed), seeds), batch)
 
 
 @functools.cache
@@ -70,7 +49,7 @@ SEARCHES = {name: black_box(algorithm, table(nasbench201())) for name, algorithm
 @functools.cache
 def searched(name, dataset):
     """float[SEEDS, steps]: the final test accuracy of the best cell by validation, after each training."""
-    _, (best, _) = run_seeds(SEARCHES[name], max(BUDGETS), Batch(fixed=fixed(dataset)))
+    _, (best, _) = run_seeds(SEARCHES[name], max(BUDGETS), Batch(fixed=fixed(dataset)), SEEDS)
     index = jax.jit(jax.vmap(jax.vmap(nasbench201().index)))(best)
     return np.asarray(final_accuracy(dataset, index), np.float64)
 

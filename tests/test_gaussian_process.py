@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import quick
 from scipy import integrate, linalg, stats
+from searching import MIXED, mixed_score, program, run_seeds
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process import kernels as sklearn_kernels
 
@@ -52,7 +53,6 @@ TOY = space((np.asarray([3, 4, 2]),))  # 24 settings
 TREE = space(
     (3, 2, 4), parent=[-1, 0, 1], when=[[1, 1, 1, 0], [0, 1, 1, 0], [0, 1, 0, 0]]
 )  # decision 1 is on for 1 and 2 of decision 0, decision 2 for 1 of decision 1
-MIXED = space((3, 2), reals={"x": Real(0.0, 1.0), "rate": Real(1e-4, 1.0, log=True)})
 
 
 @pytest.fixture
@@ -693,22 +693,6 @@ def test_candidates_refuse():
 # Whole searches
 
 
-def run(strategy, key, steps, batch):
-    """One search: the best architecture and its score after every step."""
-    k_init, k_steps = jax.random.split(key)
-
-    def body(state, t):
-        state, _ = strategy.step(jax.random.fold_in(k_steps, t), state, batch)
-        return state, (strategy.best(state), state.best_score)
-
-    return jax.lax.scan(body, strategy.init(k_init), jnp.arange(steps))[1]
-
-
-@functools.cache
-def program(strategy, steps):
-    return jax.jit(jax.vmap(lambda key, batch: run(strategy, key, steps, batch), (0, None)))
-
-
 GP_EI = black_box(
     bayesian(
         NB201,
@@ -746,7 +730,7 @@ def final_accuracy(strategy, dataset, seeds, steps=100):
     """float[seeds, steps]: the final test accuracy of the best cell by validation."""
     data = nb201_file.load()
     fixed = rows(NB201, data["ops"], {"accuracy": data["val_acc_12"][:, dataset]})
-    best, _ = program(strategy, steps)(jax.random.split(jax.random.key(0), seeds), Batch(fixed=fixed))
+    _, (best, _) = run_seeds(strategy, steps, Batch(fixed=fixed), seeds)
     test = rows(NB201, data["ops"], {"test": data["test_acc_200"][:, dataset]})["test"]
     return np.asarray(test, np.float64)[np.asarray(jax.vmap(jax.vmap(NB201.index))(best))]
 
@@ -781,20 +765,12 @@ def test_the_subtree_kernel_beats_the_overlap_kernel(dataset):
     assert stats.mannwhitneyu(subtrees, plain, alternative="greater").pvalue < 0.01
 
 
-def mixed_score(key, archs, batch):
-    """Highest at decisions (2, 1), x = 0.3, rate = 0.01, where it is 0."""
-    del key, batch
-    a, b = archs.decisions
-    rate = jnp.log10(archs.reals["rate"]) + 2
-    return {"accuracy": -(1.0 * (a != 2) + 0.5 * (b != 1) + 4 * (archs.reals["x"] - 0.3) ** 2 + 0.5 * rate**2)}
-
-
 def test_a_mixed_space_is_searched_better_than_at_random():
     kernel = product(overlap(MIXED, [1.0, 4.0]), matern52(MIXED.unit, [0.2, 0.5, 1.5]))
     candidates = pool(random_draws(MIXED, 100), mutants_of_best(MIXED, 50))
     algorithm = bayesian(MIXED, gaussian_process(kernel, 1e-3), expected_improvement(), candidates, capacity=30)
     found = [
-        program(black_box(a, stateless(mixed_score)), 30)(jax.random.split(jax.random.key(0, impl="unsafe_rbg"), 50), Batch())
+        program(black_box(a, stateless(mixed_score)), 30)(jax.random.split(jax.random.key(0, impl="unsafe_rbg"), 50), Batch())[1]
         for a in (algorithm, random_search(MIXED))
     ]
     (archs, ours), (_, random) = found

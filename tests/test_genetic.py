@@ -9,6 +9,7 @@ import nb201_file
 import numpy as np
 import pytest
 from scipy import stats
+from searching import run, run_seeds
 
 from jaxnas.ask_tell.aging_evolution import aging_evolution, tournament_evolution
 from jaxnas.ask_tell.genetic import genetic
@@ -23,26 +24,6 @@ DATASETS = pytest.mark.parametrize("dataset", [CIFAR10, CIFAR100], ids=["cifar10
 
 TOY = space((np.asarray([3, 4, 2]),))  # 24 settings
 WORTH = np.random.default_rng(0).permutation(24).astype(np.float32)  # of each, all different
-
-
-def run(strategy, key, steps, batch):
-    """One search: the final state, and after every step the best architecture and its score."""
-    k_init, k_steps = jax.random.split(key)
-
-    def body(state, t):
-        state, _ = strategy.step(jax.random.fold_in(k_steps, t), state, batch)
-        return state, (strategy.best(state), state.best_score)
-
-    return jax.lax.scan(body, strategy.init(k_init), jnp.arange(steps))
-
-
-@functools.cache
-def program(strategy, steps):
-    return jax.jit(jax.vmap(lambda key, batch: run(strategy, key, steps, batch), (0, None)))
-
-
-def run_seeds(strategy, steps, seeds, batch):
-    return program(strategy, steps)(jax.random.split(jax.random.key(0), seeds), batch)
 
 
 def worth(archs):
@@ -99,7 +80,7 @@ SEARCHES = {  # candidates a step, and the search
 def searched(name, dataset):
     """int[SEEDS, steps]: the index of the best cell by validation after each step."""
     B, strategy = SEARCHES[name]
-    _, (best, _) = run_seeds(strategy, 500 // B, SEEDS, Batch(fixed=columns("val_acc_12", dataset)))
+    _, (best, _) = run_seeds(strategy, 500 // B, Batch(fixed=columns("val_acc_12", dataset)), SEEDS)
     return np.asarray(jax.jit(jax.vmap(jax.vmap(nasbench201().index)))(best))
 
 
@@ -229,7 +210,7 @@ def near(s, arch):
 @pytest.mark.parametrize("s", [REALS, MIXED], ids=["reals", "mixed"])
 def test_beats_random_search_on_reals_and_conditional_decisions(s):
     evaluator = stateless(lambda key, archs, batch: {"accuracy": jax.vmap(lambda a: near(s, a))(archs)})
-    found = run_seeds(black_box(genetic(s, population=20), evaluator), 15, 40, Batch())[1][1][:, -1]
+    found = run_seeds(black_box(genetic(s, population=20), evaluator), 15, seeds=40)[1][1][:, -1]
     drawn = jax.jit(jax.vmap(lambda key: near(s, s.sample(key))))(jax.random.split(jax.random.key(1), 40 * 300))
     assert stats.mannwhitneyu(found, drawn.reshape(40, 300).max(1), alternative="greater").pvalue < 1e-6
 
@@ -309,7 +290,7 @@ def test_a_tournament_of_one_with_fresh_mutants_is_random_search(make):
     n, seeds = 8, 4_000
     strategy = black_box(make(TOY, population=3, tournament=1, mutate=lambda key, arch: TOY.sample(key)), table(TOY))
     fixed = rows(TOY, digits(np.arange(24)), {"accuracy": WORTH})
-    ranks = 23 - np.asarray(run_seeds(strategy, n, seeds, Batch(fixed=fixed))[1][1][:, -1]).astype(int)
+    ranks = 23 - np.asarray(run_seeds(strategy, n, Batch(fixed=fixed), seeds)[1][1][:, -1]).astype(int)
     observed, expected = (pooled(x, 9) for x in (np.bincount(ranks, minlength=24), tournament_odds(24, n) * seeds))
     assert stats.chisquare(observed, expected).pvalue > 0.001
 
@@ -327,7 +308,7 @@ def test_aging_pays_where_the_evaluation_is_noisy():
     """Noise of 1 %, which is what 2.6 of the 256 bits are worth."""
     s, flip, evaluator, ones = noisy_bits(256, 0.01)
     aging, not_aging = (
-        ones(run_seeds(black_box(make(s, population=100, tournament=25, mutate=flip), evaluator), 2_000, 40, Batch())[0].best)
+        ones(run_seeds(black_box(make(s, population=100, tournament=25, mutate=flip), evaluator), 2_000, seeds=40)[0].best)
         for make in (aging_evolution, tournament_evolution)
     )
     assert stats.mannwhitneyu(aging, not_aging, alternative="greater").pvalue < 1e-3
@@ -349,7 +330,7 @@ def toy_batch(values):
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_diverged_candidate_never_wins_and_never_stops_the_search(name, bad):
     batch = toy_batch(np.where(WORTH >= 12, bad, WORTH))  # the better half
-    state, (best, score) = run_seeds(TOY_SEARCHES[name], 150, 20, batch)
+    state, (best, score) = run_seeds(TOY_SEARCHES[name], 150, batch)
     assert (score <= 11).all()
     assert (score[:, -1] == 11).sum() >= 18  # the worst of a tournament dies: a population may come to stand on 10
     assert (WORTH[jax.vmap(TOY.index)(jax.tree.map(lambda a: a[:, -1], best))] == score[:, -1]).all()
@@ -359,7 +340,7 @@ def test_a_diverged_candidate_never_wins_and_never_stops_the_search(name, bad):
 @pytest.mark.parametrize("name", TOY_SEARCHES)
 def test_seeds_as_one_program_equal_a_loop(name):
     strategy, batch = TOY_SEARCHES[name], toy_batch(WORTH)
-    many = run_seeds(strategy, 150, 20, batch)
+    many = run_seeds(strategy, 150, batch)
     alone = jax.jit(lambda key: run(strategy, key, 150, batch))
     for i, key in enumerate(jax.random.split(jax.random.key(0), 20)[:4]):
         jax.tree.map(np.testing.assert_array_equal, jax.tree.map(lambda a: a[i], many), alone(key))

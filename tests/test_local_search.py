@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import nb201_file
 import numpy as np
 import pytest
+import searching
 from scipy import stats
 
 from jaxnas.ask_tell.local_search import local_search, words
@@ -37,21 +38,13 @@ SPACES = {
 FLAT = SPACES["flat"]
 
 
-def run(strategy, key, steps, batch):
-    """One search: what was asked, its score, where it climbs from, the climb's score (-inf: just over), the best ever."""
-    k_init, k_steps = jax.random.split(key)
-
-    def body(state, t):
-        state, info = strategy.step(jax.random.fold_in(k_steps, t), state, batch)
-        arch = jax.tree.map(lambda a: a[0], info.archs)
-        return state, (arch, info.scores[0], state.algorithm.centre, state.algorithm.best_score, state.best)
-
-    return jax.lax.scan(body, strategy.init(k_init), jnp.arange(steps))[1]
+def climb(strategy, state, info):
+    """What was asked, its score, where it climbs from, the climb's score (-inf: just over), the best ever."""
+    arch = jax.tree.map(lambda a: a[0], info.archs)
+    return arch, info.scores[0], state.algorithm.centre, state.algorithm.best_score, state.best
 
 
-@functools.cache
-def program(strategy, steps):
-    return jax.jit(jax.vmap(lambda key, batch: run(strategy, key, steps, batch), (0, None)))
+program = functools.partial(searching.program, watch=climb)
 
 
 # The landscape of the real table
@@ -113,7 +106,7 @@ SEARCHES = {
 def searched(name, dataset):
     """Of every seed after each training: int[SEEDS, 500] asked, climbing from, best; and whether a climb just ended."""
     keys = jax.random.split(jax.random.key(0), SEEDS)
-    asked, _, centre, score, best = program(SEARCHES[name], 500)(keys, Batch(fixed=by_index("val_acc_12", dataset)))
+    asked, _, centre, score, best = program(SEARCHES[name], 500)(keys, Batch(fixed=by_index("val_acc_12", dataset)))[1]
     index = jax.jit(jax.vmap(jax.vmap(nasbench201().index)))
     return *(np.asarray(index(x)) for x in (asked, centre, best)), np.isneginf(score)
 
@@ -197,7 +190,7 @@ def search(name, **settings):
 
 def asked_and_scored(name, batch, seeds=8, steps=130, **settings):
     """([tuple[steps], ...], [float[steps], ...]) of every seed."""
-    arch, scores, *_ = program(search(name, **settings), steps)(jax.random.split(jax.random.key(0), seeds), batch)
+    arch, scores, *_ = program(search(name, **settings), steps)(jax.random.split(jax.random.key(0), seeds), batch)[1]
     flat = np.asarray(jax.vmap(jax.vmap(SPACES[name].flat))(arch)).tolist()
     return [[tuple(v) for v in seed] for seed in flat], np.asarray(scores).tolist()
 
@@ -325,8 +318,8 @@ def test_a_code_names_one_architecture(s):
 def test_seeds_as_one_program_equal_a_loop():
     strategy, batch = search("conditional", capacity=1_000, steepest=True, initial=1), bumps("conditional", 3)
     keys = lambda: jax.random.split(jax.random.key(0), 8)
-    many = program(strategy, 130)(keys(), batch)
-    alone = jax.jit(lambda key, batch: run(strategy, key, 130, batch))
+    many = program(strategy, 130)(keys(), batch)[1]
+    alone = jax.jit(lambda key, batch: searching.run(strategy, key, 130, batch, climb)[1])
     for i, key in enumerate(keys()):
         jax.tree.map(np.testing.assert_array_equal, jax.tree.map(lambda a: a[i], many), alone(key, batch))
 
@@ -337,7 +330,7 @@ def test_a_diverged_candidate_never_wins_and_never_stops_the_search(name, steepe
     single, pair = bumps(name, 1000).fixed
     single[3, 2:] = bad  # three fifths of the space
     strategy = search(name, capacity=1_000, steepest=steepest, initial=initial)
-    arch, scores, *_, best = program(strategy, 130)(jax.random.split(jax.random.key(0), 8), Batch(fixed=(single, pair)))
+    arch, scores, *_, best = program(strategy, 130)(jax.random.split(jax.random.key(0), 8), Batch(fixed=(single, pair)))[1]
     scores = np.asarray(scores)
     finite = np.where(np.isfinite(scores), scores, -np.inf)
     assert len(set(finite.max(1))) == 1  # all 120 were asked for

@@ -9,6 +9,7 @@ import nb201_file
 import numpy as np
 import pytest
 import quick
+import searching
 from scipy import stats
 
 from jaxnas import pareto
@@ -151,16 +152,8 @@ def searched(algorithm, evaluate, objective, steps, fixed=None):
     """key -> (last state, architectures asked for [steps, B, ...])."""
     strategy = black_box(algorithm, evaluate, objective)
 
-    def run(key):
-        k_init, k_steps = jax.random.split(key)
-
-        def body(state, t):
-            state, info = strategy.step(jax.random.fold_in(k_steps, t), state, Batch(fixed=fixed))
-            return state, info.archs
-
-        return jax.lax.scan(body, strategy.init(k_init), jnp.arange(steps))
-
-    return run
+    asked = lambda strategy, state, info: info.archs
+    return lambda key: searching.run(strategy, key, steps, Batch(fixed=fixed), asked)
 
 
 # ZDT: (mean, sd) of pymoo 0.6.2 over 11 seeds, hypervolume of the true front; both from the reference point (1.1, 1.1)

@@ -10,6 +10,7 @@ import nb201_file
 import numpy as np
 import optax
 import pytest
+import searching
 from quick import jit
 from scipy import stats
 
@@ -29,7 +30,6 @@ from jaxnas.spaces.space import space
 CIFAR10, CIFAR100 = 0, 1
 DATASETS = pytest.mark.parametrize("dataset", [CIFAR10, CIFAR100], ids=["cifar10", "cifar100"])
 SEEDS = 2_000
-NOTHING = Batch()
 
 
 class Flat(NamedTuple):
@@ -365,25 +365,12 @@ def test_ppo_sees_every_row_once_an_epoch(minibatches):
 # Searches
 
 
-def run(strategy, key, steps, batch):
-    """One search: the best architecture and its score after every step, and the mean score of the step."""
-    k_init, k_steps = jax.random.split(key)
-
-    def body(state, t):
-        state, info = strategy.step(jax.random.fold_in(k_steps, t), state, batch)
-        return state, (strategy.best(state), state.best_score, jnp.mean(info.scores))
-
-    return jax.lax.scan(body, strategy.init(k_init), jnp.arange(steps))
+def answer_and_mean(strategy, state, info):
+    """The best architecture so far, its score, and the mean score of the step."""
+    return strategy.best(state), state.best_score, jnp.mean(info.scores)
 
 
-@functools.cache
-def program(strategy, steps, jit):
-    return jit(jax.vmap(lambda key, batch: run(strategy, key, steps, batch), (0, None)))
-
-
-def run_seeds(strategy, steps, batch=NOTHING, seeds=20, jit=jit):
-    """(state, (best, best score, mean score)), leaves [seeds, steps, ...]."""
-    return program(strategy, steps, jit)(jax.random.split(jax.random.key(0), seeds), batch)
+run_seeds = functools.partial(searching.run_seeds, watch=answer_and_mean, jit=jit)
 
 
 @functools.cache
@@ -442,7 +429,7 @@ def test_the_controller_beats_random_search_on_cells():
     """500 trainings, Adam at 1e-3, the best of {1e-3, 3e-3, 1e-2, 3e-2, 1e-1}."""
     policy = controller(nasbench201())
     search = tabular(policy, reinforce(policy, optax.adam(1e-3)))
-    _, (best, _, _) = run_seeds(search, 500, fixed(CIFAR10), 100, jax.jit)
+    _, (best, _, _) = run_seeds(search, 500, fixed(CIFAR10), 100, jit=jax.jit)
     assert final_accuracy(CIFAR10, best)[:, -1].mean() >= RANDOM_500 + 0.1
 
 
@@ -458,7 +445,7 @@ def test_ppo_reaches_reinforce_on_cells():
 def test_ppo_with_the_controller_reaches_reinforce_on_cells():
     policy = controller(nasbench201())
     search = tabular(policy, ppo(policy, optax.adam(1e-3)), batch=10)
-    _, (best, _, _) = run_seeds(search, 50, fixed(CIFAR10), 100, jax.jit)
+    _, (best, _, _) = run_seeds(search, 50, fixed(CIFAR10), 100, jit=jax.jit)
     assert final_accuracy(CIFAR10, best)[:, -1].mean() >= 94.16 - 0.05
 
 
@@ -477,7 +464,7 @@ def additive():
 def additive_search(policy, lr, seeds, jit=jit):
     """(mean score of the last step [seeds], best score [seeds]) after 5,000 sequences in batches of 20."""
     search = black_box(policy_gradient(nasnet(), policy, ppo(policy, optax.adam(lr)), 20), additive())
-    _, (_, best, mean) = run_seeds(search, 250, NOTHING, seeds, jit)
+    _, (_, best, mean) = run_seeds(search, 250, seeds=seeds, jit=jit)
     return np.asarray(mean)[:, -1], np.asarray(best)[:, -1]
 
 
@@ -512,7 +499,7 @@ def skip_agreement(make, lr, entropy, jit, seeds=20):
         hidden = jax.random.bernoulli(k_hidden, 0.5, bits.shape)
         agree = lambda arch: jnp.mean((arch.v[bits] == hidden).astype(jnp.float32))
         strategy = black_box(algorithm, stateless(lambda key, archs, batch: {"accuracy": jax.vmap(agree)(archs)}))
-        state, _ = run(strategy, k_run, 2_000, Batch())
+        state, _ = searching.run(strategy, k_run, 2_000, Batch())
         return agree(policy.derive(state.algorithm.theta))
 
     return np.asarray(jit(jax.vmap(search))(jax.random.split(jax.random.key(0), seeds)))

@@ -70,6 +70,13 @@ class Evaluator(NamedTuple):
     step: Callable[[Key, State, Arch, Batch], tuple[State, Metrics]]
 
 
+def asks_for(algorithm: AskTell) -> int:
+    """B, the candidates of one step."""
+    key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype)
+    archs = jax.eval_shape(algorithm.ask, key, jax.eval_shape(algorithm.init, key))[1]
+    return jax.tree.leaves(archs)[0].shape[0]
+
+
 def stateless(evaluate: Callable[[Key, Arch, Batch], Metrics]) -> Evaluator:
     """The evaluator of a plain function `evaluate(key, archs[B], batch) -> {name: [B]}`."""
     return Evaluator(lambda key: (), lambda key, state, archs, batch: (state, evaluate(key, archs, batch)))

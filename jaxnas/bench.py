@@ -20,7 +20,7 @@ import numpy as np
 import optax
 
 from jaxnas import ask_tell, policies, surrogates
-from jaxnas.base import AskTell, Batch, black_box
+from jaxnas.base import AskTell, Batch, asks_for, black_box
 from jaxnas.evaluate.benchmark import Benchmark
 from jaxnas.evaluate.table import table
 from jaxnas.spaces.space import Space
@@ -39,7 +39,7 @@ def _reinforce(space, budget):
 
 def _controller(space, budget):
     policy = policies.controller(space, hidden=100, layers=1, scale=0.1)
-    return ask_tell.policy_gradient(space, policy, policies.ppo(policy, optax.adam(0.01)), batch=5)
+    return ask_tell.policy_gradient(space, policy, policies.ppo(policy, optax.adam(1e-3)), batch=5)
 
 
 def _q_learning(space, budget):
@@ -64,17 +64,17 @@ ALGORITHMS: dict[str, Entry] = {
         "local search, first improvement with restarts (White et al. 2021)",
     ),
     "aging": Entry(
-        lambda space, budget: ask_tell.aging_evolution(space, population=10, tournament=3),
+        lambda space, budget: ask_tell.aging_evolution(space, population=min(10, budget), tournament=3),
         None,
         "aging evolution, P = 10, S = 3 (Real et al. 2019, NATS-Bench's sizes)",
     ),
     "genetic": Entry(
-        lambda space, budget: ask_tell.genetic(space, population=min(20, budget)),
+        lambda space, budget: ask_tell.genetic(space, population=min(20, budget, space.size)),
         None,
         "genetic algorithm, 20 parents and 20 children",
     ),
     "reinforce": Entry(_reinforce, None, "REINFORCE on independent categoricals, Adam 0.1"),
-    "ppo": Entry(_controller, 16, "PPO on an LSTM controller (Zoph et al. 2018), Adam 0.01, batches of 5"),
+    "ppo": Entry(_controller, 16, "PPO on an LSTM controller (Zoph et al. 2018), Adam 0.001, batches of 5"),
     "q-learning": Entry(_q_learning, 64, "MetaQNN's Q-learning (Baker et al. 2017)"),
     "tpe": Entry(
         lambda space, budget: ask_tell.tpe(space, capacity=budget, initial=min(20, budget)),
@@ -101,9 +101,7 @@ def search(key: jax.Array, entry: Entry, benchmark: Benchmark, *, queries: int, 
         raise ValueError(f"a comparison needs at least one query and one seed; got {queries} and {seeds}")
     algorithm = entry.make(benchmark.space, queries)
     strategy = black_box(algorithm, table(benchmark.space))
-    asked = jax.tree.leaves(jax.eval_shape(lambda k, state: algorithm.ask(k, state)[1], key, jax.eval_shape(algorithm.init, key)))[
-        0
-    ].shape[0]  # B
+    asked = asks_for(algorithm)
     if asked > queries:
         raise ValueError(f"this algorithm asks for {asked} candidates at once: give at least {asked} queries, not {queries}")
 

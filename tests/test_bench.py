@@ -55,10 +55,18 @@ def test_bad_tables_are_refused(columns, message):
 def test_bad_files_are_refused(tmp_path):
     (tmp_path / "text.npz").write_text("no table")
     np.savez(tmp_path / "half.npz", archs=ARCHS)
+    benchmark.save(tmp_path / "whole.npz", TOY, ARCHS, SEEN)
+    whole = (tmp_path / "whole.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "changed.npz").write_bytes(whole[:60] + b"????????" + whole[68:])
+    np.savez(tmp_path / "words.npz", archs=ARCHS, accuracy=np.full(12, "high"))
     for name, message in (
-        (tmp_path / "text.npz", "give an .npz with archs and accuracy"),
-        (tmp_path / "none.npz", "cannot read"),
-        (tmp_path / "half.npz", "has no accuracy: it needs"),
+        (tmp_path / "text.npz", "not an .npz file, or a damaged one: write it with np.savez"),
+        (tmp_path / "none.npz", "there is no such file: check the path, or use nasbench201:cifar10"),
+        (tmp_path / "half.npz", "no array accuracy: write it with"),
+        (tmp_path / "cut.npz", "not an .npz file, or a damaged one: write it with np.savez"),
+        (tmp_path / "changed.npz", "not an .npz file, or a damaged one: write it with np.savez"),
+        (tmp_path / "words.npz", "could not convert string"),
         ("nasbench999:cifar10", "unknown table"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -156,7 +164,7 @@ def test_the_command_line(tmp_path, capsys):
         ([], "exists: give another --out"),
         (["--algorithms", "annealing", "--out", "x"], "choose of random, local, aging"),
         (["--queries", "0", "--out", "x"], "at least one query"),
-        (["--tables", "x.npz", "--out", "x"], "cannot read x.npz"),
+        (["--tables", "x.npz", "--out", "x"], "x.npz: there is no such file"),
     ):
         assert cli.main([*command, *wrong]) == 2
         assert message in capsys.readouterr().err

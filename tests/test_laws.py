@@ -119,18 +119,12 @@ QUERIES = 150
 NEEDS = {"gp": 16, "ppo, controller": 64}  # fewer seeds where one is slow
 
 
-def asked(algorithm):
-    """B, the candidates of one step."""
-    state = jax.eval_shape(algorithm.init, jax.random.key(0))
-    return jax.tree.leaves(jax.eval_shape(algorithm.ask, jax.random.key(0), state)[1])[0].shape[0]
-
-
 @pytest.mark.parametrize("name", list(ALGORITHMS))
 def test_toy_space_is_solved_where_random_search_fails(name):
     """The share of seeds that find the one best of 1,024 architectures with 150 evaluations."""
     algorithm, seeds = ALGORITHMS[name](flat_space()), NEEDS.get(name, 200)
     strategy = base.black_box(algorithm, base.stateless(ones_max))
-    result = run(jax.random.key(0), strategy, steps=QUERIES // asked(algorithm), seeds=seeds)
+    result = run(jax.random.key(0), strategy, steps=QUERIES // base.asks_for(algorithm), seeds=seeds)
     share = float(np.mean(np.asarray(result.state.best_score) == 5))
     chance = 1 - (1 - 1 / 1024) ** QUERIES  # the closed form of random search, 0.136
     if name == "random_search":

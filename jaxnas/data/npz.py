@@ -1,0 +1,30 @@
+"""Reading .npz files that a person brings: whatever is wrong with one is said in one line."""
+
+import pathlib
+
+import numpy as np
+
+from jaxnas.data.dataset import DataError
+
+
+def read_npz(path, wanted, *, instead: str, write: str) -> tuple[dict[str, np.ndarray], list[str]]:
+    """({name: array} of those wanted that there are, all names in the file).
+
+    Args:
+        path: the file.
+        wanted: names.
+        instead: what to do without the file; write: the call that makes such a file.
+
+    Raises:
+        DataError: for no file, one that is no .npz, a damaged one, or Python objects in it.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such file: check the path, or {instead}")
+    try:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:  # np.load leaks what it opens
+            return {n: file[n] for n in wanted if n in file.files}, list(file.files)
+    except Exception as error:  # a damaged file fails in many ways: BadZipFile, zlib.error, EOFError, OSError, ...
+        if "allow_pickle" in str(error) and "Object arrays" in str(error):
+            raise DataError(f"{path}: holds Python objects, which are never loaded: save plain number arrays") from None
+        raise DataError(f"{path}: not an .npz file, or a damaged one: write it with {write}") from None

@@ -18,6 +18,11 @@ STRATEGIES = {
     "darts-first": "differentiable, first order",
     "aging": "aging evolution (Real et al. 2019), candidates trained from scratch",
     "random": "random search, candidates trained from scratch",
+    "local": "local search (White et al. 2021), candidates trained from scratch",
+    "reinforce": "REINFORCE on independent categoricals, candidates trained from scratch",
+    "q-learning": "MetaQNN's Q-learning (Baker et al. 2017), candidates trained from scratch",
+    "tpe": "tree-structured Parzen estimator (Bergstra et al. 2011), candidates trained from scratch",
+    "gp": "Gaussian process and expected improvement, candidates trained from scratch",
 }
 SPACES = {
     "nasbench201": "NAS-Bench-201 cells: 4 nodes, 5 operations, 15,625 architectures",
@@ -153,7 +158,7 @@ def make_search(config: Config, dataset):
     """-> (space, strategy, feed) of a config."""
     import optax
 
-    from jaxnas import ask_tell, base, data, evaluate, nets, weight_sharing
+    from jaxnas import base, bench, data, evaluate, nets, weight_sharing
 
     space, augment = make_space(config.space), make_augment(config.augment)
     net = nets.cell_net(space, image=dataset.image, classes=dataset.classes, channels=config.channels, cells=config.cells)
@@ -162,11 +167,7 @@ def make_search(config: Config, dataset):
         schedule = optax.cosine_decay_schedule(config.learning_rate, config.steps, alpha=0.001 / config.learning_rate)
         strategy = weight_sharing.darts(net, weight_sharing.sgd(schedule), weight_sharing.adam(config.arch_learning_rate), order)
         return space, strategy, data.batches(dataset, config.batch, augment=augment)
-    if config.strategy == "aging":
-        population = min(10, config.steps)
-        algorithm = ask_tell.aging_evolution(space, population=population, tournament=min(3, population))
-    else:
-        algorithm = ask_tell.random_search(space)
+    algorithm = bench.ALGORITHMS[config.strategy].make(space, config.steps)
     schedule = optax.cosine_decay_schedule(config.learning_rate, config.candidate_steps)
     evaluator = evaluate.train_from_scratch(net, weight_sharing.sgd(schedule))
     feed = data.batches(

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnas import cli, export, nets, report, spaces
+from jaxnas import cli, data, export, nets, pipeline, report, spaces
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SMALLEST = ["--strategy", "darts-first", "--steps", "4", "--train-steps", "4", "--channels", "2", "--batch", "16"]
@@ -184,6 +184,16 @@ def test_help(capsys, arguments):
     with pytest.raises(SystemExit) as end:
         cli.main(arguments)
     assert end.value.code in (0, None) and "--help" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("space", pipeline.SPACES)
+def test_every_strategy_starts_in_every_space(space):
+    dataset = data.load("digits", jax.random.key(0))
+    for strategy in pipeline.STRATEGIES:
+        config = pipeline.Config(space=space, strategy=strategy, steps=3, cells=3, channels=2)
+        _, search, _ = pipeline.make_search(config, dataset)
+        state = jax.eval_shape(search.init, jax.random.key(0))
+        assert jax.tree.leaves(jax.eval_shape(search.best, state))
 
 
 def test_list(capsys):

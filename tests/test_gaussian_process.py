@@ -17,7 +17,6 @@ from sklearn.gaussian_process import kernels as sklearn_kernels
 
 from jaxnas.ask_tell.bayesian import (
     bayesian,
-    leaders,
     log_error,
     mutants_of_best,
     neighbors_of_best,
@@ -25,6 +24,7 @@ from jaxnas.ask_tell.bayesian import (
     random_draws,
     standardise,
 )
+from jaxnas.ask_tell.history import leaders
 from jaxnas.ask_tell.random_search import random_search
 from jaxnas.base import Batch, black_box, stateless
 from jaxnas.evaluate.table import rows, table

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import searching
 from laws import ALGORITHMS, ROWS, flat_space, ones_max
 from quick import jit
 
-from jaxnas import base
+from jaxnas import base, spaces
 from jaxnas.base import Batch
 from jaxnas.checkpoint import Checkpoints
 from jaxnas.driver import run
@@ -148,3 +149,40 @@ def test_a_diverged_candidate_never_wins_and_never_stops_the_search(name):
 
 def test_a_row_sees_no_test_data():
     assert "test" not in Batch._fields
+
+
+SPACES = {
+    "flat": flat_space(),
+    "conditional": spaces.space((3, 2, 4), parent=[-1, 0, 1], when=[[1, 1, 1, 0], [0, 1, 1, 0], [0, 1, 0, 0]]),
+    "mixed": searching.MIXED,
+    "real": spaces.space(reals=spaces.Real(np.zeros(2), np.ones(2))),
+}
+REFUSED = {  # what an algorithm makes no sense of; everything else runs
+    "mixed": {"local_search", "local_search, steepest", "reinforce", "ppo, controller", "q_learning"},
+    "real": {"local_search", "local_search, steepest", "reinforce", "ppo, controller", "q_learning", "gp"},
+}
+
+
+@pytest.mark.parametrize("kind", SPACES)
+@pytest.mark.parametrize("name", list(ALGORITHMS))
+def test_every_algorithm_runs_on_every_space_it_makes_sense_of(name, kind):
+    space = SPACES[kind]
+    if name in REFUSED.get(kind, ()):
+        with pytest.raises(ValueError, match=r"real dimensions|decisions only|has none"):
+            ALGORITHMS[name](space)
+        return
+    algorithm = ALGORITHMS[name](space)
+    score = lambda arch: jnp.sum(space.features(arch) * jnp.arange(1.0, 1 + space.features(arch).size))
+    strategy = base.black_box(algorithm, base.stateless(lambda key, archs, batch: {"accuracy": jax.vmap(score)(archs)}))
+
+    @jit
+    def search(key):
+        k_init, k_steps = jax.random.split(key)
+        step = lambda state, t: strategy.step(jax.random.fold_in(k_steps, t), state, Batch())
+        return jax.lax.scan(step, strategy.init(k_init), jnp.arange(12))[1].archs
+
+    archs = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), search(jax.random.key(0)))
+    v, u = np.asarray(jax.vmap(space.flat)(archs)), np.asarray(jax.vmap(space.unit)(archs))
+    assert ((v >= 0) & (v < space.arity)).all() and ((u >= 0) & (u <= 1)).all()
+    assert (v[~np.asarray(jax.vmap(space.active)(archs))] == 0).all()
+    assert len(np.unique(np.concatenate([v, u], 1), axis=0)) > 1

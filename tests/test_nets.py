@@ -11,7 +11,7 @@ from quick import jit
 
 from jaxnas import nets, spaces
 from jaxnas.nets import convolution, layers
-from jaxnas.nets.cell_net import drop_path
+from jaxnas.nets.layers import drop_path
 from jaxnas.nets.ops import OPS
 
 ALL = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|"
@@ -145,6 +145,7 @@ def test_supernet_and_auxiliary_counts():
     assert logits.shape == auxiliary.shape == (2, 10)
 
 
+BLOCK_OPS = ("skip_connect", "nor_conv_1x1", "max_pool_3x3")
 NETS = {
     "nasbench201": lambda: nets.cell_net(spaces.nasbench201(), image=(4, 4, 1), classes=3, channels=2, cells=1),
     "darts": lambda: nets.cell_net(
@@ -154,6 +155,8 @@ NETS = {
         channels=2,
         cells=3,
     ),
+    "nasnet": lambda: nets.cell_net(spaces.nasnet(2, BLOCK_OPS), image=(4, 4, 1), classes=3, channels=2, cells=1),
+    "pnas": lambda: nets.cell_net(spaces.pnas(3, BLOCK_OPS), image=(4, 4, 1), classes=3, channels=2, cells=1),
 }
 
 
@@ -237,7 +240,7 @@ def test_drop_path_keeps_the_expectation_and_spares_identities():
     class Drop(nn.Module):
         @nn.compact
         def __call__(self, y):
-            return drop_path(self, y, 0.3)
+            return drop_path(y, self.make_rng("drop_path"), 0.3)
 
     y = Drop().apply({}, jnp.ones((1, 2, 2, 20_000)), rngs={"drop_path": jax.random.key(0)})
     assert set(np.unique(np.round(y, 4))) == {0.0, np.float32(np.round(1 / 0.7, 4))}

@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from jaxnas.spaces.blocks import amoebanet, nasnet, pnas
 from jaxnas.spaces.darts import DARTS, KINDS, OPS, DARTSCell, darts
 from jaxnas.spaces.nasbench201 import expression, nasbench201, representatives
 from jaxnas.spaces.real import Real, polynomial_mutation, sbx
@@ -58,6 +59,10 @@ SPACES = {
     "darts": darts,
     "darts, small": lambda: darts(nodes=2, ops=("none", "skip_connect", "sep_conv_3x3")),
     "darts, no none": lambda: darts(nodes=2, ops=("skip_connect", "sep_conv_3x3")),
+    "nasnet": nasnet,
+    "pnas": pnas,
+    "pnas, small": lambda: pnas(2, ("skip_connect", "nor_conv_3x3")),
+    "amoebanet": lambda: amoebanet(3),
     "flat": lambda: space(Flat(np.asarray([2, 5, 3]), np.asarray(7))),
     "conditional": elastic,
     "conditional, chained": chained,

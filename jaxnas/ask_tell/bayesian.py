@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxnas.ask_tell.history import blank, check, code, distinct, leaders, random_first, seen
 from jaxnas.base import Arch, AskTell, Key
 from jaxnas.spaces.space import Space
 from jaxnas.surrogates.acquisition import Acquisition
@@ -174,64 +175,6 @@ def standardise(y, mask) -> jax.Array:
     off = jnp.where(mask, y - jnp.sum(y, where=mask) / n, 0)
     deviation = jnp.sqrt(jnp.sum(off**2) / n)
     return off / jnp.where(deviation > 0, deviation, 1)
-
-
-# What a history needs, shared with other algorithms that keep one
-
-
-def check(capacity, initial, batch):
-    """ValueError for sizes that make no history."""
-    if capacity < 1:
-        raise ValueError(f"the history needs room for at least one score; got capacity={capacity}")
-    if not 1 <= initial <= capacity:
-        raise ValueError(f"draw at least 1 random architecture first and at most the capacity ({capacity}); got initial={initial}")
-    if not 1 <= batch <= capacity:
-        raise ValueError(f"ask for at least 1 candidate and at most the capacity ({capacity}) a step; got batch={batch}")
-
-
-def blank(space, n) -> Arch:
-    """n architectures of zeros."""
-    one = jax.eval_shape(space.sample, jax.random.key(0))
-    return jax.tree.map(lambda a: jnp.zeros((n, *a.shape), a.dtype), one)
-
-
-def code(space, arch) -> jax.Array:
-    """float32[D + R]: equal for equal architectures."""
-    return jnp.concatenate([space.flat(arch).astype(jnp.float32), space.unit(arch)])
-
-
-def seen(codes, told, mask) -> jax.Array:
-    """bool[C]: which codes [C, D + R] are among those told [N, D + R]."""
-    return jnp.any(jax.vmap(lambda a: jnp.all(codes == a[None], -1))(told) & mask[:, None], 0)
-
-
-def leaders(value, k) -> jax.Array:
-    """Where the k largest of value [N] are, best first; int32[k]."""
-
-    def take(left, _):
-        i = jnp.argmax(left)
-        return left.at[i].set(-jnp.inf), i
-
-    return jax.lax.scan(take, value, None, length=k)[1]
-
-
-def distinct(value, codes, k) -> jax.Array:
-    """The same, leaving out what equals one taken before."""
-
-    def take(left, _):
-        i = jnp.argmax(left)
-        return jnp.where(jnp.all(codes == codes[i][None], -1), -jnp.inf, left), i
-
-    return jax.lax.scan(take, value, None, length=k)[1]
-
-
-def random_first(key, space, n, archs) -> Arch:
-    """archs [B, ...] after n random ones, cut to B; n [] may be negative."""
-    B = len(jax.tree.leaves(archs)[0])
-    b = jnp.arange(B) - jnp.maximum(n, 0)
-    random = jax.vmap(space.sample)(jax.random.split(key, B))
-    rows = lambda keep, a: keep.reshape(-1, *[1] * (a.ndim - 1))
-    return jax.tree.map(lambda r, a: jnp.where(rows(b < 0, a), r, a[jnp.maximum(b, 0)]), random, archs)
 
 
 def _at_least_one(**sizes):

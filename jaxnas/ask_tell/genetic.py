@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxnas.ask_tell.history import code
 from jaxnas.base import Arch, AskTell, Key
 from jaxnas.spaces.space import Space
 
@@ -96,7 +97,7 @@ def genetic(
     def tell(key, state, archs, scores):
         del key  # nothing to draw
         both = jax.tree.map(lambda new, old: jnp.concatenate([new, old]), archs, state.archs)
-        point = jax.vmap(lambda a: jnp.concatenate([space.flat(a).astype(jnp.float32), space.unit(a)]))(both)  # [N, D + R]
+        point = jax.vmap(lambda a: code(space, a))(both)  # [N, D + R]
         same = jnp.all(point[:, None] == point[None], -1)  # [N, N]
         scored = jnp.concatenate([scores, state.fitness])
         twin = jnp.any(same & np.tri(len(scored), k=-1, dtype=bool), -1)  # of one before it

@@ -33,7 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import logsumexp, ndtr, ndtri
 
-from jaxnas.ask_tell.bayesian import blank, check, code, distinct, random_first, seen
+from jaxnas.ask_tell.history import blank, check, code, distinct, random_first, seen
 from jaxnas.base import Arch, AskTell
 from jaxnas.spaces.space import Space
 

@@ -5,8 +5,9 @@ The skeleton (stem, cells, head) is the same in all of them; only the cell diffe
     supernet      every edge holds all candidate operations; gates weigh them (mixture) or pick one (path)
     specialised   every kept edge holds the one chosen operation: a plain network, no gates
 
-Skeletons: "darts", cells of two inputs with reductions at 1/3 and 2/3 of the depth (arXiv:1806.09055); "nasbench201",
-three stages of cells with residual reductions between (arXiv:2001.00326).
+Skeletons: "darts", cells of two inputs with reductions at 1/3 and 2/3 of the depth (arXiv:1806.09055); "nasnet", the same
+with N cells before, between and after the two reductions (arXiv:1707.07012); "nasbench201", three stages of cells with
+residual reductions between (arXiv:2001.00326).
 
 Axes: E edges, O operations, C channels, H rows, W columns, B batch, N nodes with the inputs.
 """
@@ -20,19 +21,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxnas.nets.block_cell import AnyBlockCell, BlockCell
 from jaxnas.nets.convolution import avg_pool, fence
-from jaxnas.nets.layers import BatchNorm, Conv, mix, settle, to_net
+from jaxnas.nets.layers import BatchNorm, Conv, drop_path, mix, settle, to_net
 from jaxnas.nets.ops import FactorizedReduce, Identity, ReLUConvBN
+from jaxnas.spaces.blocks import BlockSpec
 from jaxnas.spaces.cell import CellSpec
 
 Choice = tuple[tuple[int, int], ...]  # (edge, operation) of each kept edge of one cell
-
-
-def drop_path(module: nn.Module, y, rate):
-    """Drops the path y [C, H, W, B] of each example with probability `rate` and scales survivors by 1 / (1 - rate)."""
-    keep = 1 - jnp.asarray(rate, y.dtype)
-    mask = jax.random.bernoulli(module.make_rng("drop_path"), keep, (1, 1, 1, y.shape[-1]))
-    return jnp.where(mask, y / jnp.maximum(keep, 1e-6), 0)
 
 
 class SuperCell(nn.Module):
@@ -161,10 +157,16 @@ class SuperCell(nn.Module):
         return list(nodes[n:]), moved
 
 
-def stacked_row(spec: CellSpec, edge: int) -> tuple[str, int]:
-    """Where the supernet keeps an edge: the name of its fan in the cell, and its row there."""
-    source, _ = spec.edges[edge]
-    return f"from{source}", spec.leaving(source).index(edge)
+def extract_edges(spec: CellSpec, choice: Choice, stacked: dict) -> dict:
+    """The variables of a `Cell` out of those of a `SuperCell`, of one collection."""
+    kept = {}
+    for edge, k in choice:
+        source, _ = spec.edges[edge]
+        weights = stacked.get(f"from{source}", {}).get(spec.ops[k])
+        if weights is not None:
+            row = spec.leaving(source).index(edge)
+            kept[f"edge{edge}"] = jax.tree.map(lambda a: a[row], weights)
+    return kept
 
 
 class Cell(nn.Module):
@@ -190,7 +192,7 @@ class Cell(nn.Module):
             op = self.ops[names[k]](self.features, stride, self.affine)
             y = settle(op.clone(parent=self, name=f"edge{edge}")(nodes[source], train))
             if train and rate is not None and not isinstance(op, Identity):
-                y = drop_path(self, y, rate)
+                y = drop_path(y, self.make_rng("drop_path"), rate)
             nodes[n + target] = nodes[n + target] + y
         return nodes[n:]
 
@@ -228,16 +230,17 @@ class CellNet(nn.Module):
     """Stem, cells, head.  x is [B, H, W, C], as users hold images; the result is logits [B, classes].
 
     With `auxiliary` and `train`, the result is (logits, auxiliary logits).  `rate` is the drop-path probability (rng
-    "drop_path"); None, the default, drops nothing.
+    "drop_path"); None, the default, drops nothing.  Cells of blocks drop more the deeper they are, as ScheduledDropPath does:
+    cell c of C at (c + 1) / C of the rate; DARTS's cells drop alike, and spare their identities.
     """
 
-    spec: CellSpec
+    spec: CellSpec | BlockSpec
     ops: Mapping[str, Any]
-    skeleton: str  # "darts" | "darts_imagenet" | "nasbench201"
+    skeleton: str  # "darts" | "darts_imagenet" | "nasnet" | "nasbench201"
     channels: int
-    cells: int  # in all ("darts"), or in each of the three stages ("nasbench201")
+    cells: int  # in all ("darts"), or in each of the three stages ("nasnet", "nasbench201")
     classes: int
-    choice: Mapping[str, Choice] | None = None  # kind -> kept edges; None: the supernet
+    choice: Mapping[str, Any] | None = None  # kind -> the edges, or the blocks, of one architecture; None: of any
     affine: bool = False
     auxiliary: bool = False
 
@@ -245,9 +248,10 @@ class CellNet(nn.Module):
     def layout(self) -> tuple[tuple[str, int, int], ...]:
         """(kind, features, stride) of each block; kind "residual" is the skeleton's own reduction."""
         only = self.spec.kinds[0] if self.spec.kinds else "cell"
-        if self.skeleton == "nasbench201":
+        if self.skeleton in ("nasbench201", "nasnet"):
+            halving = "residual" if self.skeleton == "nasbench201" else self.spec.kinds[1] if self.spec.kinds else only
             stage = lambda s: ((only, self.channels * 2**s, 1),) * self.cells
-            between = lambda s: (("residual", self.channels * 2**s, 2),)
+            between = lambda s: ((halving, self.channels * 2**s, 2),)
             return stage(0) + between(1) + stage(1) + between(2) + stage(2)
         at = {self.cells // 3, 2 * self.cells // 3}
         blocks, features = [], self.channels
@@ -259,6 +263,8 @@ class CellNet(nn.Module):
     def cell(self, i: int) -> nn.Module:
         kind, features, stride = self.layout[i]
         common = dict(spec=self.spec, ops=self.ops, features=features, stride=stride, name=f"cell{i}")
+        if isinstance(self.spec, BlockSpec):
+            return AnyBlockCell(**common) if self.choice is None else BlockCell(**common, choice=self.choice[kind])
         if self.choice is None:
             return SuperCell(**common)
         return Cell(**common, choice=self.choice[kind], affine=self.affine)
@@ -277,14 +283,16 @@ class CellNet(nn.Module):
             x = nn.relu(BatchNorm(name="head_norm")(x, train))
         else:
             s0, s1, reduced = self.two_inputs(x, train)
+            deeper = rate is not None and isinstance(self.spec, BlockSpec)
             for i, (kind, features, stride) in enumerate(self.layout):
+                dropped = rate * (i + 1) / len(self.layout) if deeper else rate
                 same_size = lambda name: ReLUConvBN(features, 1, 1, self.affine, name=name)
                 halved = lambda name: FactorizedReduce(features, self.affine, name=name)
                 adapt = (halved if reduced else same_size)(f"pre0_{i}")
                 inputs = [settle(adapt(s0, train)), settle(same_size(f"pre1_{i}")(s1, train))]
-                nodes = self.cell(i)(inputs, of_kind(kind), train, path, rate)
+                nodes = self.cell(i)(inputs, of_kind(kind), train, path, dropped)
                 s0, s1, reduced = s1, jnp.concatenate(nodes, 0), stride == 2
-                if self.auxiliary and i == 2 * self.cells // 3 and (train or self.is_initializing()):
+                if self.auxiliary and i == 2 * len(self.layout) // 3 and (train or self.is_initializing()):
                     aux = Auxiliary(self.classes, self.skeleton == "darts_imagenet", name="auxiliary")(s1, train)
             x = s1
         logits = nn.Dense(self.classes, name="classifier")(jnp.mean(x, (1, 2)).T)
@@ -294,7 +302,7 @@ class CellNet(nn.Module):
         """The stem of the DARTS skeletons: the first cell's inputs, and whether the first is twice as large."""
         C = self.channels
         norm = lambda name, y: BatchNorm(name=name)(y, train)
-        if self.skeleton == "darts":
+        if self.skeleton != "darts_imagenet":
             s = norm("stem_norm", Conv(3 * C, 3, name="stem")(x))
             return s, s, False
         x = nn.relu(norm("stem_norm0", Conv(C // 2, 3, 2, name="stem0")(x)))

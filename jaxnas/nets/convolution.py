@@ -56,18 +56,28 @@ def _out(size: int, k: int, stride: int, dilation: int, padding: int) -> int:
     return (size + 2 * padding - dilation * (k - 1) - 1) // stride + 1
 
 
+def _two(n):
+    """(for the rows, for the columns) of one number for both, or of two."""
+    return (n, n) if isinstance(n, int) else n
+
+
+def _pad(k, dilation, padding):
+    """The padding of rows and of columns."""
+    return tuple(dilation * (n - 1) // 2 for n in _two(k)) if padding is None else _two(padding)
+
+
 def _taps(x, k, stride, dilation, padding=None, fill=0.0):
-    """The k * k shifted views of x [..., H, W, B] that a kernel looks at, each [..., Ho, Wo, B]."""
+    """The shifted views of x [..., H, W, B] that a kernel looks at, row by row, each [..., Ho, Wo, B]."""
     *lead, H, W, B = x.shape
-    p = dilation * (k - 1) // 2 if padding is None else padding
-    Ho, Wo = (_out(n, k, stride, dilation, p) for n in (H, W))
-    if p:
-        x = fence(jnp.pad(x, (*[(0, 0)] * len(lead), (p, p), (p, p), (0, 0)), constant_values=fill))
-    span = lambda i, n: (i * dilation, i * dilation + (n - 1) * stride + 1)
+    (kh, kw), (sh, sw), (ph, pw) = _two(k), _two(stride), _pad(k, dilation, padding)
+    Ho, Wo = _out(H, kh, sh, dilation, ph), _out(W, kw, sw, dilation, pw)
+    if ph or pw:
+        x = fence(jnp.pad(x, (*[(0, 0)] * len(lead), (ph, ph), (pw, pw), (0, 0)), constant_values=fill))
+    span = lambda i, n, step: (i * dilation, i * dilation + (n - 1) * step + 1)
     return [
-        lax.slice(x, (*[0] * len(lead), i0, j0, 0), (*lead, i1, j1, B), (*[1] * len(lead), stride, stride, 1))
-        for i0, i1 in (span(i, Ho) for i in range(k))
-        for j0, j1 in (span(j, Wo) for j in range(k))
+        lax.slice(x, (*[0] * len(lead), i0, j0, 0), (*lead, i1, j1, B), (*[1] * len(lead), sh, sw, 1))
+        for i0, i1 in (span(i, Ho, sh) for i in range(kh))
+        for j0, j1 in (span(j, Wo, sw) for j in range(kw))
     ]
 
 
@@ -204,13 +214,14 @@ def scale_channels(x, a):
 def conv(x, w, stride=1, dilation=1, padding=None, form=None):
     """Dense convolution of x [C, H, W, B] with w [D, C, k, k] -> [D, ceil(H / stride), ceil(W / stride), B].
 
-    `padding` other than None replaces the k // 2 on both sides (0: valid).
+    `padding` other than None replaces the k // 2 on both sides (0: valid).  The kernel may have fewer rows than columns, or
+    more; stride and padding are then pairs, or one number for both.
     """
-    D, _, k, _ = w.shape
+    D, _, *k = w.shape
     if (form or default_form()) != "shifts":
         return _lax_conv(x, w, stride, dilation, padding)
-    if k == 1:
-        columns = x if stride == 1 else fence(x[:, ::stride, ::stride])
+    if k == [1, 1]:
+        columns = x if stride == 1 else fence(x[:, :: _two(stride)[0], :: _two(stride)[1]])
     else:
         columns = fence(jnp.concatenate(_taps(x, k, stride, dilation, padding), 0))  # [k * k * C, Ho, Wo, B]
     w = w.transpose(0, 2, 3, 1).reshape(D, -1)
@@ -218,12 +229,11 @@ def conv(x, w, stride=1, dilation=1, padding=None, form=None):
 
 
 def _lax_conv(x, w, stride, dilation, padding=None, groups=1):
-    p = dilation * (w.shape[-1] - 1) // 2 if padding is None else padding
     return lax.conv_general_dilated(
         x,
         w,
-        (stride, stride),
-        [(p, p), (p, p)],
+        _two(stride),
+        [(p, p) for p in _pad(w.shape[2:], dilation, padding)],
         rhs_dilation=(dilation, dilation),
         dimension_numbers=("CHWN", "OIHW", "CHWN"),
         feature_group_count=groups,

@@ -48,18 +48,26 @@ def mix(weights, ys):
     return total + per_channel(shift) if isinstance(shift, jax.Array) else total
 
 
+def drop_path(y, key, rate):
+    """Drops the path y [C, H, W, B] of each example with probability `rate`; survivors are scaled by 1 / (1 - rate)."""
+    keep = 1 - jnp.asarray(rate, y.dtype)
+    mask = jax.random.bernoulli(key, keep, (1, 1, 1, y.shape[-1]))
+    return jnp.where(mask, y / jnp.maximum(keep, 1e-6), 0)
+
+
 class Conv(nn.Module):
     """Dense convolution without bias; He-normal initialisation (fan out of the kernel in)."""
 
     features: int
-    kernel: int = 1
-    stride: int = 1
+    kernel: int | tuple[int, int] = 1
+    stride: int | tuple[int, int] = 1
     padding: int | None = None
 
     @nn.compact
     def __call__(self, x):
         init = nn.initializers.variance_scaling(2.0, "fan_in", "normal", in_axis=1, out_axis=0)
-        w = self.param("kernel", init, (self.features, x.shape[0], self.kernel, self.kernel), x.dtype)
+        k = (self.kernel, self.kernel) if isinstance(self.kernel, int) else self.kernel
+        w = self.param("kernel", init, (self.features, x.shape[0], *k), x.dtype)
         return conv(x, w, self.stride, padding=self.padding)
 
 

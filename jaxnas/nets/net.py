@@ -14,8 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas.nets.cell_net import CellNet, stacked_row
+from jaxnas.nets.block_cell import choice_of, extract_blocks, readers, used_row, without_slots
+from jaxnas.nets.cell_net import CellNet, extract_edges
 from jaxnas.nets.ops import OPS, Build, Pool
+from jaxnas.spaces.blocks import BlockSpec
+from jaxnas.spaces.cell import CellSpec
 from jaxnas.spaces.space import Space, is_shape
 
 Variables = dict[str, Any]  # {"params": ..., "batch_stats": ...}
@@ -32,6 +35,8 @@ class Net(NamedTuple):
 
 
 def _skeleton(space: Space) -> str:
+    if isinstance(space.spec, BlockSpec):
+        return "nasnet"
     if space.spec is None or space.spec.inputs not in (1, 2):
         raise ValueError("this space has no cell description (`space.spec`): a cell net needs a cell space of 1 or 2 inputs")
     return "nasbench201" if space.spec.inputs == 1 else "darts"
@@ -40,7 +45,7 @@ def _skeleton(space: Space) -> str:
 def _table(space: Space, ops: Mapping[str, Build] | None) -> Mapping[str, Build]:
     """The space's operations in gate order; NAS-Bench-201 has no norm behind its pools."""
     table = {**OPS, **(ops or {})}
-    if space.spec.inputs == 1 and "avg_pool_3x3" not in (ops or {}):
+    if isinstance(space.spec, CellSpec) and space.spec.inputs == 1 and "avg_pool_3x3" not in (ops or {}):
         table["avg_pool_3x3"] = lambda features, stride, affine: Pool("avg", stride)
     missing = [name for name in space.spec.ops if name not in table]
     if missing:
@@ -54,10 +59,13 @@ def _kinds(space: Space, gates) -> dict[str, Any]:
     return {kind: getattr(gates, kind) for kind in kinds} if kinds else {"cell": gates}
 
 
-def _choice(space: Space, arch) -> Mapping[str, tuple[tuple[int, int], ...]]:
-    """kind -> the (edge, operation) pairs of an architecture, without the absent edges."""
+def _choice(space: Space, arch, keep: tuple[tuple[int, ...], ...] = ()) -> Mapping[str, Any]:
+    """kind -> the (edge, operation) pairs of an architecture, without the absent edges; or the choice of its blocks."""
     names, kept = space.spec.ops, {}
-    for kind, gates in _kinds(space, space.gates(arch)).items():
+    for n, (kind, gates) in enumerate(_kinds(space, space.gates(arch)).items()):
+        if isinstance(space.spec, BlockSpec):
+            kept[kind] = choice_of(gates, keep[n] if keep else ())
+            continue
         rows = [(e, int(np.argmax(row))) for e, row in enumerate(np.asarray(gates)) if row.any()]
         kept[kind] = tuple((e, k) for e, k in rows if names[k] != "none")
     return flax.core.FrozenDict(kept)
@@ -74,19 +82,22 @@ def cell_net(
 ) -> Net:
     """The supernet of a cell space.
 
+    That of a space of blocks runs any one architecture, with or without `path`: its gates are one-hot.
+
     Args:
-        space: a cell space (`nasbench201`, `darts`, or your own with a `spec`).
+        space: a cell space (`nasbench201`, `darts`, `nasnet`, or your own with a `spec`).
         image: (H, W, C) of the examples.
         classes: number of classes.
         channels: of the first cells; a reduction doubles them.
-        cells: in all for two-input cells (default 8, reductions at 1/3 and 2/3), a stage for one-input cells (default 5).
+        cells: in all for two-input cells (default 8, reductions at 1/3 and 2/3), a stage for one-input cells (default 5) and
+            for cells of blocks (default 2).
         ops: further operations by name, or other builds for known names; see `jaxnas.nets.ops`.
 
     Raises:
         ValueError: for a space without a cell description, an unknown operation, or sizes below 1.
     """
     skeleton = _skeleton(space)
-    cells = (8 if skeleton == "darts" else 5) if cells is None else cells
+    cells = {"darts": 8, "nasnet": 2, "nasbench201": 5}[skeleton] if cells is None else cells
     if min(channels, cells, classes) < 1 or channels % 2:
         raise ValueError(f"channels must be even and positive, cells and classes positive: got {channels}, {cells}, {classes}")
     module = CellNet(spec=space.spec, ops=_table(space, ops), skeleton=skeleton, channels=channels, cells=cells, classes=classes)
@@ -107,11 +118,14 @@ def cell_net(
 
         def leaf(path, v):
             names = [p.key for p in path]  # collection, cell, group, operation, ...
-            if len(names) < 4 or not names[2].startswith("from"):
+            inside = names[1].startswith("cell") and layout[int(names[1].removeprefix("cell"))]
+            if inside and isinstance(space.spec, BlockSpec):
+                on = used_row(space.spec.ops, inside[2], names[2], kinds[inside[0]])  # [], [B] or [2 B]
+                return on.astype(v.dtype).reshape(on.shape + (1,) * (v.ndim - on.ndim))
+            if not inside or not names[2].startswith("from"):
                 return jnp.ones((1,) * v.ndim, v.dtype)
-            kind = layout[int(names[1].removeprefix("cell"))][0]
             rows = space.spec.leaving(int(names[2].removeprefix("from")))
-            on = kinds[kind][jnp.asarray(rows), space.spec.ops.index(names[3])] != 0  # [E]
+            on = kinds[inside[0]][jnp.asarray(rows), space.spec.ops.index(names[3])] != 0  # [E]
             return on.astype(v.dtype).reshape((-1,) + (1,) * (v.ndim - 1))
 
         return jax.tree_util.tree_map_with_path(leaf, variables)
@@ -124,16 +138,17 @@ def cell_net(
             out = {}
             for collection, tree in variables.items():
                 out[collection] = {k: v for k, v in tree.items()}
-                for i, (kind, _, _) in enumerate(module.layout):
+                for i, (kind, features, stride) in enumerate(module.layout):
                     if kind == "residual":
                         continue
                     stacked = out[collection].pop(f"cell{i}", {})
-                    kept = {}
-                    for edge, k in choice[kind]:
-                        group, row = stacked_row(space.spec, edge)
-                        weights = stacked.get(group, {}).get(space.spec.ops[k])
-                        if weights is not None:
-                            kept[f"edge{edge}"] = jax.tree.map(lambda a: a[row], weights)
+                    if isinstance(space.spec, BlockSpec):
+                        kept = extract_blocks(space.spec, choice[kind], stride, stacked)
+                        for name, axis in readers(len(module.layout), i).items():
+                            if name in out[collection]:
+                                out[collection][name] = without_slots(out[collection][name], choice[kind][1], features, axis)
+                    else:
+                        kept = extract_edges(space.spec, choice[kind], stacked)
                     if kept:
                         out[collection][f"cell{i}"] = kept
             return out
@@ -152,6 +167,7 @@ def evaluation_net(
     cells: int | None = None,
     auxiliary: bool = False,
     imagenet: bool = False,
+    keep: tuple[tuple[int, ...], ...] = (),
     ops: Mapping[str, Build] | None = None,
 ) -> CellNet:
     """The network that is trained from scratch once the search is over: affine norms, drop path, auxiliary head.
@@ -161,18 +177,25 @@ def evaluation_net(
     Args:
         space, arch: the architecture.
         classes: number of classes.
-        channels, cells: default 36 and 20 cells (two inputs), 5 a stage (one input).
+        channels, cells: default 36 and 20 cells (two inputs), 5 a stage (one input), 6 a stage (blocks).
         auxiliary: the head behind the cell at 2/3 of the depth (DARTS skeletons; maps of at least 8 x 8 there).
         imagenet: the three-convolution stem for 224 x 224 images (DARTS cells only).
+        keep: for cells of blocks, states of each kind that are concatenated although a block has read them (see
+            `jaxnas.spaces.blocks.GENOTYPES`); default: none, as the papers' rule has it.
         ops: as in `cell_net`.
 
     Raises:
-        ValueError: as `cell_net`; and for an auxiliary head or ImageNet stem on one-input cells.
+        ValueError: as `cell_net`; for an auxiliary head on one-input cells, an ImageNet stem on others than DARTS's, or `keep`
+            on others than blocks.
     """
     skeleton = _skeleton(space)
-    if skeleton == "nasbench201" and (auxiliary or imagenet):
-        raise ValueError("the NAS-Bench-201 skeleton has no auxiliary head and no ImageNet stem: leave both off")
-    cells = (5 if skeleton == "nasbench201" else 20) if cells is None else cells
+    if skeleton == "nasbench201" and auxiliary:
+        raise ValueError("the NAS-Bench-201 skeleton has no auxiliary head: leave it off")
+    if skeleton != "darts" and imagenet:
+        raise ValueError("only DARTS cells have an ImageNet stem: leave it off")
+    if skeleton != "nasnet" and keep:
+        raise ValueError("only cells of blocks may keep what a block has read: leave `keep` out")
+    cells = {"darts": 20, "nasnet": 6, "nasbench201": 5}[skeleton] if cells is None else cells
     return CellNet(
         spec=space.spec,
         ops=_table(space, ops),
@@ -180,7 +203,7 @@ def evaluation_net(
         channels=channels,
         cells=cells,
         classes=classes,
-        choice=_choice(space, arch),
+        choice=_choice(space, arch, keep),
         affine=True,
         auxiliary=auxiliary,
     )

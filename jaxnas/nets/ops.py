@@ -5,7 +5,8 @@ An operation is a Flax module for ONE edge, `op(x [C, H, W, B], train) -> [C, H 
 then one with the edge's weight.  `affine` is False inside a search net, so that no BatchNorm scale can undo an
 architecture weight.  A net takes its own table `{**OPS, "mine": build}`: that is all it takes to add an operation.
 
-References: DARTS (Liu et al. 2019, arXiv:1806.09055); NAS-Bench-201 (Dong and Yang 2020, arXiv:2001.00326).
+References: DARTS (Liu et al. 2019, arXiv:1806.09055); NAS-Bench-201 (Dong and Yang 2020, arXiv:2001.00326); NASNet
+(Zoph et al. 2018, arXiv:1707.07012).
 """
 
 from collections.abc import Callable, Mapping
@@ -94,16 +95,33 @@ class DilConv(nn.Module):
         return BatchNorm(self.affine)(x, train, defer=True)
 
 
+class TwoStripes(nn.Module):
+    """A 1 x k and a k x 1 convolution, each behind its relu (NASNet)."""
+
+    features: int
+    kernel: int
+    stride: int = 1
+    affine: bool = True
+
+    @nn.compact
+    def __call__(self, x, train):
+        for kernel, stride in (((1, self.kernel), (1, self.stride)), ((self.kernel, 1), (self.stride, 1))):
+            x = Conv(self.features, kernel, stride)(nn.relu(settle(x)))
+            x = BatchNorm(self.affine)(x, train, defer=True)
+        return x
+
+
 class Pool(nn.Module):
-    """3x3 pooling; `norm` adds the BatchNorm that DARTS puts behind the pools of its search net."""
+    """Pooling; `norm` adds the BatchNorm that DARTS puts behind the pools of its search net."""
 
     kind: str
     stride: int = 1
     norm: bool = False
+    kernel: int = 3
 
     @nn.compact
     def __call__(self, x, train):
-        y = {"max": max_pool, "avg": avg_pool}[self.kind](x, 3, self.stride)
+        y = {"max": max_pool, "avg": avg_pool}[self.kind](x, self.kernel, self.stride)
         return BatchNorm(False)(y, train, defer=True) if self.norm else y
 
 
@@ -117,11 +135,16 @@ OPS: Mapping[str, Build] = {
     "none": lambda features, stride, affine: Zero(stride),
     "skip_connect": _skip,
     "max_pool_3x3": lambda features, stride, affine: Pool("max", stride, norm=not affine),
+    "max_pool_5x5": lambda features, stride, affine: Pool("max", stride, norm=not affine, kernel=5),
+    "max_pool_7x7": lambda features, stride, affine: Pool("max", stride, norm=not affine, kernel=7),
     "avg_pool_3x3": lambda features, stride, affine: Pool("avg", stride, norm=not affine),
     "nor_conv_1x1": lambda features, stride, affine: ReLUConvBN(features, 1, stride, affine),
     "nor_conv_3x3": lambda features, stride, affine: ReLUConvBN(features, 3, stride, affine),
+    "conv_1x3_3x1": lambda features, stride, affine: TwoStripes(features, 3, stride, affine),
+    "conv_1x7_7x1": lambda features, stride, affine: TwoStripes(features, 7, stride, affine),
     "sep_conv_3x3": lambda features, stride, affine: SepConv(features, 3, stride, affine),
     "sep_conv_5x5": lambda features, stride, affine: SepConv(features, 5, stride, affine),
+    "sep_conv_7x7": lambda features, stride, affine: SepConv(features, 7, stride, affine),
     "dil_conv_3x3": lambda features, stride, affine: DilConv(features, 3, stride, affine),
     "dil_conv_5x5": lambda features, stride, affine: DilConv(features, 5, stride, affine),
 }

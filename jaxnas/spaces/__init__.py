@@ -1,11 +1,25 @@
 """Search spaces: what may be built."""
 
+from jaxnas.spaces.blocks import BlockSpec, amoebanet, nasnet, pnas
 from jaxnas.spaces.cell import CellSpec
 from jaxnas.spaces.darts import darts
 from jaxnas.spaces.nasbench201 import nasbench201
 from jaxnas.spaces.real import Real
 from jaxnas.spaces.space import Mixed, Space, space
 
-SPACES = {"nasbench201": nasbench201, "darts": darts}
+SPACES = {"nasbench201": nasbench201, "darts": darts, "nasnet": nasnet, "pnas": pnas, "amoebanet": amoebanet}
 
-__all__ = ["SPACES", "CellSpec", "Mixed", "Real", "Space", "darts", "nasbench201", "space"]
+__all__ = [
+    "SPACES",
+    "BlockSpec",
+    "CellSpec",
+    "Mixed",
+    "Real",
+    "Space",
+    "amoebanet",
+    "darts",
+    "nasbench201",
+    "nasnet",
+    "pnas",
+    "space",
+]

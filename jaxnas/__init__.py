@@ -28,6 +28,7 @@ _HOME = {
     "nsga2": "ask_tell",
     "phase": "driver",
     "policy_gradient": "ask_tell",
+    "progressive": "ask_tell",
     "q_learning": "ask_tell",
     "random_search": "ask_tell",
     "run": "driver",

@@ -23,6 +23,7 @@ from jaxnas import ask_tell, policies, surrogates
 from jaxnas.base import AskTell, Batch, asks_for, black_box
 from jaxnas.evaluate.benchmark import Benchmark
 from jaxnas.evaluate.table import table
+from jaxnas.spaces.cell import CellSpec
 from jaxnas.spaces.space import Space
 
 
@@ -56,6 +57,22 @@ def _gp(space, budget):
     return ask_tell.bayesian(space, model, surrogates.expected_improvement(), options, capacity=budget, initial=initial)
 
 
+def _bananas(space, budget):
+    cell = space.spec
+    paths = isinstance(cell, CellSpec) and cell.inputs == 1 and not cell.kinds
+    encode = surrogates.path_encoding(space) if paths else space.features
+    batch = min(10, budget)
+    return ask_tell.bayesian(
+        space,
+        surrogates.ensemble(surrogates.Perceptron(), encode),
+        surrogates.independent_thompson(),
+        ask_tell.mutants_of_best(space, 100, 5),
+        capacity=budget,
+        initial=batch,
+        batch=batch,
+    )
+
+
 ALGORITHMS: dict[str, Entry] = {
     "random": Entry(lambda space, budget: ask_tell.random_search(space), None, "uniform draws"),
     "local": Entry(
@@ -82,6 +99,7 @@ ALGORITHMS: dict[str, Entry] = {
         "tree-structured Parzen estimator (Bergstra et al. 2011), without repeats",
     ),
     "gp": Entry(_gp, 8, "Gaussian process on overlaps, expected improvement"),
+    "bananas": Entry(_bananas, 8, "BANANAS (White et al. 2021): ensemble on paths, independent Thompson, mutants, batches of 10"),
 }
 
 

@@ -60,6 +60,12 @@ def gp(space):
     return ask_tell.bayesian(space, kernel, surrogates.expected_improvement(), options, capacity=48, initial=4)
 
 
+def bananas(space):
+    surrogate = surrogates.ensemble(surrogates.Perceptron(4, 1), space.features, members=2, epochs=15, batch=50)
+    options = ask_tell.mutants_of_best(space, 32)
+    return ask_tell.bayesian(space, surrogate, surrogates.independent_thompson(), options, capacity=150, initial=10, batch=10)
+
+
 def reinforce(space, policy, rate=0.3):
     return ask_tell.policy_gradient(space, policy, policies.reinforce(policy, optax.adam(rate)), batch=2)
 
@@ -82,10 +88,11 @@ ALGORITHMS: dict[str, Callable] = {
     "q_learning": lambda s: ask_tell.q_learning(ask_tell.mdp_of(s), ((1.0, 30), (0.3, 60), (0.1, 60)), replay=64, alpha=0.1),
     "tpe": lambda s: ask_tell.tpe(s, capacity=150, initial=10),
     "gp": gp,
+    "bananas": bananas,
 }
 
 
-FLOATS = {"reinforce", "ppo, controller", "tpe", "gp"}  # their states hold what is summed in another order under vmap
+FLOATS = {"reinforce", "ppo, controller", "tpe", "gp", "bananas"}  # their states hold what is summed in another order under vmap
 
 
 def black_box(name):
@@ -101,6 +108,14 @@ def two_objectives(metrics):
 def fronts():
     algorithm = ask_tell.nsga2(flat_space(), 2, population=4, constraints=1)
     return Row(base.black_box(algorithm, base.stateless(ones_max), two_objectives), lambda key: Batch(), True)
+
+
+def growing():
+    space = spaces.nasbench201()
+    surrogate = surrogates.ensemble(surrogates.Perceptron(4, 1), space.features, members=2, epochs=2, later_rate=0.002)
+    algorithm = ask_tell.progressive(ask_tell.growing_edges(space), surrogate, beam=8, batch=8)
+    ones = lambda key, archs, batch: {"accuracy": jnp.sum(archs.op == 3, -1).astype(jnp.float32)}
+    return Row(base.black_box(algorithm, base.stateless(ones)), lambda key: Batch(), False)
 
 
 def shared(make):
@@ -149,6 +164,7 @@ def darts_two_steps(net):
 ROWS: dict[str, Callable[[], Row]] = {
     **{name: functools.partial(black_box, name) for name in ALGORITHMS},
     "nsga2": fronts,
+    "progressive": growing,
     "darts": lambda: shared(weight_sharing.darts),
     "darts, first order": lambda: shared(lambda net: weight_sharing.darts(net, order="first")),
     "darts, finite difference": lambda: shared(lambda net: weight_sharing.darts(net, order="finite_difference")),

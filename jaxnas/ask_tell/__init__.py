@@ -14,6 +14,7 @@ from jaxnas.ask_tell.genetic import GeneticState, genetic
 from jaxnas.ask_tell.local_search import LocalSearchState, local_search
 from jaxnas.ask_tell.nsga2 import NSGA2State, nsga2
 from jaxnas.ask_tell.policy_gradient import PolicyGradientState, policy_gradient
+from jaxnas.ask_tell.progressive import Growth, ProgressiveState, growing_blocks, growing_edges, progressive
 from jaxnas.ask_tell.q_learning import MDP, QLearningState, mdp_of, metaqnn, q_learning
 from jaxnas.ask_tell.random_search import random_search
 from jaxnas.ask_tell.tpe import TPEState, tpe
@@ -23,14 +24,18 @@ __all__ = [
     "AgingEvolutionState",
     "BayesianState",
     "GeneticState",
+    "Growth",
     "LocalSearchState",
     "NSGA2State",
     "PolicyGradientState",
+    "ProgressiveState",
     "QLearningState",
     "TPEState",
     "aging_evolution",
     "bayesian",
     "genetic",
+    "growing_blocks",
+    "growing_edges",
     "local_search",
     "log_error",
     "mdp_of",
@@ -40,6 +45,7 @@ __all__ = [
     "nsga2",
     "policy_gradient",
     "pool",
+    "progressive",
     "q_learning",
     "random_draws",
     "random_search",

@@ -138,9 +138,7 @@ class AnyBlockCell(nn.Module):
             y = y * jnp.max(gate.op)  # 0 for a block that is not there
             return lax.dynamic_update_index_in_dim(states, y, b + 2, 0), (stats, moved)
 
-        entry = (
-            outer if self.stride == 1 else jnp.zeros((2, *blank.shape), blank.dtype)
-        )  # a halved cell's are never read as they are
+        entry = outer if self.stride == 1 else jnp.zeros((2, *blank.shape), blank.dtype)  # halved, they are read as `outside`
         states = jnp.concatenate([entry, jnp.zeros((B, *blank.shape), blank.dtype)])
         keys = None if key is None else jax.random.split(key, (B, 2))
         xs = (jnp.arange(B), by_side, gates, self.held("together"), keys)

@@ -249,8 +249,9 @@ class CellNet(nn.Module):
         """(kind, features, stride) of each block; kind "residual" is the skeleton's own reduction."""
         only = self.spec.kinds[0] if self.spec.kinds else "cell"
         if self.skeleton in ("nasbench201", "nasnet"):
-            halving = "residual" if self.skeleton == "nasbench201" else self.spec.kinds[1] if self.spec.kinds else only
-            stage = lambda s: ((only, self.channels * 2**s, 1),) * self.cells
+            one_cell = self.skeleton == "nasnet" and not self.spec.kinds  # PNAS: it halves by itself, as the first of a stage
+            halving = "residual" if self.skeleton == "nasbench201" else only if one_cell else self.spec.kinds[1]
+            stage = lambda s: ((only, self.channels * 2**s, 1),) * (self.cells - (one_cell and s > 0))
             between = lambda s: ((halving, self.channels * 2**s, 2),)
             return stage(0) + between(1) + stage(1) + between(2) + stage(2)
         at = {self.cells // 3, 2 * self.cells // 3}

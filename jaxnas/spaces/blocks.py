@@ -148,18 +148,18 @@ def canonical_blocks(cell: Blocks) -> Blocks:
 
 
 def _finish(base: Space, spec: BlockSpec) -> Space:
-    B, O = spec.blocks, len(spec.ops)
+    B, width = spec.blocks, len(spec.ops)
     sized = not spec.kinds
 
     def one_hot(cell: Blocks, on):  # on: bool[B]
         hot = lambda a, n: jax.nn.one_hot(a, n, dtype=jnp.float32) * on.reshape(-1, *[1] * a.ndim)
         combine = None if cell.combine is None else hot(cell.combine, len(spec.combine))
-        return Blocks(hot(cell.input, B + 2), hot(cell.op, O), combine)
+        return Blocks(hot(cell.input, B + 2), hot(cell.op, width), combine)
 
     def chosen(gates: Blocks) -> Blocks:
         return jax.tree.map(lambda row: jnp.argmax(row, -1).astype(jnp.int32), gates)
 
-    shapes = Blocks((B, 2, B + 2), (B, 2, O), (B, len(spec.combine)) if len(spec.combine) > 1 else None)
+    shapes = Blocks((B, 2, B + 2), (B, 2, width), (B, len(spec.combine)) if len(spec.combine) > 1 else None)
     if sized:
         gates = lambda arch: one_hot(arch.blocks, jnp.arange(B) <= arch.size)
         size_of = lambda soft: jnp.maximum(jnp.sum(jnp.any(soft.op > 0, (1, 2))) - 1, 0).astype(jnp.int32)

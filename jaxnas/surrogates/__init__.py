@@ -7,6 +7,14 @@ from jaxnas.surrogates.acquisition import (
     thompson,
     upper_confidence_bound,
 )
+from jaxnas.surrogates.ensemble import (
+    BlockLSTM,
+    BlockPerceptron,
+    EnsembleState,
+    Perceptron,
+    block_tokens,
+    ensemble,
+)
 from jaxnas.surrogates.gaussian_process import GaussianProcessState, gaussian_process
 from jaxnas.surrogates.kernels import (
     Kernel,
@@ -23,11 +31,17 @@ from jaxnas.surrogates.surrogate import Posterior, Surrogate
 
 __all__ = [
     "Acquisition",
+    "BlockLSTM",
+    "BlockPerceptron",
+    "EnsembleState",
     "GaussianProcessState",
     "Kernel",
+    "Perceptron",
     "Posterior",
     "Surrogate",
+    "block_tokens",
     "cell_graph",
+    "ensemble",
     "expected_improvement",
     "gaussian_process",
     "independent_thompson",

@@ -53,6 +53,7 @@ _MODULES = (
     "sharding",
     "spaces",
     "surrogates",
+    "tabulate",
     "training",
     "weight_sharing",
 )

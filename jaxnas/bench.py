@@ -113,8 +113,15 @@ def search(key: jax.Array, entry: Entry, benchmark: Benchmark, *, queries: int, 
     """Runs `seeds` searches of `queries` queries each.
 
     Raises:
-        ValueError: for fewer than one query or seed, or fewer queries than the algorithm asks for at once.
+        ValueError: for fewer than one query or seed, fewer queries than the algorithm asks for at once, or a table that has
+            less than a third of the space: what is not in it can be asked for.
     """
+    there = int(np.sum(np.isfinite(benchmark.fixed["accuracy"])))
+    if 3 * there < len(benchmark.test):
+        raise ValueError(
+            f"{benchmark.name} has {there} of the {len(benchmark.test)} architectures that a search may ask for: "
+            "give a table of the whole space (jaxnas tabulate --architectures 0)"
+        )
     if queries < 1 or seeds < 1:
         raise ValueError(f"a comparison needs at least one query and one seed; got {queries} and {seeds}")
     algorithm = entry.make(benchmark.space, queries)

@@ -23,10 +23,14 @@ STRATEGIES = {
     "q-learning": "MetaQNN's Q-learning (Baker et al. 2017), candidates trained from scratch",
     "tpe": "tree-structured Parzen estimator (Bergstra et al. 2011), candidates trained from scratch",
     "gp": "Gaussian process and expected improvement, candidates trained from scratch",
+    "bananas": "BANANAS (White et al. 2021), candidates trained from scratch, 10 at once",
 }
 SPACES = {
     "nasbench201": "NAS-Bench-201 cells: 4 nodes, 5 operations, 15,625 architectures",
     "darts": "DARTS convolutional cells: normal and reduction, 1,037,664,180 each",
+    "nasnet": "NASNet cells: normal and reduction, 5 blocks of 13 operations (not for DARTS)",
+    "amoebanet": "AmoebaNet cells: normal and reduction, 5 blocks of 8 operations (not for DARTS)",
+    "pnas": "PNAS cells: one, of 1 to 5 blocks of 8 operations (not for DARTS)",
 }
 AUGMENTS = ("none", "crop", "crop+flip")
 
@@ -71,6 +75,8 @@ def check(config: Config) -> None:
         value = getattr(config, field)
         if value not in known:
             raise ValueError(f"unknown {field} {value!r}: choose one of {', '.join(known)}")
+    if config.strategy.startswith("darts") and config.space in ("nasnet", "amoebanet", "pnas"):
+        raise ValueError(f"{config.strategy} needs edges that mix operations: search {config.space} with --strategy aging")
     for field in ("steps", "batch", "channels", "cells", "candidate_steps", "train_steps", "seeds"):
         if getattr(config, field) < 1:
             raise ValueError(f"--{field.replace('_', '-')} must be at least 1, not {getattr(config, field)}")

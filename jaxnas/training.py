@@ -42,7 +42,7 @@ def train(
     """Trains `module` (see `jaxnas.nets.evaluation_net`) on `batch.train`; `best(state)` is its variables.
 
     Args:
-        module: called as module.apply(variables, x, train=True, rate=..., rngs={"drop_path": key}).
+        module: called as module.apply(variables, x, train=True, rate=..., rngs={"drop_path": key, "dropout": key}).
         optimizer: of the weights, decay included.
         image: (H, W, C).
         steps: the length of the run, over which the drop-path probability rises.
@@ -73,7 +73,7 @@ def train(
 
         def loss(params):
             variables = {**state.variables, "params": params}
-            rngs = {"drop_path": key}
+            rngs = dict(zip(("drop_path", "dropout"), jax.random.split(key), strict=True))
             outputs, new = module.apply(variables, x, train=True, rate=rate, rngs=rngs, mutable=["batch_stats"])
             logits, auxiliary = outputs if isinstance(outputs, tuple) else (outputs, None)
             value = criterion(logits, y)

@@ -15,8 +15,10 @@ from scipy import stats
 
 from jaxnas.spaces.blocks import amoebanet, nasnet, pnas
 from jaxnas.spaces.darts import DARTS, KINDS, OPS, DARTSCell, darts
+from jaxnas.spaces.layerwise import layerwise
 from jaxnas.spaces.nasbench201 import expression, nasbench201, representatives
 from jaxnas.spaces.real import Real, polynomial_mutation, sbx
+from jaxnas.spaces.recurrent import recurrent
 from jaxnas.spaces.space import space
 
 DRAWS = 1000
@@ -63,6 +65,9 @@ SPACES = {
     "pnas": pnas,
     "pnas, small": lambda: pnas(2, ("skip_connect", "nor_conv_3x3")),
     "amoebanet": lambda: amoebanet(3),
+    "layerwise": lambda: layerwise(4),
+    "layerwise, strides": lambda: layerwise(3, strides=(1, 2, 3)),
+    "recurrent": recurrent,
     "flat": lambda: space(Flat(np.asarray([2, 5, 3]), np.asarray(7))),
     "conditional": elastic,
     "conditional, chained": chained,

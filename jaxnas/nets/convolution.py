@@ -249,10 +249,10 @@ def _windows(x, axis, k, stride, padding, fill):
     return [lax.slice_in_dim(x, i, i + (n - 1) * stride + 1, stride, axis) for i in range(k)]
 
 
-def max_pool(x, k=3, stride=1):
-    """Maximum over k x k windows of x [C, H, W, B]; tied entries share the gradient."""
+def max_pool(x, k=3, stride=1, padding=None):
+    """Maximum over k x k windows of x [C, H, W, B]; the padding (default k // 2) never wins; tied entries share the gradient."""
     for axis in (1, 2):
-        x = functools.reduce(jnp.maximum, _windows(x, axis, k, stride, k // 2, -np.inf))
+        x = functools.reduce(jnp.maximum, _windows(x, axis, k, stride, k // 2 if padding is None else padding, -np.inf))
     return x
 
 

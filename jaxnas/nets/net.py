@@ -25,7 +25,7 @@ Variables = dict[str, Any]  # {"params": ..., "batch_stats": ...}
 
 
 class Net(NamedTuple):
-    init: Callable  # key -> variables
+    init: Callable  # (key, gates=None) -> variables; gates, where the draw depends on the architecture
     apply: Callable  # (variables, x [B, H, W, C], gates, *, train, path=False, key=None) -> (logits [B, K], variables)
     used: Callable  # (variables, gates) -> a 0/1 tree, 1 where the paths with nonzero gates keep weights and statistics
     specialize: Callable  # arch -> (module, extract); extract(variables) -> the module's variables
@@ -103,7 +103,8 @@ def cell_net(
     module = CellNet(spec=space.spec, ops=_table(space, ops), skeleton=skeleton, channels=channels, cells=cells, classes=classes)
     blank = jax.tree.map(lambda shape: np.zeros(shape, np.float32), space.gate_shapes, is_leaf=is_shape)
 
-    def init(key):
+    def init(key, gates=None):
+        del gates  # every operation has weights of its own
         return module.init(key, jnp.zeros((1, *image)), blank, train=True)
 
     def apply(variables, x, gates, *, train, path=False, key=None):

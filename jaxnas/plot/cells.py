@@ -9,7 +9,9 @@ import math
 
 import numpy as np
 
+from jaxnas.nets.block_cell import choice_of
 from jaxnas.plot.figure import COLOURS, STYLES, blank, literal, text_width
+from jaxnas.spaces.blocks import BlockSpec
 from jaxnas.spaces.cell import CellSpec
 
 HEIGHT, LANE, BEND, PORT = 0.42, 0.3, 0.24, 0.11  # of a node; between arcs; of an arc's shoulder; between arrow heads
@@ -18,29 +20,23 @@ HEIGHT, LANE, BEND, PORT = 0.42, 0.3, 0.24, 0.11  # of a node; between arcs; of 
 def architecture(space, arch, title: str | None = None):
     """Draws each cell of `arch`, without the edges on `none`.
 
-    With one input the last node is the cell's output; with more, all computed nodes are concatenated.
+    With one input the last node is the cell's output; with more, all computed nodes are concatenated; of a cell of blocks,
+    the states that no block reads.
 
     Raises:
-        ValueError: for a space without a `CellSpec`, or more than one architecture.
+        ValueError: for a space of no cells, or more than one architecture.
     """
     from matplotlib.lines import Line2D
 
     spec = getattr(space, "spec", None)
-    if not isinstance(spec, CellSpec):
-        raise ValueError("only cells can be drawn: give a space whose `spec` is a CellSpec, e.g. darts() or nasbench201()")
-    gates = space.gates(arch)
-    cells = []  # (kind, {(source, destination): op}, {(source, destination): (side, lane)})
-    for kind in spec.kinds or ("",):
-        rows = np.asarray((gates[kind] if isinstance(gates, dict) else getattr(gates, kind)) if kind else gates)
-        if rows.shape != (len(spec.edges), len(spec.ops)):
-            raise ValueError(f"gates of shape {rows.shape} are not those of one architecture: pick one from the batch")
-        chosen = zip(spec.edges, rows.argmax(-1), rows.max(-1) > 0, strict=True)
-        edges = {(j, spec.inputs + i): int(k) for (j, i), k, on in chosen if on and spec.ops[k] != "none"}
-        cells.append((kind, edges, _lanes(edges)))
+    if not isinstance(spec, (CellSpec, BlockSpec)):
+        raise ValueError("only cells can be drawn: give a space of cells, e.g. darts(), nasbench201() or nasnet()")
+    spec, found = (_of_blocks if isinstance(spec, BlockSpec) else _of_edges)(space, arch)
+    cells = [(kind, edges, _lanes(edges), out) for kind, edges, out in found]  # {(source, destination): (side, lane)}
 
-    drawn = sorted({k for _, edges, _ in cells for k in edges.values()})
+    drawn = sorted({k for _, edges, _, _ in cells for k in edges.values()})
     text = max([text_width(spec.ops[k], 8) for k in drawn], default=0.5)
-    most = max([abs(r) for *_, sides in cells for r in _ports(sides).values()], default=0)
+    most = max([abs(r) for _, _, sides, _ in cells for r in _ports(sides).values()], default=0)
     node = max(0.7, 2 * PORT * (most + 1))
     pitch = node + text + 2 * BEND  # an arc's label fits between the shoulders of all arcs
     span = pitch * (spec.inputs + spec.nodes - (spec.inputs == 1))
@@ -48,22 +44,58 @@ def architecture(space, arch, title: str | None = None):
     columns = max(1, min(len(drawn), int(width / (text + 0.7))))
     legend, head = 0.2 + 0.2 * math.ceil(len(drawn) / columns), 0.35 if title else 0.0
     extent = []  # how far each cell reaches up and down
-    for *_, sides in cells:
+    for _, _, sides, _ in cells:
         reach = {s: HEIGHT / 2 + LANE * max([n for t, n in sides.values() if t == s], default=0) for s in (1, -1)}
         extent.append((reach[1] + 0.5, reach[-1] + (LANE if spec.inputs > 1 else 0) + 0.2))
     total = head + sum(map(sum, extent)) + legend
     figure, top = blank(width, total, title), total - head
-    for (kind, edges, sides), (up, down) in zip(cells, extent, strict=True):
+    for (kind, edges, sides, out), (up, down) in zip(cells, extent, strict=True):
         ax = figure.add_axes((0, (top - up - down) / total, 1, (up + down) / total))
         ax.set(xlim=((span - width) / 2, (span + width) / 2), ylim=(-down, up))
         ax.axis("off")
-        _cell(ax, spec, kind, edges, sides, node, pitch)
+        _cell(ax, spec, kind, edges, sides, out, node, pitch)
         top -= up + down
     if drawn:
         handles = [Line2D([], [], lw=2, label=spec.ops[k], **op_style(spec, k)) for k in drawn]
         place = {"loc": "lower center", "bbox_to_anchor": (0.5, 0.1 / total), "borderaxespad": 0}
         literal(figure.legend(handles=handles, ncols=columns, frameon=False, fontsize=8, **place).get_texts())
     return figure
+
+
+def _of_edges(space, arch):
+    """(the spec, [(kind, {(source, destination): operation}, the nodes that are the output)])."""
+    spec, gates, cells = space.spec, space.gates(arch), []
+    out = range(spec.inputs, spec.inputs + spec.nodes) if spec.inputs > 1 else [spec.nodes]
+    for kind in spec.kinds or ("",):
+        rows = np.asarray((gates[kind] if isinstance(gates, dict) else getattr(gates, kind)) if kind else gates)
+        if rows.shape != (len(spec.edges), len(spec.ops)):
+            raise ValueError(f"gates of shape {rows.shape} are not those of one architecture: pick one from the batch")
+        chosen = zip(spec.edges, rows.argmax(-1), rows.max(-1) > 0, strict=True)
+        cells.append((kind, {(j, spec.inputs + i): int(k) for (j, i), k, on in chosen if on and spec.ops[k] != "none"}, out))
+    return spec, cells
+
+
+def _of_blocks(space, arch):
+    """The same for cells of blocks: two sides that read one state are one edge, and what is concatenated inside is marked."""
+    spec, gates, cells = space.spec, space.gates(arch), []
+    names = dict.fromkeys(spec.ops)  # ordered
+    for kind in spec.kinds or ("",):
+        cell = getattr(gates, kind) if kind else gates
+        if np.shape(cell.op) != (spec.blocks, 2, len(spec.ops)):
+            raise ValueError(f"gates of shape {np.shape(cell.op)} are not those of one architecture: pick one from the batch")
+        blocks, out = choice_of(cell)
+        edges = {}
+        for b, (*sources, first, second, combine) in enumerate(blocks):
+            mark = " (concat)" if spec.combine[combine] == "concat" else ""
+            for j in sorted(set(sources)):
+                ops = [spec.ops[k] for source, k in zip(sources, (first, second), strict=True) if source == j]
+                edges[j, 2 + b] = (f"2 x {ops[0]}" if len(ops) == 2 and ops[0] == ops[1] else " + ".join(ops)) + mark
+        names |= dict.fromkeys(edges.values())
+        cells.append((kind, edges, out))
+    order = {name: k for k, name in enumerate(names)}
+    most = max(len({b for _, b in edges}) for _, edges, _ in cells)
+    drawn = CellSpec(tuple(names), inputs=2, nodes=most, kinds=spec.kinds)
+    return drawn, [(kind, {e: order[name] for e, name in edges.items()}, out) for kind, edges, out in cells]
 
 
 def _lanes(edges) -> dict:
@@ -91,7 +123,7 @@ def _ports(sides) -> dict:
     return ports
 
 
-def _cell(ax, spec, kind, edges, sides, node, pitch):
+def _cell(ax, spec, kind, edges, sides, out, node, pitch):
     """One cell: nodes on a line, an edge to the next node straight, others above and below on lanes of their own."""
     from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
     from matplotlib.path import Path as Curve
@@ -118,10 +150,10 @@ def _cell(ax, spec, kind, edges, sides, node, pitch):
         live |= {b} if a in live else set()
     if concat:  # one grey bus below
         grey, y, end = {"color": "0.5", "linestyle": "--", "lw": 1.2}, ax.get_ylim()[0] + 0.2, count * pitch
-        for n in range(spec.inputs, count - 1):
+        for n in out[:-1]:
             line([(n * pitch, -HEIGHT / 2), (n * pitch, y)], "ML", head=False, **grey)
-        if spec.nodes > 1:
-            line([(spec.inputs * pitch, y), (end - BEND, y), (end, y), (end, -HEIGHT / 2)], "MLQQ", **grey)
+        if len(out) > 1:
+            line([(out[0] * pitch, y), (end - BEND, y), (end, y), (end, -HEIGHT / 2)], "MLQQ", **grey)
         line(straight(count - 1), "ML", **grey)
     names = [node_name(spec, n) for n in range(count)]
     names = [*names, "concat"] if concat else [names[0] + "\ninput", *names[1:-1], names[-1] + "\noutput"]
@@ -130,7 +162,7 @@ def _cell(ax, spec, kind, edges, sides, node, pitch):
         box = {"boxstyle": "round,pad=0,rounding_size=0.08", "facecolor": face, "edgecolor": "black", "zorder": 2}
         ax.add_patch(FancyBboxPatch((n * pitch - node / 2, -HEIGHT / 2), node, HEIGHT, gid=f"node{kind}-{n}", **box))
         ax.text(n * pitch, 0, name, ha="center", va="center", fontsize=9, linespacing=1, zorder=4)
-    found = any(n in live for n in range(spec.inputs, count)) if concat else count - 1 in live
+    found = any(n in live for n in out)
     left, top, heading = ax.get_xlim()[0] + 0.2, ax.get_ylim()[1] - 0.1, f"{kind} cell".strip()
     ax.text(left, top, heading, va="top", weight="bold", parse_math=False)
     if not found:

@@ -3,8 +3,10 @@
 from jaxnas.spaces.blocks import BlockSpec, amoebanet, nasnet, pnas
 from jaxnas.spaces.cell import CellSpec
 from jaxnas.spaces.darts import darts
+from jaxnas.spaces.layerwise import LayerSpec, layerwise
 from jaxnas.spaces.nasbench201 import nasbench201
 from jaxnas.spaces.real import Real
+from jaxnas.spaces.recurrent import TreeSpec, recurrent
 from jaxnas.spaces.space import Mixed, Space, space
 
 SPACES = {"nasbench201": nasbench201, "darts": darts, "nasnet": nasnet, "pnas": pnas, "amoebanet": amoebanet}
@@ -13,13 +15,17 @@ __all__ = [
     "SPACES",
     "BlockSpec",
     "CellSpec",
+    "LayerSpec",
     "Mixed",
     "Real",
     "Space",
+    "TreeSpec",
     "amoebanet",
     "darts",
+    "layerwise",
     "nasbench201",
     "nasnet",
     "pnas",
+    "recurrent",
     "space",
 ]

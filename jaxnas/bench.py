@@ -21,6 +21,7 @@ import optax
 
 from jaxnas import ask_tell, policies, surrogates
 from jaxnas.base import AskTell, Batch, asks_for, black_box
+from jaxnas.driver import compiler_options
 from jaxnas.evaluate.benchmark import Benchmark
 from jaxnas.evaluate.table import table
 from jaxnas.spaces.cell import CellSpec
@@ -142,7 +143,7 @@ def search(key: jax.Array, entry: Entry, benchmark: Benchmark, *, queries: int, 
     keys = jax.random.split(key, seeds)
     run = lambda keys, fixed: jax.lax.map(lambda k: one(k, fixed), keys, batch_size=entry.chunk or seeds)
     started = time.perf_counter()
-    compiled = jax.jit(run).lower(keys, benchmark.fixed).compile()
+    compiled = jax.jit(run, compiler_options=compiler_options()).lower(keys, benchmark.fixed).compile()
     ready = time.perf_counter()
     index = np.asarray(compiled(keys, benchmark.fixed))
     return History(index, ready - started, time.perf_counter() - ready)

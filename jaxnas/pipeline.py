@@ -23,7 +23,6 @@ STRATEGIES = {
     "q-learning": "MetaQNN's Q-learning (Baker et al. 2017), candidates trained from scratch",
     "tpe": "tree-structured Parzen estimator (Bergstra et al. 2011), candidates trained from scratch",
     "gp": "Gaussian process and expected improvement, candidates trained from scratch",
-    "bananas": "BANANAS (White et al. 2021), candidates trained from scratch, 10 at once",
 }
 SPACES = {
     "nasbench201": "NAS-Bench-201 cells: 4 nodes, 5 operations, 15,625 architectures",

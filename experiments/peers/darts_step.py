@@ -6,21 +6,18 @@ C=8, 4 cells, batch 16, 32x32 images, 10 classes.  Each contestant is a process 
 takes turns of five steps with the others, one compiled loop as in the driver; the figures are seconds a step, medians of
 the turns, compile time (tracing included) apart, peak memory of the whole process.
 
-Obtained on two cores of an AMD EPYC (AVX-512), jax 0.10.2, torch 2.13.0, nothing else running, medians of 7 turns:
+Obtained on two cores of an AMD EPYC (AVX-512), jax 0.10.2, torch 2.13.0, light other work on them, medians of 5 turns:
 
-    contestant                               median      min   compile    memory
-    jaxnas, first order                     0.337 s  0.246 s   120.9 s  2.36 GiB
-    PyTorch NCHW, first order               1.450 s  1.233 s            0.82 GiB
-    PyTorch channels_last, first order      0.961 s  0.907 s            0.81 GiB
+    contestant                                               median      min   compile    memory
+    jaxnas, first order                                     0.277 s  0.266 s    91.6 s  2.36 GiB
+    jaxnas, exact second order                              1.052 s  0.879 s   315.5 s  8.03 GiB
+    PyTorch NCHW, first order                               1.155 s  1.087 s            0.82 GiB
+    PyTorch channels_last, first order                      0.807 s  0.764 s            0.81 GiB
+    PyTorch NCHW, finite-difference second order            3.222 s  2.765 s            0.89 GiB
+    PyTorch channels_last, finite-difference second order   2.134 s  2.053 s            0.87 GiB
 
-and of 3 turns, in another run:
-
-    jaxnas, exact second order                              1.028 s  0.812 s   416.6 s  8.05 GiB
-    PyTorch NCHW, finite-difference second order            3.672 s  3.536 s            0.89 GiB
-    PyTorch channels_last, finite-difference second order   2.462 s  2.390 s            0.87 GiB
-
-The ratios to channels_last are 0.35 and 0.42 (by the fastest turns 0.27 and 0.34), for goals of 0.35; the goal of the
-compilation, missed by far, is 30 s.
+The ratios to channels_last are 0.34 and 0.49 (by the fastest turns 0.35 and 0.43; 0.35 and 0.42 in an earlier run with
+nothing else running), for goals of 0.35; the goal of the compilation, missed by far, is 30 s.
 """
 
 import argparse

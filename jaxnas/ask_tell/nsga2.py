@@ -143,12 +143,14 @@ def nsga2(
         bred = jax.vmap(mate)(jax.random.split(k_mate, matings), a, b)  # [matings, 2, ...]
         bred = jax.tree.map(lambda x: x.reshape(2 * matings, x.shape[2]), bred)
         if unique:
-            random = coordinates(jax.vmap(space.sample)(jax.random.split(k_random, P)))
+            drawn = jax.random.split(k_random, 0 if R else P)  # with reals a child is new unless it is a copy: spares suffice
+            random = coordinates(jax.vmap(space.sample)(drawn))
             v, u = jax.tree.map(lambda *parts: jnp.concatenate(parts), members, bred, random)
             networks = jax.vmap(space.flat)(jax.vmap(space.canonical)(jax.vmap(space.unflat)(v, u)))
             marks = fingerprints(jnp.concatenate([networks, jax.lax.bitcast_convert_type(u, jnp.int32)], -1))
-            repeat = jnp.tril(marks[:, None] == marks[None], -1).any(-1)  # an earlier one is the same
-            first = P + jnp.argsort(repeat[P:], stable=True)
+            earlier = np.tri(len(v) - P, len(v), P - 1, bool)
+            repeat = jnp.any((marks[P:, None] == marks[None]) & earlier, -1)
+            first = P + jnp.argsort(repeat, stable=True)
             bred = v[first], u[first]
         children = jax.vmap(space.unflat)(*jax.tree.map(lambda x: x[:P], bred))
         return state, jax.tree.map(lambda a, c: jnp.where(state.told == 0, a, c), state.archs, children)

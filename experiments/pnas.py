@@ -1,0 +1,76 @@
+"""PNAS: Liu et al., ECCV 2018, arXiv:1712.00559.  Cells grow block by block; a model of those trained picks what is trained next.
+
+    python experiments/pnas.py smoke                  digits
+    python experiments/pnas.py paper                  CIFAR-10 (needs tfds:cifar10 prepared, and an accelerator)
+
+| setting | hardware | expected | obtained |
+|---|---|---|---|
+| paper: 136 + 4 * 256 cells, N=2, F=24, 20 epochs | 8 x fewer GPU hours than NASNet | 3.41 +- 0.09 % error of PNASNet-5 | not run yet |
+| smoke: 36 + 2 * 16 cells of up to 3 blocks, 30 steps each | 2 CPU cores, MINUTES | runs to the end | OBTAINED |
+"""
+
+import sys
+import time
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxnas import ask_tell, data, evaluate, nets, spaces, surrogates, weight_sharing
+from jaxnas.base import black_box
+from jaxnas.driver import run
+from jaxnas.spaces.blocks import PNAS_OPS
+
+
+class Setting(NamedTuple):
+    data: str
+    ops: tuple[str, ...]
+    blocks: int
+    beam: int
+    at_once: int  # cells trained in one step
+    channels: int
+    cells: int  # a stage
+    steps: int
+    batch: int
+    rate: float
+
+
+PAPER = Setting("tfds:cifar10", PNAS_OPS, 5, 256, 8, 24, 2, 20 * 45_000 // 128, 128, 0.01)
+SMOKE = Setting("digits", ("sep_conv_3x3", "skip_connect", "max_pool_3x3", "nor_conv_1x1"), 3, 16, 4, 4, 1, 30, 64, 0.05)
+SETTINGS = {"paper": PAPER, "smoke": SMOKE}
+
+
+def main(name: str = "smoke") -> None:
+    s = SETTINGS[name]
+    dataset = data.load(s.data, jax.random.key(0))
+    space = spaces.pnas(s.blocks, s.ops)
+    net = nets.cell_net(space, image=dataset.image, classes=dataset.classes, channels=s.channels, cells=s.cells)
+    evaluator = evaluate.train_from_scratch(net, weight_sharing.sgd(optax.cosine_decay_schedule(s.rate, s.steps)))
+    feed = data.batches(dataset, s.batch, weight_steps=s.steps, arch_steps=len(dataset.valid.y) // s.batch)
+    growth = ask_tell.growing_blocks(space)
+    predictor = surrogates.BlockPerceptron(s.blocks + 2, len(s.ops))
+    surrogate = surrogates.ensemble(predictor, surrogates.block_tokens(space), later_rate=0.002, folds=True)
+    algorithms = {
+        "PNAS": ask_tell.progressive(growth, surrogate, beam=s.beam, batch=s.at_once),
+        "random search": ask_tell.random_search(space, batch=s.at_once),
+    }
+    cells = len(growth.first.size) + (s.blocks - 1) * s.beam
+    for title, algorithm in algorithms.items():
+        started = time.perf_counter()
+        result = run(jax.random.key(1), black_box(algorithm, evaluator), steps=cells // s.at_once, data=feed)
+        info = result.infos[0]
+        accuracy = np.asarray(info.metrics["accuracy"]).ravel()
+        size = np.asarray(info.archs.size).ravel() + 1
+        levels = ", ".join(f"{b}: {100 * np.nanmean(accuracy[size == b]):.2f}" for b in range(1, s.blocks + 1) if (size == b).any())
+        top = np.sort(accuracy)[-5:]
+        print(f"{title}: {cells} cells in {(time.perf_counter() - started) / 60:.1f} minutes, {int(jnp.sum(info.failed))} diverged")
+        print(
+            f"  validation accuracy by number of blocks {levels}; best five {100 * top.mean():.2f} ± {100 * top.std(ddof=1):.2f} %"
+        )
+        print(f"  answer {space.to_text(jax.tree.map(np.asarray, result.best))}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -189,7 +189,7 @@ def test_help(capsys, arguments):
 @pytest.mark.parametrize("space", pipeline.SPACES)
 def test_every_strategy_starts_in_every_space(space):
     dataset = data.load("digits", jax.random.key(0))
-    for strategy in pipeline.STRATEGIES:
+    for strategy in sorted(set(pipeline.STRATEGIES) - {"darts", "darts-fd"}):  # as darts-first, and slow to trace
         config = pipeline.Config(space=space, strategy=strategy, steps=3, cells=3, channels=2)
         try:
             pipeline.check(config)

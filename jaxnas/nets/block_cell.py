@@ -37,9 +37,9 @@ def choice_of(gates: Blocks, extra: tuple[int, ...] = ()) -> Choice:
     return tuple(tuple(map(int, row)) for row in rows), tuple(sorted({*map(int, kept), *extra}))
 
 
-def owner(name: str, stride: int) -> str:
-    """Under which name a cell keeps the variables of an operation; a skip has some only where it halves."""
-    return f"{name}_halved" if stride > 1 and "skip" in name else name
+def halved(name: str) -> str:
+    """Where a cell that halves keeps an operation that then has other variables than with stride 1 (a skip has none there)."""
+    return f"{name}_halved"
 
 
 class Together(nn.Module):
@@ -90,17 +90,23 @@ class AnyBlockCell(nn.Module):
         gates = jax.tree.map(jnp.asarray, gates)
         outer = jnp.stack(inputs)
         blank = jnp.zeros((C, -(-H // self.stride), -(-W // self.stride), N), outer.dtype)
-        for k, name in enumerate(self.ops):
-            self.make(name, lambda key, k=k: self.built[1][k].init(key, blank, True), 2 * B)
-            if owner(name, self.stride) != name:
-                self.make(owner(name, self.stride), lambda key, k=k: self.built[self.stride][k].init(key, outer[0], True), 2 * B)
+        if self.is_initializing():
+            shapes = lambda init: jax.tree.map(jnp.shape, jax.eval_shape(init, jax.random.key(0)))
+            for k, name in enumerate(self.ops):
+                whole = lambda key, k=k: self.built[1][k].init(key, blank, True)
+                half = lambda key, k=k: self.built[self.stride][k].init(key, outer[0], True)
+                self.make(name, whole, 2 * B)
+                if self.stride > 1 and shapes(whole) != shapes(half):
+                    self.make(halved(name), half, 2 * B)
         if "concat" in self.spec.combine:
             self.make("together", lambda key: self.together.init(key, blank, blank, True), B)
         if self.is_initializing() and self.stride > 1:
             for halve in self.halved:
                 halve(inputs[0], train)
 
-        groups = {name: self.held(name) for name in self.groups()}
+        own = lambda name, stride: stride > 1 and self.has_variable("params", halved(name))
+        owner = lambda name, stride: halved(name) if own(name, stride) else name
+        groups = {group: self.held(group) for group in dict.fromkeys(owner(n, s) for s in (1, self.stride) for n in self.ops)}
         by_side = jax.tree.map(lambda a: a.reshape(B, 2, *a.shape[1:]), groups)
         key = None if rate is None or not train else self.make_rng("drop_path")
 
@@ -152,9 +158,6 @@ class AnyBlockCell(nn.Module):
         kept = kept_states(gates).astype(blank.dtype)
         return [state * kept[j] for j, state in enumerate([*ends, *states[2:]])]
 
-    def groups(self):
-        return sorted({owner(name, stride) for name in self.ops for stride in (1, self.stride)})
-
 
 class BlockCell(nn.Module):
     """A cell of one architecture, with only what it needs."""
@@ -184,22 +187,24 @@ class BlockCell(nn.Module):
         return [halve(j) if j < 2 and self.stride > 1 else states[j] for j in kept]
 
 
-def used_row(ops, stride: int, group: str, gates: Blocks):
-    """Which copies of a cell's group of variables take part: float[2 B] of an operation, [B] of "together", [] of the rest."""
-    kept, sides = kept_states(gates), gates.op.reshape(-1, len(ops)) > 0  # [2 B, O]
-    outer = jnp.any(gates.input.reshape(len(sides), -1)[:, :2] > 0, -1) & (stride > 1)  # [2 B]
-    if group.startswith("keep"):
-        return kept[int(group.removeprefix("keep"))]
-    if group == "together":
-        return jnp.any(gates.op > 0, (1, 2)) & (True if gates.combine is None else gates.combine[:, -1] > 0)
-    name = group.removesuffix("_halved")
-    on = sides[:, list(ops).index(name)]
-    return on & outer if name != group else on & ~outer if owner(name, stride) != name else on
+def used_rows(spec: BlockSpec, cell: dict, gates: Blocks) -> dict[str, jax.Array]:
+    """Which copies of a cell's groups of variables take part: bool[2 B] of an operation, [B] of "together", [] of the rest."""
+    kept, sides = kept_states(gates), gates.op.reshape(-1, len(spec.ops)) > 0  # [2 B, O]
+    outer = jnp.any(gates.input.reshape(len(sides), -1)[:, :2] > 0, -1)  # [2 B]
+    rows = {f"keep{j}": kept[j] for j in range(2)}
+    for k, name in enumerate(spec.ops):
+        rows[halved(name)] = sides[:, k] & outer
+        rows[name] = sides[:, k] & ~outer if halved(name) in cell else sides[:, k]
+    if "concat" in spec.combine:
+        joins = True if gates.combine is None else gates.combine[:, spec.combine.index("concat")] > 0
+        rows["together"] = jnp.any(gates.op > 0, (1, 2)) & joins
+    return rows
 
 
-def extract_blocks(spec: BlockSpec, choice: Choice, stride: int, stacked: dict) -> dict:
-    """The variables of a `BlockCell` out of those of an `AnyBlockCell`, of one collection."""
+def extract_blocks(spec: BlockSpec, choice: Choice, stride: int, stacked: dict, cell: dict) -> dict:
+    """The variables of a `BlockCell` out of those of an `AnyBlockCell`, of one collection; `cell` holds its parameters."""
     blocks, kept = choice
+    owner = lambda name, stride: halved(name) if stride > 1 and halved(name) in cell else name
     row = lambda group, i: jax.tree.map(lambda a: a[i], stacked.get(group, {}))
     out = {}
     for b, (*sources, first, second, combine) in enumerate(blocks):

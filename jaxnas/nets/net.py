@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas.nets.block_cell import choice_of, extract_blocks, readers, used_row, without_slots
+from jaxnas.nets.block_cell import choice_of, extract_blocks, readers, used_rows, without_slots
 from jaxnas.nets.cell_net import CellNet, extract_edges
 from jaxnas.nets.ops import OPS, Build, Pool
 from jaxnas.spaces.blocks import BlockSpec
@@ -121,7 +121,7 @@ def cell_net(
             names = [p.key for p in path]  # collection, cell, group, operation, ...
             inside = names[1].startswith("cell") and layout[int(names[1].removeprefix("cell"))]
             if inside and isinstance(space.spec, BlockSpec):
-                on = used_row(space.spec.ops, inside[2], names[2], kinds[inside[0]])  # [], [B] or [2 B]
+                on = used_rows(space.spec, variables["params"][names[1]], kinds[inside[0]])[names[2]]  # [], [B] or [2 B]
                 return on.astype(v.dtype).reshape(on.shape + (1,) * (v.ndim - on.ndim))
             if not inside or not names[2].startswith("from"):
                 return jnp.ones((1,) * v.ndim, v.dtype)
@@ -144,7 +144,7 @@ def cell_net(
                         continue
                     stacked = out[collection].pop(f"cell{i}", {})
                     if isinstance(space.spec, BlockSpec):
-                        kept = extract_blocks(space.spec, choice[kind], stride, stacked)
+                        kept = extract_blocks(space.spec, choice[kind], stride, stacked, variables["params"][f"cell{i}"])
                         for name, axis in readers(len(module.layout), i).items():
                             if name in out[collection]:
                                 out[collection][name] = without_slots(out[collection][name], choice[kind][1], features, axis)

@@ -27,7 +27,6 @@ are no restarts at a lower rate for a chain that is at chance after its first ep
 """
 
 import sys
-import time
 from typing import NamedTuple
 
 import jax
@@ -52,24 +51,15 @@ class Setting(NamedTuple):
 
 EPOCH = 45_000 // 128
 PAPER = Setting(
-    data="tfds:cifar10",
-    valid=0.1,
-    space={},
-    schedule=SCHEDULE,
-    batch=128,
-    steps=20 * EPOCH,
+    **dict(data="tfds:cifar10", valid=0.1, space={}, schedule=SCHEDULE, batch=128, steps=20 * EPOCH),
     rate=optax.exponential_decay(1e-3, 5 * EPOCH, 0.2, staircase=True),
 )
 SMOKE = Setting(
-    data="digits",
-    valid=0.5,
+    **dict(data="digits", valid=0.5, batch=64, steps=60),
     space=dict(image=8, layers=5, filters=(8, 16), kernels=(1, 3), pools=((2, 2), (3, 2)), dense=(32, 16)),
     schedule=((1.0, 40), (0.8, 10), (0.6, 10), (0.4, 10), (0.2, 10), (0.1, 20)),
-    batch=64,
-    steps=60,
     rate=optax.exponential_decay(1e-2, 15, 0.2, staircase=True),
 )
-SETTINGS = {"smoke": SMOKE, "paper": PAPER}
 
 
 def validation_accuracy(key: jax.Array, module, setting: Setting, dataset: data.Dataset) -> float:
@@ -83,8 +73,7 @@ def validation_accuracy(key: jax.Array, module, setting: Setting, dataset: data.
 
 
 def main(name: str = "smoke") -> None:
-    started = time.perf_counter()
-    setting, key = SETTINGS[name], jax.random.key(0)
+    setting, key = {"smoke": SMOKE, "paper": PAPER}[name], jax.random.key(0)
     dataset = data.load(setting.data, key, valid=setting.valid)
     mdp = ask_tell.metaqnn(**setting.space)
     algorithm = nas.q_learning(mdp, setting.schedule)
@@ -112,7 +101,6 @@ def main(name: str = "smoke") -> None:
         row = f"{of_phase.mean():.2f} ({of_phase.std(ddof=1):.2f})   {of_phase.max():.2f}" if len(of_phase) > 1 else "-"
         print(f"{epsilon:7.1f} {asked[phase]:7d} {len(of_phase):9d}   {row}")
     print(f"best: {max(trained, key=trained.get)}")
-    print(f"{(time.perf_counter() - started) / 60:.1f} minutes")
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def gp(space):
 
 
 def bananas(space):
-    surrogate = surrogates.ensemble(surrogates.Perceptron(4, 1), space.features, members=2, epochs=15, batch=50)
+    surrogate = surrogates.ensemble(surrogates.Perceptron(4, 1), space.features, members=2, epochs=10, batch=50)
     options = ask_tell.mutants_of_best(space, 32)
     return ask_tell.bayesian(space, surrogate, surrogates.independent_thompson(), options, capacity=150, initial=10, batch=10)
 

@@ -57,7 +57,7 @@ def refused(capsys, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["serach"], "unknown command 'serach': choose one of search, resume, show, bench, list"),
+        (["serach"], "unknown command 'serach': choose one of search, resume, show, bench, tabulate, list"),
         (["search", "--space", "nasbench"], "unknown space 'nasbench': choose one of nasbench201, darts"),
         (["search", "--strategy", "dart"], "unknown strategy 'dart': choose one of darts, "),
         (["search", "--augment", "flip"], "unknown augment 'flip': choose one of none, crop, crop+flip"),

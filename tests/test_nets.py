@@ -145,7 +145,7 @@ def test_supernet_and_auxiliary_counts():
     assert logits.shape == auxiliary.shape == (2, 10)
 
 
-BLOCK_OPS = ("skip_connect", "nor_conv_1x1", "max_pool_3x3")
+BLOCK_OPS = ("skip_connect", "nor_conv_1x1")
 NETS = {
     "nasbench201": lambda: nets.cell_net(spaces.nasbench201(), image=(4, 4, 1), classes=3, channels=2, cells=1),
     "darts": lambda: nets.cell_net(

@@ -6,6 +6,11 @@ import pathlib
 import jax
 import pytest
 
+# as the driver compiles: compiling is what tests cost
+os.environ["XLA_FLAGS"] = (
+    f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false"
+)
+
 
 def pytest_configure(config):
     cache = os.environ.get("JAX_COMPILATION_CACHE_DIR")

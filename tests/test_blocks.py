@@ -95,7 +95,8 @@ def test_scheduled_drop_path_grows_with_depth():
     net, variables, x = skips()
     spied = type("Spied", (type(net),), {"cell": lambda self, i: Spy(type(net).cell(self, i))})
     copy = spied(**{f: getattr(net, f) for f in net.__dataclass_fields__ if f not in ("parent", "name")})
-    copy.apply(variables, x[:2], train=True, rate=0.3, rngs={"drop_path": jax.random.key(0)}, mutable=["batch_stats"])
+    run = lambda v, x, k: copy.apply(v, x, train=True, rate=0.3, rngs={"drop_path": k}, mutable=["batch_stats"])
+    jax.eval_shape(run, variables, x[:2], jax.random.key(0))
     np.testing.assert_allclose(rates, 0.3 * np.arange(1, 6) / 5)
 
 

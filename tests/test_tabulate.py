@@ -11,7 +11,7 @@ import pytest
 from jaxnas import cli, data, nets, spaces, tabulate
 from jaxnas.evaluate.benchmark import load
 
-SPACE = spaces.pnas(1, ("skip_connect", "max_pool_3x3"))  # 16 cells
+SPACE = spaces.pnas(2, ("max_pool_3x3",))  # 4 + 4 * 9 cells
 
 
 @functools.cache
@@ -27,13 +27,13 @@ def make(path, archs, rate=0.1, steps=3, **kw):
 
 def test_every_architecture_or_different_ones():
     every = tabulate.choose(jax.random.key(0), SPACE, 0)
-    assert len(np.unique(every, axis=0)) == SPACE.size == 16
+    assert len(np.unique(every, axis=0)) == SPACE.size == 40
     some = tabulate.choose(jax.random.key(0), spaces.darts(), 50)
     assert some.shape == (50, 24) and len(np.unique(some, axis=0)) == 50
     sized = spaces.pnas(2, ("skip_connect", "max_pool_3x3"))
     whole = tabulate.choose(jax.random.key(0), sized, 0)
     assert len(np.unique(whole, axis=0)) == len(whole) == sized.size
-    for space, n, message in ((SPACE, 17, "1 to 16"), (SPACE, -1, "1 to 16"), (spaces.darts(), 0, "1 to 999,999")):
+    for space, n, message in ((SPACE, 41, "1 to 40"), (SPACE, -1, "1 to 40"), (spaces.darts(), 0, "1 to 999,999")):
         with pytest.raises(ValueError, match=message):
             tabulate.choose(jax.random.key(0), space, n)
 

@@ -20,15 +20,11 @@ Two cores with other work on them, up to 27 s a row.  Every row beats random sea
 
 import functools
 
-import jax
-import numpy as np
+from bananas import report
 
 from jaxnas import ask_tell, bench, surrogates
 from jaxnas.ask_tell import tpe
 from jaxnas.ask_tell.tpe import joint
-from jaxnas.evaluate.benchmark import find
-
-SEEDS, QUERIES, MARKS = 16, 100, (30, 50, 100)
 
 
 def nas_bowl(space, budget):
@@ -55,15 +51,5 @@ ROWS = {
 }
 
 
-def main():
-    table = find("nasbench201:cifar10")
-    for name, make in ROWS.items():
-        history = bench.search(jax.random.key(0), bench.Entry(make, 8, name), table, queries=QUERIES, seeds=SEEDS)
-        test = np.nanmax(table.test) - bench.regret(table, history.index)[:, np.asarray(MARKS) - 1]  # [S, marks]
-        error = test.std(0, ddof=1) / np.sqrt(SEEDS)
-        cells = " | ".join(f"{m:.3f} ± {e:.3f}" for m, e in zip(test.mean(0), error, strict=True))
-        print(f"| {name} | {cells} |  {history.seconds:.0f} s", flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    report(ROWS)

@@ -85,6 +85,7 @@ def tabulate(
         ValueError: for sizes below 1.
         DataError: for a batch larger than the train half.
         FileExistsError: for a file that holds another table.
+        PermissionError: where no file can be written, before anything is trained.
     """
     if min(steps, batch, chunk, len(archs)) < 1:
         raise ValueError(f"a table needs at least one architecture, step and example; got {len(archs)}, {steps} and {batch}")
@@ -118,18 +119,27 @@ def tabulate(
         new = {"archs": archs[last], "cost": np.full(chunk, seconds), **{name: metrics[name] for name in held}}
         rows = {name: np.concatenate([values, new[name][keep]]) for name, values in rows.items()}
         trained = min(trained + chunk, len(archs))
-        part = path.with_name(path.name + ".part")
-        with open(part, "wb") as file:
+        with open(_part(path), "wb") as file:
             np.savez_compressed(file, arity=net.space.arity, made=np.asarray(json.dumps(made)), trained=trained, **rows)
-        os.replace(part, path)
+        os.replace(_part(path), path)
         say(f"{trained} of {len(archs)} architectures, {seconds:.2f} s each")
     return trained - len(rows["archs"])
 
 
+def _part(path):
+    """Where a table is written before it takes the last one's place."""
+    return path.with_name(path.name + ".part")
+
+
 def _resume(path, made, decisions):
     """The rows so far, and how many architectures they come from."""
-    if not path.exists():
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _part(path).touch()
+    except OSError as error:
+        raise PermissionError(f"cannot write {path} ({error.strerror}): give another --out") from None
+    _part(path).unlink()
+    if not path.exists():
         return {"archs": np.zeros((0, decisions), np.int32), **{n: np.zeros(0) for n in ("accuracy", "test", "cost")}}, 0
     names = ("archs", "accuracy", "test", "cost", "made", "trained")
     held, _ = read_npz(path, names, instead="give another --out", write="jaxnas tabulate")

@@ -4,11 +4,14 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import quick
 
 from jaxnas.base import Batch
 from jaxnas.spaces.real import Real
 from jaxnas.spaces.space import space
 
+TOY = space((np.asarray([3, 4, 2]),))  # 24 settings
 MIXED = space((3, 2), reals={"x": Real(0.0, 1.0), "rate": Real(1e-4, 1.0, log=True)})
 
 
@@ -46,3 +49,17 @@ def mixed_score(key, archs, batch):
     a, b = archs.decisions
     rate = jnp.log10(archs.reals["rate"]) + 2
     return {"accuracy": -(1.0 * (a != 2) + 0.5 * (b != 1) + 4 * (archs.reals["x"] - 0.3) ** 2 + 0.5 * rate**2)}
+
+
+def asked(algorithm, score, steps, s=TOY):
+    """[(state, index of the candidates [B])] of a plain loop; `score` by `space.index`."""
+    ask, tell = quick.jit(algorithm.ask), quick.jit(algorithm.tell)
+    k_init, *keys = jax.random.split(jax.random.key(0, impl="unsafe_rbg"), 1 + steps)  # the cheapest to compile
+    state, history = algorithm.init(k_init), []
+    for key in keys:
+        k_ask, k_tell = jax.random.split(key)
+        state, archs = ask(k_ask, state)
+        index = np.asarray(jax.vmap(s.index)(archs))
+        state = tell(k_tell, state, archs, jnp.asarray(score[index], jnp.float32))
+        history.append((state, index))
+    return history

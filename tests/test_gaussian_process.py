@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import quick
 from scipy import integrate, linalg, stats
-from searching import MIXED, mixed_score, program, run_seeds
+from searching import MIXED, TOY, asked, mixed_score, program, run_seeds
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process import kernels as sklearn_kernels
 
@@ -49,7 +49,6 @@ from jaxnas.surrogates.kernels import (
 from jaxnas.surrogates.surrogate import Posterior, Surrogate
 
 NB201 = nasbench201()
-TOY = space((np.asarray([3, 4, 2]),))  # 24 settings
 TREE = space(
     (3, 2, 4), parent=[-1, 0, 1], when=[[1, 1, 1, 0], [0, 1, 1, 0], [0, 1, 0, 0]]
 )  # decision 1 is on for 1 and 2 of decision 0, decision 2 for 1 of decision 1
@@ -513,20 +512,6 @@ def oracle(values, std=0.1):
 TOY_VALUES = np.random.default_rng(0).permutation(24).astype(np.float32)
 ALL = lambda key, archs, y, mask: jax.vmap(TOY.from_index)(jnp.arange(24))
 MEAN = upper_confidence_bound(0.0)
-
-
-def asked(algorithm, score, steps, s=TOY):
-    """[(state, index of the candidates [B])] of a plain loop."""
-    ask, tell = quick.jit(algorithm.ask), quick.jit(algorithm.tell)
-    k_init, *keys = jax.random.split(jax.random.key(0, impl="unsafe_rbg"), 1 + steps)  # the cheapest to compile
-    state, history = algorithm.init(k_init), []
-    for key in keys:
-        k_ask, k_tell = jax.random.split(key)
-        state, archs = ask(k_ask, state)
-        index = np.asarray(jax.vmap(s.index)(archs))
-        state = tell(k_tell, state, archs, jnp.asarray(score[index], jnp.float32))
-        history.append((state, index))
-    return history
 
 
 @pytest.mark.parametrize("batch", [1, 4])

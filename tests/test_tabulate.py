@@ -59,6 +59,9 @@ def test_a_table_that_is_cut_is_gone_on_with_and_no_other_is_touched(tmp_path):
         np.testing.assert_array_equal(whole[column], cut[column])
     table = load(tmp_path / "whole.npz", SPACE)
     assert np.isfinite(table.test).sum() == 7 and (table.cost[np.isfinite(table.test)] > 0).all()
+    (tmp_path / "file").touch()
+    with pytest.raises(PermissionError, match="cannot write"):
+        make(tmp_path / "file" / "table.npz", archs)
     with pytest.raises(FileExistsError, match="another --out"):
         make(tmp_path / "whole.npz", archs, steps=4)
     before = (tmp_path / "whole.npz").read_bytes()

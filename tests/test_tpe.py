@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import quick
 from scipy import integrate, stats
-from searching import MIXED, mixed_score, run_seeds
+from searching import MIXED, TOY, asked, mixed_score, run_seeds
 
 from jaxnas.ask_tell.random_search import random_search
 from jaxnas.ask_tell.tpe import (
@@ -29,7 +29,6 @@ from jaxnas.spaces.nasbench201 import nasbench201
 from jaxnas.spaces.real import Real
 from jaxnas.spaces.space import space
 
-TOY = space((np.asarray([3, 4, 2]),))  # 24 settings
 TREE = space((3, 2, 4, 1), parent=[-1, 0, 1, -1], when=[[1, 1, 1, 0], [0, 1, 1, 0], [0, 1, 0, 0], [1, 1, 1, 1]])
 LINE = space(reals={"x": Real(0.0, 1.0)})
 
@@ -193,20 +192,6 @@ def test_quantile_rules():
 
 
 TOY_VALUES = np.random.default_rng(0).permutation(24).astype(np.float32)
-
-
-def asked(algorithm, score, steps, s=TOY):
-    """[(state, index of the candidates [B])] of a plain loop."""
-    ask, tell = quick.jit(algorithm.ask), quick.jit(algorithm.tell)
-    k_init, *keys = jax.random.split(jax.random.key(0), 1 + steps)
-    state, history = algorithm.init(k_init), []
-    for key in keys:
-        k_ask, k_tell = jax.random.split(key)
-        state, archs = ask(k_ask, state)
-        index = np.asarray(jax.vmap(s.index)(archs))
-        state = tell(k_tell, state, archs, jnp.asarray(score[index], jnp.float32))
-        history.append((state, index))
-    return history
 
 
 def by_the_book(told, scores, left):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from quick import jit
 
-from jaxnas import nets, spaces
+from jaxnas import nets, spaces, weight_sharing
 from jaxnas.nets import convolution
 from jaxnas.nets.block_cell import kept_states
 from jaxnas.spaces.blocks import GENOTYPES, NASNET_OPS, PNAS_OPS, Blocks
@@ -115,6 +115,7 @@ def test_stripes_in_both_forms(shape, stride):
         (lambda: spaces.nasnet(0), "at least one block"),
         (lambda: spaces.nasnet(ops=("skip_connect", "skip_connect")), "that differ"),
         (lambda: spaces.nasnet(combine=("times",)), "combine by"),
+        (lambda: weight_sharing.darts(nets.cell_net(spaces.pnas(1), image=(4, 4, 1), classes=2, channels=2)), "mixes none"),
         (lambda: nets.evaluation_net(spaces.nasnet(), None, classes=2, imagenet=True), "only DARTS cells"),
         (lambda: nets.evaluation_net(spaces.darts(), None, classes=2, keep=((0,),)), "only cells of blocks"),
     ],

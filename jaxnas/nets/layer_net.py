@@ -244,4 +244,4 @@ def layer_net(space: Space, *, image: tuple[int, int, int], classes: int) -> Net
 
         return LayerNet(layers, classes), lambda variables: jax.tree_util.tree_map_with_path(leaf, variables)
 
-    return Net(init, apply, used, specialize, space, tuple(image), classes)
+    return Net(init, apply, used, specialize, space, tuple(image), classes, mixes=False)

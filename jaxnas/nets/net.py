@@ -32,6 +32,7 @@ class Net(NamedTuple):
     space: Space
     image: tuple[int, int, int]  # (H, W, C)
     classes: int
+    mixes: bool = True  # soft gates weigh operations; False: it computes one architecture, and gates are one-hot
 
 
 def _skeleton(space: Space) -> str:
@@ -156,7 +157,7 @@ def cell_net(
 
         return small, extract
 
-    return Net(init, apply, used, specialize, space, tuple(image), classes)
+    return Net(init, apply, used, specialize, space, tuple(image), classes, mixes=not isinstance(space.spec, BlockSpec))
 
 
 def evaluation_net(

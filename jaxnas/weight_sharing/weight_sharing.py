@@ -85,7 +85,12 @@ def weight_sharing(
         loss: (logits, y) -> [].
 
     `init(key, given)` takes, from an earlier phase, (variables, opt_state) or variables alone.
+
+    Raises:
+        ValueError: for a relaxation on a net that computes one architecture at a time.
     """
+    if not policy.hard and not net.mixes:
+        raise ValueError("this net computes one architecture, it mixes none: take a policy of hard gates, or a black-box search")
     clipper = optax.identity() if clip is None else optax.clip_by_global_norm(clip)
     split = lambda variables: (variables["params"], {k: v for k, v in variables.items() if k != "params"})
 

@@ -115,13 +115,14 @@ def space(
     def values(arch):
         return None if reals is None else arch.reals
 
-    root, up = parent < 0, np.maximum(parent, 0)
+    root, up = parent < 0, np.maximum(parent, 0).astype(np.int32)
+    each_decision = np.arange(D, dtype=np.int32)
     depth = [0] * D  # of each decision below its root
     for d in np.flatnonzero(~root):
         depth[d] = depth[parent[d]] + 1
 
     def on(v):  # int32[D] -> bool[D]
-        wanted = root | jnp.asarray(when)[np.arange(D), v[up]]  # [D]: the parent holds a value that switches d on
+        wanted = root | jnp.asarray(when)[each_decision, v[up]]  # [D]: the parent holds a value that switches d on
         out = wanted
         for _ in range(max(depth, default=0) - 1):
             out = wanted & (root | out[up])

@@ -33,7 +33,7 @@ from jaxnas.report import Journal
 
 log = logging.getLogger("jaxnas")
 
-nothing = Feed((), lambda key, arrays: Batch())
+nothing = Feed((), lambda key, arrays, t: Batch())
 """The feed of a search that needs no data."""
 
 
@@ -198,7 +198,7 @@ class _Program:
 
         def step(k, state, t, arrays, previous):
             k_data, k_step = jax.random.split(jax.random.fold_in(split(k)[1], t))
-            batch = phase.data.draw(k_data, arrays)
+            batch = phase.data.draw(k_data, arrays, t)
             if phase.fix is not None:
                 batch = batch._replace(fixed=phase.fix(previous))
             return phase.strategy.step(k_step, state, batch)

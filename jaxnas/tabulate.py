@@ -99,7 +99,7 @@ def tabulate(
     rows, trained = _resume(path, made, len(net.space.arity))
 
     def run(keys, flat, arrays, k_data, held):
-        train = feed.draw(k_data, arrays).train
+        train = feed.draw(k_data, arrays, 0).train
         score = lambda logits_of, held: {name: accuracy(logits_of, split) for name, split in held.items()}
         return population(net, optimizer, score)(keys, jax.vmap(net.space.unflat)(flat), train, held)
 

@@ -407,8 +407,8 @@ def test_feed_shapes_and_types():
 def test_draws_are_pure_functions_of_their_key():
     feed = data.batches(toy(), 8, look_ahead=2, augment=AUGMENTS["chain"])
     draw = jax.jit(feed.draw)
-    chex.assert_trees_all_equal(draw(key(1), feed.arrays), draw(key(1), feed.arrays))
-    a, b = (draw(key(s), feed.arrays) for s in (1, 2))
+    chex.assert_trees_all_equal(draw(key(1), feed.arrays, 0), draw(key(1), feed.arrays, 0))
+    a, b = (draw(key(s), feed.arrays, 0) for s in (1, 2))
     assert not np.array_equal(a.train[0], b.train[0]) and not np.array_equal(a.valid[0], b.valid[0])
 
 
@@ -417,7 +417,7 @@ def test_draws_inside_a_scan_do_not_depend_on_its_chunks():
 
     @jax.jit
     def run(steps, arrays):
-        return jax.lax.scan(lambda c, t: (c, feed.draw(jax.random.fold_in(key(1), t), arrays)), None, steps)[1]
+        return jax.lax.scan(lambda c, t: (c, feed.draw(jax.random.fold_in(key(1), t), arrays, t)), None, steps)[1]
 
     parts = [run(jnp.arange(3), feed.arrays), run(jnp.arange(3, 6), feed.arrays)]
     whole = run(jnp.arange(6), feed.arrays)

@@ -74,7 +74,7 @@ def regression(dim=4, n=32, size=8):
     rng = np.random.default_rng(0)
     arrays = (jnp.asarray(rng.normal(size=(n, dim)), jnp.float32), jnp.asarray(rng.normal(size=n), jnp.float32))
 
-    def draw(key, arrays):
+    def draw(key, arrays, t):
         i = jax.random.randint(key, (size,), 0, n)
         return Batch(train=sharding.constrain(jax.tree.map(lambda a: a[i], arrays), "batch"))
 

@@ -15,6 +15,7 @@ from jaxnas import base, evaluate, nets, spaces, training, weight_sharing
 from jaxnas.base import Batch
 from jaxnas.bilevel import Bilevel, finite_difference, first_order, unrolled
 from jaxnas.policies import softmax
+from jaxnas.weight_sharing import Given
 
 
 def double(tree):
@@ -124,7 +125,7 @@ def test_a_planted_operation_is_found(planted):
         x = jax.random.normal(k_x, (2, 512, 8, 8, 1))
         logits = net.apply(variables, x.reshape(-1, 8, 8, 1), space.gates(arch), train=True)[0]
         y = jnp.argmax(logits - jnp.mean(logits, 0, keepdims=True), -1).reshape(2, 512)
-        return search.init(k_init, variables), (x, y)
+        return search.init(k_init, Given(variables)), (x, y)
 
     def step(key, state, data):
         k_draw, k_step = jax.random.split(key)

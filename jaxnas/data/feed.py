@@ -1,6 +1,6 @@
-"""Feeds: the batch of a step as a pure function of the step's key, drawn inside the scan.
+"""Feeds: the batch of a step as a pure function of the step's key and number, drawn inside the scan.
 
-The driver passes `feed.arrays` as an argument of its jitted scan and calls `feed.draw(key, arrays)` in the body: no
+The driver passes `feed.arrays` as an argument of its jitted scan and calls `feed.draw(key, arrays, t)` in the body: no
 iterator, nothing to resume, and any chunking of the scan sees the same batches.
 
 Axes: B examples, W weight steps, A architecture steps, K look-ahead steps, N examples of a split.
@@ -21,7 +21,7 @@ from jaxnas.data.dataset import DataError, Dataset, Split
 
 class Feed(NamedTuple):
     arrays: Any  # pytree of arrays on the device
-    draw: Callable[[Key, Any], Batch]  # (key, arrays) -> Batch, pure
+    draw: Callable[[Key, Any, jax.Array], Batch]  # (key, arrays, t) -> Batch, pure; t int32[] counts the steps of a phase
 
 
 def batches(
@@ -62,7 +62,8 @@ def batches(
 
     ahead = arch_steps * look_ahead
 
-    def draw(key, arrays):
+    def draw(key, arrays, t):
+        del t  # every batch is drawn anew
         train, valid = arrays
         k_train, k_valid = jax.random.split(key)
         moved = _take(k_train, train, (weight_steps + ahead, size), augment)  # at once: half the code to compile
@@ -93,12 +94,12 @@ def training(dataset: Dataset, size: int, *, steps: int = 1, augment: Augment = 
         raise ValueError(f"training needs at least one step to a batch, not {steps}")
     both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), dataset.train, dataset.valid)
     _check_size(size, both, f"{dataset.name}, train and valid parts")
-    return Feed(both, lambda key, arrays: Batch(train=_take(key, arrays, (steps, size), augment)))
+    return Feed(both, lambda key, arrays, t: Batch(train=_take(key, arrays, (steps, size), augment)))
 
 
 def fixed(arrays) -> Feed:
     """The same read-only arrays at every step, in `batch.fixed`: a table, a trained supernet."""
-    return Feed(arrays, lambda key, arrays: Batch(fixed=arrays))
+    return Feed(arrays, lambda key, arrays, t: Batch(fixed=arrays))
 
 
 def _check_size(size, part, name):

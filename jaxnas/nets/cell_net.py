@@ -16,157 +16,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
-import numpy as np
-from jax import lax
 
 from jaxnas.nets.block_cell import AnyBlockCell, BlockCell
-from jaxnas.nets.convolution import avg_pool, fence
-from jaxnas.nets.layers import BatchNorm, Conv, drop_path, mix, settle, to_net
+from jaxnas.nets.convolution import avg_pool
+from jaxnas.nets.layers import BatchNorm, Conv, drop_path, settle, to_net
 from jaxnas.nets.ops import FactorizedReduce, Identity, ReLUConvBN
+from jaxnas.nets.super_cell import FINAL, Choice, SuperCell, around, shuffle
 from jaxnas.spaces.blocks import BlockSpec
 from jaxnas.spaces.cell import CellSpec
-
-Choice = tuple[tuple[int, int], ...]  # (edge, operation) of each kept edge of one cell
-
-
-class SuperCell(nn.Module):
-    """A cell of the supernet: every edge holds all candidate operations.
-
-    The edges that leave one node are its fan.  In a mixture a fan is one batch of operations on one input, so that what
-    its edges share (the pools, the relu) is computed once.  Each operation's variables in "from<node>" are stacked: they
-    have a leading axis over the fan.
-    """
-
-    spec: CellSpec
-    ops: Mapping[str, Any]  # name -> build(features, stride, affine), in gate-column order
-    features: int
-    stride: int
-
-    def setup(self):
-        spec = self.spec
-        self.fans = [spec.leaving(j) for j in range(spec.inputs + spec.nodes)]
-        self.columns = {name: k for k, name in enumerate(self.ops) if name != "none"}  # none adds nothing
-        build = lambda name, stride: self.ops[name](self.features, stride, False).clone(parent=None)
-        self.built = {stride: {name: build(name, stride) for name in self.columns} for stride in (1, self.stride)}
-
-    def stride_from(self, source: int) -> int:
-        return self.stride if source < self.spec.inputs else 1
-
-    def held(self, collection: str, source: int) -> dict:
-        """The stacked variables of a fan, by operation."""
-        name = f"from{source}"
-        return self.get_variable(collection, name) if self.has_variable(collection, name) else {}
-
-    def __call__(self, inputs, gates, train, path, rate):
-        """inputs [C, H, W, B] each, gates [E, O] -> the nodes, [C, H / stride, W / stride, B] each."""
-        del rate  # drop path belongs to evaluation
-        gates = jnp.asarray(gates)
-        C, H, W, B = inputs[0].shape
-        blank = jnp.zeros((C, -(-H // self.stride), -(-W // self.stride), B), inputs[0].dtype)
-        if self.is_initializing():
-            self.make_variables(inputs[0], blank)
-        nodes, moved = (self.single_path if path else self.mixture)(inputs, blank, gates, train)
-        if train and not self.is_initializing():
-            for source, stats in moved.items():
-                if stats:
-                    self.put_variable("batch_stats", f"from{source}", stats)
-        return nodes
-
-    def make_variables(self, outer, inner):
-        """All edges of one stride at a time: few draws, which are what the compilation of `init` costs."""
-        made = {}
-        for stride, x in {1: inner, self.stride: outer}.items():
-            fans = [(j, fan) for j, fan in enumerate(self.fans) if fan and self.stride_from(j) == stride]
-            ends = np.cumsum([len(fan) for _, fan in fans])
-            for name, op in self.built[stride].items() if fans else ():
-                keys = jax.random.split(self.make_rng("params"), ends[-1])
-                for collection, stacked in jax.vmap(lambda key: op.init(key, x, True))(keys).items():
-                    for (j, fan), end in zip(fans, ends, strict=True):
-                        rows = jax.tree.map(lambda a: a[end - len(fan) : end], stacked)
-                        made.setdefault((collection, f"from{j}"), {})[name] = rows
-        for (collection, group), held in made.items():
-            self.put_variable(collection, group, held)
-
-    def one(self, name, stride, params, stats, x, train):
-        """One operation of one edge -> (its output, the edge's statistics)."""
-        variables = {c: held[name] for c, held in (("params", params), ("batch_stats", stats)) if name in held}
-        y, new = self.built[stride][name].apply(variables, x, train, mutable=["batch_stats"])
-        return y, {**stats, name: new["batch_stats"]} if name in stats else stats
-
-    def mixture(self, inputs, blank, gates, train):
-        nodes, moved = [*inputs, *[blank] * self.spec.nodes], {}
-        for source, fan in enumerate(self.fans):
-            if not fan:
-                continue
-
-            def edge(params, stats, gate):
-                ys = []
-                for name in self.columns:
-                    y, stats = self.one(name, self.stride_from(source), params, stats, nodes[source], train)
-                    ys.append(y)
-                return mix([gate[k] for k in self.columns.values()], ys), stats
-
-            nodes[source] = fence(nodes[source])
-            held = self.held("params", source), self.held("batch_stats", source)
-            y, moved[source] = jax.vmap(edge)(*held, gates[np.asarray(fan)])  # [fan, C, H, W, B]
-            for e, [part] in zip(fan, jnp.split(y, len(fan)), strict=True):
-                target = self.spec.inputs + self.spec.edges[e][1]
-                nodes[target] = nodes[target] + part
-        return nodes[self.spec.inputs :], moved
-
-    def single_path(self, inputs, blank, gates, train):
-        """A scan over the edges, so that every operation is compiled once (twice in a cell that reduces)."""
-        n, moved = self.spec.inputs, {}
-        nodes = jnp.stack([*(inputs if self.stride == 1 else [blank] * n), *[blank] * self.spec.nodes])
-        outer = jnp.stack(inputs)
-
-        def edge(stride, params, stats, gate, x):
-            def branch(name, k):
-                def compute(params, stats, gate, x):
-                    y, stats = self.one(name, stride, params, stats, x, train)
-                    return gate[k] * settle(y), stats
-
-                return compute
-
-            none = lambda params, stats, gate, x: (jnp.zeros_like(blank), stats)
-            branches = [branch(name, self.columns[name]) if name in self.columns else none for name in self.ops]
-            return lax.switch(jnp.argmax(gate), branches, params, stats, gate, x)
-
-        sources = [source for source, fan in enumerate(self.fans) if fan]
-        groups = [sources] if self.stride == 1 else [[j for j in sources if j < n], [j for j in sources if j >= n]]
-        for group in filter(None, groups):
-            rows = [e for j in group for e in self.fans[j]]
-            stride = self.stride_from(group[0])
-
-            def body(nodes, x):
-                params, stats, gate, source, target = x
-                x = lax.dynamic_index_in_dim(nodes if stride == 1 else outer, source, keepdims=False)
-                y, stats = edge(stride, params, stats, gate, x)
-                there = lax.dynamic_index_in_dim(nodes, target, keepdims=False)
-                return lax.dynamic_update_index_in_dim(nodes, there + y, target, 0), stats
-
-            stacked = lambda c: jax.tree.map(lambda *fans: jnp.concatenate(fans), *[self.held(c, j) for j in group])
-            source, target = jnp.asarray([self.spec.edges[e] for e in rows]).T
-            xs = (stacked("params"), stacked("batch_stats"), gates[np.asarray(rows)], source, n + target)
-            nodes, stats = lax.scan(body, nodes, xs)
-            ends = np.cumsum([len(self.fans[j]) for j in group])
-            for j, end in zip(group, ends, strict=True):
-                moved[j] = jax.tree.map(lambda a: a[end - len(self.fans[j]) : end], stats)
-        return list(nodes[n:]), moved
-
-
-def extract_edges(spec: CellSpec, choice: Choice, stacked: dict) -> dict:
-    """The variables of a `Cell` out of those of a `SuperCell`, of one collection."""
-    kept = {}
-    for edge, k in choice:
-        source, _ = spec.edges[edge]
-        weights = stacked.get(f"from{source}", {}).get(spec.ops[k])
-        if weights is not None:
-            row = spec.leaving(source).index(edge)
-            kept[f"edge{edge}"] = jax.tree.map(lambda a: a[row], weights)
-    return kept
 
 
 class Cell(nn.Module):
@@ -178,21 +36,27 @@ class Cell(nn.Module):
     stride: int
     choice: Choice
     affine: bool
+    partial: int = 1  # K; the channels that go around the operations do so on a `none` too
 
     @nn.compact
     def __call__(self, inputs, gates, train, path, rate):
         del gates, path
-        n, names = self.spec.inputs, list(self.ops)
+        n, names, K = self.spec.inputs, list(self.ops), self.partial
+        edges = {edge: None for edge in range(len(self.spec.edges)) if K > 1 and "none" in names} | dict(self.choice)
         C, H, W, B = inputs[0].shape
         blank = jnp.zeros((C, -(-H // self.stride), -(-W // self.stride), B), inputs[0].dtype)
         nodes = [*inputs, *[blank] * self.spec.nodes]
-        for edge, k in self.choice:
+        for edge, k in sorted(edges.items()):
             source, target = self.spec.edges[edge]
-            stride = self.stride if source < n else 1
-            op = self.ops[names[k]](self.features, stride, self.affine)
-            y = settle(op.clone(parent=self, name=f"edge{edge}")(nodes[source], train))
-            if train and rate is not None and not isinstance(op, Identity):
-                y = drop_path(y, self.make_rng("drop_path"), rate)
+            stride, x = self.stride if source < n else 1, nodes[source]
+            y = blank[: C // K]
+            if k is not None:
+                op = self.ops[names[k]](self.features // K, stride, self.affine)
+                y = settle(op.clone(parent=self, name=f"edge{edge}")(x[: C // K], train))
+                if train and rate is not None and not isinstance(op, Identity):
+                    y = drop_path(y, self.make_rng("drop_path"), rate)
+            if K > 1:
+                y = shuffle(jnp.concatenate([y, around(x, K, stride)], 0), K)
             nodes[n + target] = nodes[n + target] + y
         return nodes[n:]
 
@@ -243,6 +107,8 @@ class CellNet(nn.Module):
     choice: Mapping[str, Any] | None = None  # kind -> the edges, or the blocks, of one architecture; None: of any
     affine: bool = False
     auxiliary: bool = False
+    partial: int = 1  # K: one in K channels goes through the operations (search nets of DARTS and NAS-Bench-201 cells)
+    auxiliary_skip: bool = False  # of the supernet
 
     @property
     def layout(self) -> tuple[tuple[str, int, int], ...]:
@@ -267,12 +133,13 @@ class CellNet(nn.Module):
         if isinstance(self.spec, BlockSpec):
             return AnyBlockCell(**common) if self.choice is None else BlockCell(**common, choice=self.choice[kind])
         if self.choice is None:
-            return SuperCell(**common)
-        return Cell(**common, choice=self.choice[kind], affine=self.affine)
+            return SuperCell(**common, partial=self.partial, auxiliary_skip=self.auxiliary_skip)
+        return Cell(**common, choice=self.choice[kind], affine=self.affine, partial=self.partial)
 
     @nn.compact
-    def __call__(self, x, gates=None, *, train=False, path=False, rate=None):
+    def __call__(self, x, gates=None, *, train=False, path=False, rate=None, anneal=FINAL):
         x, aux = to_net(x), None
+        more = {"anneal": anneal} if self.choice is None and isinstance(self.spec, CellSpec) else {}
         of_kind = lambda kind: gates if gates is None or not self.spec.kinds else getattr(gates, kind)
         if self.skeleton == "nasbench201":
             x = BatchNorm(name="stem_norm")(Conv(self.channels, 3, name="stem")(x), train)
@@ -280,7 +147,7 @@ class CellNet(nn.Module):
                 if kind == "residual":
                     x = ResidualReduction(features, name=f"cell{i}")(x, train)
                 else:
-                    x = self.cell(i)([x], of_kind(kind), train, path, rate)[-1]
+                    x = self.cell(i)([x], of_kind(kind), train, path, rate, **more)[-1]
             x = nn.relu(BatchNorm(name="head_norm")(x, train))
         else:
             s0, s1, reduced = self.two_inputs(x, train)
@@ -291,7 +158,7 @@ class CellNet(nn.Module):
                 halved = lambda name: FactorizedReduce(features, self.affine, name=name)
                 adapt = (halved if reduced else same_size)(f"pre0_{i}")
                 inputs = [settle(adapt(s0, train)), settle(same_size(f"pre1_{i}")(s1, train))]
-                nodes = self.cell(i)(inputs, of_kind(kind), train, path, dropped)
+                nodes = self.cell(i)(inputs, of_kind(kind), train, path, dropped, **more)
                 s0, s1, reduced = s1, jnp.concatenate(nodes, 0), stride == 2
                 if self.auxiliary and i == 2 * len(self.layout) // 3 and (train or self.is_initializing()):
                     aux = Auxiliary(self.classes, self.skeleton == "darts_imagenet", name="auxiliary")(s1, train)

@@ -201,8 +201,8 @@ def layer_net(space: Space, *, image: tuple[int, int, int], classes: int) -> Net
 
         return {**variables, "params": jax.tree.map(leaf, variables["params"], has)}
 
-    def apply(variables, x, gates, *, train, path=False, key=None):
-        del path, key  # there is one way to run, and no drop path
+    def apply(variables, x, gates, *, train, path=False, key=None, t=None):
+        del path, key, t  # there is one way to run, nothing is dropped and nothing anneals
         if not train:
             return module.apply(variables, x, gates), variables
         logits, new = module.apply(variables, x, gates, train=True, mutable=["batch_stats"])

@@ -48,11 +48,15 @@ def mix(weights, ys):
     return total + per_channel(shift) if isinstance(shift, jax.Array) else total
 
 
-def drop_path(y, key, rate):
-    """Drops the path y [C, H, W, B] of each example with probability `rate`; survivors are scaled by 1 / (1 - rate)."""
+def drop(y, key, rate, shape):
+    """y with entries of `shape` (it broadcasts to y's) zero at odds `rate`; the others are scaled by 1 / (1 - rate)."""
     keep = 1 - jnp.asarray(rate, y.dtype)
-    mask = jax.random.bernoulli(key, keep, (1, 1, 1, y.shape[-1]))
-    return jnp.where(mask, y / jnp.maximum(keep, 1e-6), 0)
+    return jnp.where(jax.random.bernoulli(key, keep, shape), y / jnp.maximum(keep, 1e-6), 0)
+
+
+def drop_path(y, key, rate):
+    """Drops the path y [C, H, W, B] of each example with probability `rate`."""
+    return drop(y, key, rate, (1, 1, 1, y.shape[-1]))
 
 
 class Conv(nn.Module):

@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.nets.block_cell import choice_of, extract_blocks, readers, used_rows, without_slots
-from jaxnas.nets.cell_net import CellNet, extract_edges
+from jaxnas.nets.cell_net import CellNet
 from jaxnas.nets.ops import OPS, Build, Pool
+from jaxnas.nets.super_cell import Anneal, extract_edges
 from jaxnas.spaces.blocks import BlockSpec
 from jaxnas.spaces.cell import CellSpec
 from jaxnas.spaces.space import Space, is_shape
@@ -26,7 +27,7 @@ Variables = dict[str, Any]  # {"params": ..., "batch_stats": ...}
 
 class Net(NamedTuple):
     init: Callable  # (key, gates=None) -> variables; gates, where the draw depends on the architecture
-    apply: Callable  # (variables, x [B, H, W, C], gates, *, train, path=False, key=None) -> (logits [B, K], variables)
+    apply: Callable  # (variables, x [B, H, W, C], gates, *, train, path=False, key=None, t=None) -> (logits [B, K], variables)
     used: Callable  # (variables, gates) -> a 0/1 tree, 1 where the paths with nonzero gates keep weights and statistics
     specialize: Callable  # arch -> (module, extract); extract(variables) -> the module's variables
     space: Space
@@ -80,6 +81,9 @@ def cell_net(
     channels: int = 16,
     cells: int | None = None,
     ops: Mapping[str, Build] | None = None,
+    partial: int = 1,
+    auxiliary_skip: Callable | None = None,
+    skip_dropout: Callable | None = None,
 ) -> Net:
     """The supernet of a cell space.
 
@@ -93,26 +97,46 @@ def cell_net(
         cells: in all for two-input cells (default 8, reductions at 1/3 and 2/3), a stage for one-input cells (default 5) and
             for cells of blocks (default 2).
         ops: further operations by name, or other builds for known names; see `jaxnas.nets.ops`.
+        partial: K; one in K channels goes through the operations (PC-DARTS); default 1, all of them.
+        auxiliary_skip: DARTS-'s beta, a schedule of the search's step; default: none.
+        skip_dropout: P-DARTS's dropout behind the skips of stride 1, a schedule of the search's step; default: none.  Both are
+            there in a mixture that is told the step t, as a search tells it, the dropout in training only.
 
     Raises:
-        ValueError: for a space without a cell description, an unknown operation, or sizes below 1.
+        ValueError: for a space without a cell description, an unknown operation, sizes below 1, a `partial` that does not
+            divide the channels, or one of the last three for cells of blocks.
     """
     skeleton = _skeleton(space)
     cells = {"darts": 8, "nasnet": 2, "nasbench201": 5}[skeleton] if cells is None else cells
     if min(channels, cells, classes) < 1 or channels % 2:
         raise ValueError(f"channels must be even and positive, cells and classes positive: got {channels}, {cells}, {classes}")
-    module = CellNet(spec=space.spec, ops=_table(space, ops), skeleton=skeleton, channels=channels, cells=cells, classes=classes)
+    if partial < 1 or channels % partial:
+        raise ValueError(f"`partial` must divide the channels: {partial} does not divide {channels}")
+    if skeleton == "nasnet" and (partial > 1 or auxiliary_skip or skip_dropout):
+        raise ValueError("cells of blocks mix no operations: leave `partial`, `auxiliary_skip` and `skip_dropout` out")
+    module = CellNet(
+        spec=space.spec,
+        ops=_table(space, ops),
+        skeleton=skeleton,
+        channels=channels,
+        cells=cells,
+        classes=classes,
+        partial=partial,
+        auxiliary_skip=auxiliary_skip is not None,
+    )
     blank = jax.tree.map(lambda shape: np.zeros(shape, np.float32), space.gate_shapes, is_leaf=is_shape)
 
     def init(key, gates=None):
         del gates  # every operation has weights of its own
         return module.init(key, jnp.zeros((1, *image)), blank, train=True)
 
-    def apply(variables, x, gates, *, train, path=False, key=None):
-        del key  # a supernet has no drop path
+    def apply(variables, x, gates, *, train, path=False, key=None, t=None):
+        at = lambda schedule: None if schedule is None or t is None else schedule(t)
+        more = {"path": path, "anneal": Anneal(at(auxiliary_skip), at(skip_dropout))}
         if not train:
-            return module.apply(variables, x, gates, path=path), variables
-        logits, new = module.apply(variables, x, gates, train=True, path=path, mutable=["batch_stats"])
+            return module.apply(variables, x, gates, **more), variables
+        rngs = {} if skip_dropout is None or t is None else {"dropout": key}
+        logits, new = module.apply(variables, x, gates, train=True, rngs=rngs, mutable=["batch_stats"], **more)
         return logits, {**variables, **new}
 
     def used(variables, gates):
@@ -125,6 +149,8 @@ def cell_net(
                 on = used_rows(space.spec, variables["params"][names[1]], kinds[inside[0]])[names[2]]  # [], [B] or [2 B]
                 return on.astype(v.dtype).reshape(on.shape + (1,) * (v.ndim - on.ndim))
             if not inside or not names[2].startswith("from"):
+                return jnp.ones((1,) * v.ndim, v.dtype)
+            if names[3] == "auxiliary_skip":
                 return jnp.ones((1,) * v.ndim, v.dtype)
             rows = space.spec.leaving(int(names[2].removeprefix("from")))
             on = kinds[inside[0]][jnp.asarray(rows), space.spec.ops.index(names[3])] != 0  # [E]

@@ -1,10 +1,31 @@
 """Policies: distributions over architectures, and relaxations of them; and the updates that move them by rewards."""
 
 from jaxnas.policies.categorical import categorical
+from jaxnas.policies.concrete import concrete, straight_through
 from jaxnas.policies.controller import controller
-from jaxnas.policies.policy import Policy
+from jaxnas.policies.dirichlet import dirichlet
+from jaxnas.policies.edges import edge_normalised
+from jaxnas.policies.policy import Policy, close, still_open
+from jaxnas.policies.simplex import exponentiated, simplex
 from jaxnas.policies.softmax import softmax
 from jaxnas.policies.uniform import uniform
 from jaxnas.policies.updates import Update, ppo, reinforce
 
-__all__ = ["Policy", "Update", "categorical", "controller", "ppo", "reinforce", "softmax", "uniform"]
+__all__ = [
+    "Policy",
+    "Update",
+    "categorical",
+    "close",
+    "concrete",
+    "controller",
+    "dirichlet",
+    "edge_normalised",
+    "exponentiated",
+    "ppo",
+    "reinforce",
+    "simplex",
+    "softmax",
+    "still_open",
+    "straight_through",
+    "uniform",
+]

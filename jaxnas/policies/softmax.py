@@ -5,8 +5,8 @@ Reference: Liu, Simonyan and Yang, DARTS, ICLR 2019, arXiv:1806.09055, eq. 2.
 
 import jax
 
-from jaxnas.policies.policy import Policy
-from jaxnas.spaces.space import Space, is_shape
+from jaxnas.policies.policy import Policy, logits, softmax_rows
+from jaxnas.spaces.space import Space
 
 
 def softmax(space: Space, scale: float = 1e-3) -> Policy:
@@ -14,18 +14,13 @@ def softmax(space: Space, scale: float = 1e-3) -> Policy:
 
     The architecture is derived from the softmax (`space.derive`), not from the raw logits: across edges they rank
     differently.
+
+    Raises:
+        ValueError: for a space with an edge of a single operation.
     """
-    shapes, tree = jax.tree.flatten(space.gate_shapes, is_leaf=is_shape)
-
-    def init(key):
-        keys = jax.random.split(key, len(shapes))
-        return tree.unflatten([scale * jax.random.normal(k, s) for k, s in zip(keys, shapes, strict=True)])
-
-    def relax(theta):
-        return jax.tree.map(lambda a: jax.nn.softmax(a, -1), theta)
 
     def sample(key, theta, t):
         del key, t  # deterministic
-        return jax.tree.map(lambda a: a[None], relax(theta))
+        return jax.tree.map(lambda a: a[None], softmax_rows(theta))
 
-    return Policy(init, sample, lambda action: action, None, lambda theta: space.derive(relax(theta)), False)
+    return Policy(logits(space, scale), sample, lambda action: action, None, lambda theta: space.derive(softmax_rows(theta)), False)

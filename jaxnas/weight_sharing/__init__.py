@@ -2,9 +2,10 @@
 
 from jaxnas.weight_sharing.darts import adam, darts, sgd
 from jaxnas.weight_sharing.gradients import none, pathwise
-from jaxnas.weight_sharing.weight_sharing import Gradient, Problem, WeightSharingState, cross_entropy, weight_sharing
+from jaxnas.weight_sharing.weight_sharing import Given, Gradient, Problem, WeightSharingState, cross_entropy, weight_sharing
 
 __all__ = [
+    "Given",
     "Gradient",
     "Problem",
     "WeightSharingState",

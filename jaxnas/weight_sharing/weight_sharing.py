@@ -6,7 +6,8 @@ One step, at supernet weights w, statistics s, architecture parameters theta:
     W times   w, s  <- optimizer(w; grad_w of the mean loss of M paths drawn from the policy, a train batch)
 
 A method is a policy and a gradient: DARTS is softmax x the exact unrolled step (`jaxnas.weight_sharing.darts`).  With a
-hard policy only the sampled paths are run, and only their weights, statistics and optimizer state move.
+hard policy only the sampled paths are run, and only their weights, statistics and optimizer state move.  What a net keeps
+in the collection "losses" (Flax's `sow`) is added to the loss, and not kept.
 
 Axes: M paths, W weight steps, A architecture steps, K look-ahead steps, B batch.
 """
@@ -21,7 +22,7 @@ import optax
 from jaxnas.base import Strategy
 from jaxnas.bilevel import loop
 from jaxnas.nets.net import Net
-from jaxnas.policies.policy import Policy
+from jaxnas.policies.policy import Policy, close
 
 
 class Problem(NamedTuple):
@@ -42,6 +43,15 @@ class Gradient(NamedTuple):
     init: Callable  # theta -> state (of an optimizer, of a baseline)
     step: Callable  # (key, theta, state, problem, t) -> (theta, state, info {name: []})
     joint: bool = False  # single level: the weight step's sample and backward pass yield the gradient (problem.theta_grad)
+
+
+class Given(NamedTuple):
+    """What an earlier phase hands over; None: drawn anew."""
+
+    variables: Any = None
+    opt_state: Any = None  # of the weight optimizer
+    theta: Any = None
+    open: Any = None  # bool, of theta's structure: the operations that are still there (`jaxnas.policies.close` the others)
 
 
 class WeightSharingState(NamedTuple):
@@ -72,6 +82,7 @@ def weight_sharing(
     *,
     clip: float | None = 5.0,
     loss: Callable = cross_entropy,
+    perturb: Callable | None = None,
 ) -> Strategy:
     """A search that trains one supernet while it moves the architecture parameters.
 
@@ -83,22 +94,25 @@ def weight_sharing(
         clip: global norm that the weights' gradient is clipped to, before the decay is added; None: not.  The look-ahead
             of a second-order gradient is not clipped, as published.
         loss: (logits, y) -> [].
+        perturb: (key, gates, loss_of, t) -> the gates that the weight step sees instead (SmoothDARTS); `loss_of(gates)` is the
+            training loss of its batch with the running statistics.
 
-    `init(key, given)` takes, from an earlier phase, (variables, opt_state) or variables alone.
+    `init(key, given)` takes a `Given` from an earlier phase.
 
     Raises:
-        ValueError: for a relaxation on a net that computes one architecture at a time.
+        ValueError: for a relaxation on a net that computes one architecture at a time; in `init`, for a theta with NaN.
     """
     if not policy.hard and not net.mixes:
         raise ValueError("this net computes one architecture, it mixes none: take a policy of hard gates, or a black-box search")
     clipper = optax.identity() if clip is None else optax.clip_by_global_norm(clip)
     split = lambda variables: (variables["params"], {k: v for k, v in variables.items() if k != "params"})
 
-    def evaluate(params, stats, gates, batch, key):
+    def evaluate(params, stats, gates, batch, key, t):
         x, y = batch
-        logits, new = net.apply({**stats, "params": params}, x, gates, train=True, path=policy.hard, key=key)
+        logits, new = net.apply({**stats, "params": params}, x, gates, train=True, path=policy.hard, key=key, t=t)
         accuracy = jnp.mean((jnp.argmax(logits, -1) == y).astype(jnp.float32))
-        return loss(logits, y), (jax.lax.stop_gradient(split(new)[1]), accuracy)
+        value = loss(logits, y) + sum(jax.tree.leaves(new.get("losses", {})))
+        return value, (jax.lax.stop_gradient({name: new[name] for name in stats}), accuracy)
 
     def update(grads, opt_state, params):
         updates, opt_state = weights.update(grads, opt_state, params)
@@ -106,16 +120,17 @@ def weight_sharing(
 
     def init(key, given=None):
         k_net, k_theta = jax.random.split(key)
-        if given is None:
-            given = net.init(k_net)
-        variables, opt_state = given if isinstance(given, tuple) else (given, weights.init(given["params"]))
-        theta = policy.init(k_theta)
+        variables, opt_state, theta, still = Given() if given is None else given
+        variables = net.init(k_net) if variables is None else variables
+        opt_state = weights.init(variables["params"]) if opt_state is None else opt_state
+        theta = policy.init(k_theta) if theta is None else _without_nan(theta)
+        theta = theta if still is None else close(theta, still)
         return WeightSharingState(variables, opt_state, theta, gradient.init(theta), jnp.zeros((), jnp.int32))
 
     def arch_step(key, state, batches):
         valid, look = batches
         params, stats = split(state.variables)
-        on = lambda params, gates, batch, key: evaluate(params, stats, gates, batch, key)
+        on = lambda params, gates, batch, key: evaluate(params, stats, gates, batch, key, state.step)
         problem = Problem(on, update, params, state.opt_state, look, valid, None)
         theta, gradient_state, info = gradient.step(key, state.theta, state.gradient, problem, state.step)
         return state._replace(theta=theta, gradient=gradient_state), info
@@ -123,17 +138,24 @@ def weight_sharing(
     def weight_step(key, state, batch):
         k_sample, k_loss, k_theta = jax.random.split(key, 3)
         params, stats = split(state.variables)
+        k_perturb = jax.random.fold_in(k_loss, 2**31 - 1)
 
         draw = lambda theta: policy.sample(jax.random.clone(k_sample), theta, state.step)  # the same M paths every time
         actions = jax.eval_shape(draw, state.theta)
         paths = jax.tree.leaves(actions)[0].shape[0]
+
+        def loss_of(gates):
+            fixed = jax.lax.stop_gradient({**stats, "params": params})
+            return loss(net.apply(fixed, batch[0], gates, train=False, path=policy.hard)[0], batch[1])
 
         def one(carry, m):  # one path: its gradient is added, its statistics move
             stats, grads, used = carry
 
             def on_path(params, theta):
                 gates = policy.gates(jax.tree.map(lambda a: a[m], draw(theta)))
-                value, (new, accuracy) = evaluate(params, stats, gates, batch, jax.random.fold_in(k_loss, m))
+                if perturb is not None:
+                    gates = perturb(jax.random.fold_in(k_perturb, m), gates, loss_of, state.step)
+                value, (new, accuracy) = evaluate(params, stats, gates, batch, jax.random.fold_in(k_loss, m), state.step)
                 return value, (new, accuracy, gates)
 
             wrt = (0, 1) if gradient.joint else (0,)
@@ -187,6 +209,13 @@ def weight_sharing(
         return state._replace(step=state.step + 1), info
 
     return Strategy(init, step, lambda state: policy.derive(state.theta))
+
+
+def _without_nan(theta):
+    for leaf in jax.tree.leaves(theta):
+        if not isinstance(leaf, jax.core.Tracer) and jnp.isnan(leaf).any():
+            raise ValueError("the `theta` given has NaN in it: start from the last finite one, or leave it out")
+    return theta
 
 
 def _masked(weights, before, after, used):

@@ -16,6 +16,16 @@ STRATEGIES = {
     "darts": "differentiable, exact second order (Liu et al. 2019)",
     "darts-fd": "differentiable, the published finite-difference second order",
     "darts-first": "differentiable, first order",
+    "robust-darts": "first order, stopped before the Hessian's eigenvalue rises (Zela et al. 2020)",
+    "snas": "concrete samples on the training loss (Xie et al. 2019)",
+    "gdas": "straight-through Gumbel, one operation an edge (Dong and Yang 2019)",
+    "pc-darts": "one channel in four, normalised edges (Xu et al. 2020)",
+    "drnas": "Dirichlet gates (Chen et al. 2021)",
+    "gaea": "exponentiated gradients on the simplex (Li et al. 2021)",
+    "sdarts-rs": "DARTS under random perturbations (Chen and Hsieh 2020)",
+    "sdarts-adv": "DARTS under adversarial perturbations (Chen and Hsieh 2020)",
+    "darts-minus": "DARTS with an auxiliary skip that fades (Chu et al. 2021)",
+    "beta-darts": "DARTS with beta decay (Ye et al. 2022)",
     "aging": "aging evolution (Real et al. 2019), candidates trained from scratch",
     "random": "random search, candidates trained from scratch",
     "local": "local search (White et al. 2021), candidates trained from scratch",
@@ -24,6 +34,7 @@ STRATEGIES = {
     "tpe": "tree-structured Parzen estimator (Bergstra et al. 2011), candidates trained from scratch",
     "gp": "Gaussian process and expected improvement, candidates trained from scratch",
 }
+DIFFERENTIABLE = tuple(STRATEGIES)[: tuple(STRATEGIES).index("aging")]
 SPACES = {
     "nasbench201": "NAS-Bench-201 cells: 4 nodes, 5 operations, 15,625 architectures",
     "darts": "DARTS convolutional cells: normal and reduction, 1,037,664,180 each",
@@ -74,7 +85,7 @@ def check(config: Config) -> None:
         value = getattr(config, field)
         if value not in known:
             raise ValueError(f"unknown {field} {value!r}: choose one of {', '.join(known)}")
-    if config.strategy.startswith("darts") and config.space in ("nasnet", "amoebanet", "pnas"):
+    if config.strategy in DIFFERENTIABLE and config.space in ("nasnet", "amoebanet", "pnas"):
         raise ValueError(f"{config.strategy} needs edges that mix operations: search {config.space} with --strategy aging")
     for field in ("steps", "batch", "channels", "cells", "candidate_steps", "train_steps", "seeds"):
         if getattr(config, field) < 1:
@@ -166,12 +177,13 @@ def make_search(config: Config, dataset):
     from jaxnas import base, bench, data, evaluate, nets, weight_sharing
 
     space, augment = make_space(config.space), make_augment(config.augment)
-    net = nets.cell_net(space, image=dataset.image, classes=dataset.classes, channels=config.channels, cells=config.cells)
-    if config.strategy.startswith("darts"):
-        order = {"darts": "exact", "darts-fd": "finite_difference", "darts-first": "first"}[config.strategy]
-        schedule = optax.cosine_decay_schedule(config.learning_rate, config.steps, alpha=0.001 / config.learning_rate)
-        strategy = weight_sharing.darts(net, weight_sharing.sgd(schedule), weight_sharing.adam(config.arch_learning_rate), order)
-        return space, strategy, data.batches(dataset, config.batch, augment=augment)
+    size = dict(image=dataset.image, classes=dataset.classes, channels=config.channels, cells=config.cells)
+    if config.strategy in DIFFERENTIABLE:
+        feed = data.batches(dataset, config.batch, augment=augment)
+        if config.strategy == "robust-darts":
+            feed = weight_sharing.epochs(feed, _epoch(config))
+        return space, _differentiable(config, space, size), feed
+    net = nets.cell_net(space, **size)
     algorithm = bench.ALGORITHMS[config.strategy].make(space, config.steps)
     schedule = optax.cosine_decay_schedule(config.learning_rate, config.candidate_steps)
     evaluator = evaluate.train_from_scratch(net, weight_sharing.sgd(schedule))
@@ -183,6 +195,48 @@ def make_search(config: Config, dataset):
         augment=augment,
     )
     return space, base.black_box(algorithm, evaluator), feed
+
+
+def _epoch(config: Config) -> int:
+    """Steps between two looks at the eigenvalue: 50 looks a search, as in 50 epochs."""
+    return max(1, config.steps // 50)
+
+
+def search_steps(config: Config) -> int:
+    """The steps that the driver counts."""
+    return config.steps // _epoch(config) if config.strategy == "robust-darts" else config.steps
+
+
+def _differentiable(config: Config, space, size):
+    """A method of `DIFFERENTIABLE`, its schedules over the whole search as published."""
+    import optax
+
+    from jaxnas import nets, policies
+    from jaxnas import weight_sharing as ws
+
+    falling = lambda start, end: optax.linear_schedule(start, end, config.steps)
+    weights = ws.sgd(optax.cosine_decay_schedule(config.learning_rate, config.steps, alpha=0.001 / config.learning_rate))
+    adam, order = ws.adam(config.arch_learning_rate), {"darts": "exact", "darts-fd": "finite_difference"}
+    variants = {"pc-darts": {"partial": 4}, "darts-minus": {"auxiliary_skip": falling(1.0, 0.0)}}
+    net = nets.cell_net(space, **size, **variants.get(config.strategy, {}))
+
+    def robust():
+        search = ws.darts(net, weights, adam, "first")
+        return ws.early_stopping(ws.watch(search, ws.measurements(net, policies.softmax(space))))
+
+    methods = {
+        "robust-darts": robust,
+        "snas": lambda: ws.snas(net, falling(1.0, 0.03), weights, adam),
+        "gdas": lambda: ws.gdas(net, falling(10.0, 0.1), weights, adam),
+        "pc-darts": lambda: ws.pc_darts(net, weights, adam),
+        "drnas": lambda: ws.drnas(net, weights, adam),
+        "gaea": lambda: ws.gaea(net, weights),
+        "sdarts-rs": lambda: ws.smooth_darts(net, ws.random_noise(falling(0.03, 0.3)), weights, adam),
+        "sdarts-adv": lambda: ws.smooth_darts(net, ws.adversarial(falling(0.03, 0.3)), weights, adam),
+        "beta-darts": lambda: ws.beta_darts(net, falling(0.0, 50.0), weights, ws.adam(config.arch_learning_rate, 0.0)),
+    }
+    darts = lambda: ws.darts(net, weights, adam, order.get(config.strategy, "first"))
+    return methods.get(config.strategy, darts)()
 
 
 def execute(directory, config: Config, *, progress: bool = False, say: Callable[[str], None] = lambda line: None) -> dict:
@@ -197,7 +251,7 @@ def execute(directory, config: Config, *, progress: bool = False, say: Callable[
     import jax
     import numpy as np
 
-    from jaxnas import data, plot, report
+    from jaxnas import data, diagnostics, plot, report
     from jaxnas.driver import run
 
     directory = pathlib.Path(directory)
@@ -221,7 +275,7 @@ def execute(directory, config: Config, *, progress: bool = False, say: Callable[
 
     say(f"run directory: {directory}")
     say(f"searching: {config.strategy} in {config.space} on {config.data}, {config.steps} steps")
-    searched = stage(k_search, strategy, config.steps, feed, directory, seeds=seeds)
+    searched = stage(k_search, strategy, search_steps(config), feed, directory, seeds=seeds)
     lines = report.read(directory)
     best, chosen = searched.best, 0
     if seeds is not None:
@@ -234,6 +288,7 @@ def execute(directory, config: Config, *, progress: bool = False, say: Callable[
 
     result = {"strategy": config.strategy, "space": config.space, "data": config.data, "seeds": config.seeds}
     result["genotype"] = space.to_text(best)
+    result["collapsed"] = diagnostics.collapsed(space, best)
     if seeds is not None:
         every = [space.to_text(jax.tree.map(lambda a: np.asarray(a)[i], searched.best)) for i in range(seeds)]
         result.update(chosen_seed=chosen, genotypes=every)
@@ -247,6 +302,8 @@ def execute(directory, config: Config, *, progress: bool = False, say: Callable[
         f"the found architecture is {verdict} one random architecture trained the same way "
         f"({100 * margin:+.2f} points of test accuracy)"
     )
+    if result["collapsed"]:
+        result["verdict"] += f"; the search has collapsed: nothing but {result['collapsed']}"
     _plots(directory, space, lines, report.read(directory / "train"))
     (directory / "result.json").write_text(json.dumps(result, indent=2) + "\n")
     return result
@@ -283,10 +340,11 @@ def _best_seed(strategy, searched, feed, key) -> int:
 
     if hasattr(searched.state, "best_score"):
         return int(jnp.argmax(searched.state.best_score))
-    batch = jax.jit(feed.draw)(jax.random.fold_in(key, 2**31 - 1), feed.arrays)
+    batch = jax.jit(feed.draw)(jax.random.fold_in(key, 2**31 - 1), feed.arrays, 0)
     step = jax.jit(jax.vmap(strategy.step, (None, 0, None)))
     _, info = step(key, searched.state, batch)
-    return int(jnp.nanargmin(info.gradient["loss"]))
+    info = getattr(info, "search", info)  # of a search that is watched
+    return int(jnp.nanargmin(info.gradient.get("loss", info.loss)))  # a joint gradient has the training loss alone
 
 
 def _plots(directory, space, search_lines, train_lines) -> None:
@@ -304,7 +362,8 @@ def _plots(directory, space, search_lines, train_lines) -> None:
     if series:
         plot.save(plot.curves(series, xlabel="step"), directory / "curves.png")
     kinds = space.spec.kinds or ("",)
-    names = {kind: f"gates/{kind}" if kind else "gates" for kind in kinds}
+    top = "search/gates" if search_lines and any(name.startswith("search/gates") for name in search_lines[-1]) else "gates"
+    names = {kind: f"{top}/{kind}" if kind else top for kind in kinds}
     if search_lines and all(name in search_lines[-1] for name in names.values()):
         history = {kind: by_step(search_lines, name) for kind, name in names.items()}
         plot.save(plot.alphas(history, space.spec), directory / "alphas.png")

@@ -9,11 +9,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from jaxnas import ask_tell, base, nets, policies, spaces, surrogates, weight_sharing
+from jaxnas import ask_tell, base, hardware, nets, policies, spaces, surrogates, weight_sharing
 from jaxnas.base import Batch, Strategy
 from jaxnas.bilevel import unrolled
+from jaxnas.data.text import Tokens
+from jaxnas.spaces.space import is_shape
 
 IMAGE, CLASSES, EXAMPLES = (4, 4, 1), 3, 8
 
@@ -161,6 +164,95 @@ def darts_two_steps(net):
     return weight_sharing.weight_sharing(net, policy, gradient, weight_sharing.sgd(0.1), clip=None)
 
 
+def toy_net(space):
+    """A net of almost no compile time: tanh of a linear map for each operation of each row, weighed and added."""
+    shapes = jax.tree.leaves(space.gate_shapes, is_leaf=is_shape)
+    flat = lambda gates: [g.reshape(-1, g.shape[-1]) for g in jax.tree.leaves(gates)]
+
+    def init(key, gates=None):
+        size, keys = int(np.prod(IMAGE)), jax.random.split(key, len(shapes))
+        kernel = lambda k, s: jax.random.normal(k, (int(np.prod(s[:-1])), s[-1], size, CLASSES)) / size
+        params = {f"row{i}": kernel(k, s) for i, (k, s) in enumerate(zip(keys, shapes, strict=True))}
+        return {"params": params, "batch_stats": {k: jnp.zeros(p.shape[:2]) for k, p in params.items()}}
+
+    def apply(variables, x, gates, *, train, path=False, key=None, t=None):
+        logits, stats = 0.0, {}
+        for (name, w), g in zip(variables["params"].items(), flat(gates), strict=True):
+            y = jnp.tanh(jnp.einsum("bi,eoik->eobk", x.reshape(len(x), -1), w))
+            stats[name] = 0.9 * variables["batch_stats"][name] + jax.lax.stop_gradient(jnp.mean(y, (2, 3)))
+            logits = logits + jnp.einsum("eo,eobk->bk", g, y)
+        return logits, {**variables, "batch_stats": stats} if train else variables
+
+    def used(variables, gates):
+        on = dict(zip(variables["params"], [(g != 0).astype(jnp.float32) for g in flat(gates)], strict=True))
+        return {"params": {k: g[..., None, None] for k, g in on.items()}, "batch_stats": on}
+
+    return nets.Net(init, apply, used, None, space, IMAGE, CLASSES)
+
+
+def toy(make):
+    return Row(make(toy_net(cell_space())), images, False)
+
+
+def mobile_net():
+    layers = (spaces.MobileLayer(4, 4, 1, ("k3_e1", "k3_e2", "zero")), spaces.MobileLayer(4, 4, 2, ("k3_e1", "k3_e2")))
+    return nets.mobile_net(spaces.mobile(spaces.MobileSpec(layers, stem=4, head=4, stem_stride=1)), image=IMAGE, classes=CLASSES)
+
+
+def mobile(make):
+    return Row(make(mobile_net()), images, False)
+
+
+def cost(net):
+    tables = jax.tree.map(lambda s: jnp.arange(1.0, 1 + np.prod(s)).reshape(s), net.space.gate_shapes, is_leaf=is_shape)
+    priced = hardware.cost(net.space, tables, 2.0)
+    return lambda gates: hardware.expected(priced, gates)
+
+
+def watched(net):
+    search = weight_sharing.darts(net, order="first")
+    measure = weight_sharing.measurements(net, policies.softmax(net.space), iterations=2)
+    return weight_sharing.early_stopping(weight_sharing.watch(search, measure), window=1, lag=1, first=2)
+
+
+def epoch(key):
+    return jax.tree.map(lambda a: jnp.stack([a, a[:, ::-1]]), images(key))
+
+
+def text(make):
+    """A search on a language model, two windows of three tokens."""
+    net = nets.language_model(spaces.darts_rnn(2), vocabulary=5, batch=2, hidden=3)
+
+    def sentences(key):
+        tokens = jax.random.randint(key, (2, 1, 2, 4), 0, 5)
+        window = lambda i, first: (Tokens(tokens[i, ..., :-1], jnp.full(1, first)), tokens[i, ..., 1:])
+        return Batch(train=window(0, False), valid=window(1, True))
+
+    return Row(make(net), sentences, False)
+
+
+FALLING = optax.linear_schedule(10.0, 0.1, 10)
+RISING = optax.linear_schedule(0.03, 0.3, 10)
+
+DIFFERENTIABLE: dict[str, Callable] = {
+    "snas": lambda net: weight_sharing.snas(net, FALLING, cost=cost(net), paths=2),
+    "gdas": lambda net: weight_sharing.gdas(net, FALLING),
+    "pc_darts": weight_sharing.pc_darts,
+    "drnas": lambda net: weight_sharing.drnas(net, kl=1e-3),
+    "gaea": weight_sharing.gaea,
+    "gaea, single level": lambda net: weight_sharing.gaea(net, single_level=True),
+    "smooth_darts, random": lambda net: weight_sharing.smooth_darts(net, weight_sharing.random_noise(RISING)),
+    "smooth_darts, adversarial": lambda net: weight_sharing.smooth_darts(net, weight_sharing.adversarial(RISING, 2)),
+    "beta_darts": lambda net: weight_sharing.beta_darts(net, RISING),
+    "fbnet": lambda net: weight_sharing.fbnet(net, FALLING, cost=cost(net), combine=hardware.fbnet_product()),
+    "darts_pt": weight_sharing.project_operations,
+}
+MOBILE: dict[str, Callable] = {
+    "proxylessnas": lambda net: weight_sharing.proxylessnas(net, cost=cost(net), combine=hardware.linear(5.0)),
+    "proxylessnas, reinforce": lambda net: weight_sharing.proxylessnas_reinforce(net, cost=cost(net), networks=2),
+}
+
+
 ROWS: dict[str, Callable[[], Row]] = {
     **{name: functools.partial(black_box, name) for name in ALGORITHMS},
     "nsga2": fronts,
@@ -170,4 +262,8 @@ ROWS: dict[str, Callable[[], Row]] = {
     "darts, finite difference": lambda: shared(lambda net: weight_sharing.darts(net, order="finite_difference")),
     "uniform single path": lambda: shared(single_path),
     "joint gradient of two paths": lambda: shared(joint_two_paths),
+    **{name: functools.partial(toy, make) for name, make in DIFFERENTIABLE.items()},
+    **{name: functools.partial(mobile, make) for name, make in MOBILE.items()},
+    "darts, recurrent": lambda: text(lambda net: weight_sharing.darts(net, order="first")),
+    "early_stopping": lambda: Row(watched(toy_net(cell_space())), epoch, False),
 }

@@ -1,9 +1,25 @@
 """Networks: what an architecture computes."""
 
 from jaxnas.nets.chain_net import chain_net
+from jaxnas.nets.language_model import Dropouts, language_model
 from jaxnas.nets.layer_net import layer_net
+from jaxnas.nets.mobile_net import Paths, macs, mobile_net
 from jaxnas.nets.net import Net, cell_net, count_parameters, evaluation_net
 from jaxnas.nets.ops import OPS
 from jaxnas.nets.recurrent_cell import TreeCell
 
-__all__ = ["OPS", "Net", "TreeCell", "cell_net", "chain_net", "count_parameters", "evaluation_net", "layer_net"]
+__all__ = [
+    "OPS",
+    "Dropouts",
+    "Net",
+    "Paths",
+    "TreeCell",
+    "cell_net",
+    "chain_net",
+    "count_parameters",
+    "evaluation_net",
+    "language_model",
+    "layer_net",
+    "macs",
+    "mobile_net",
+]

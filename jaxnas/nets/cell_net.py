@@ -20,9 +20,9 @@ import jax.numpy as jnp
 
 from jaxnas.nets.block_cell import AnyBlockCell, BlockCell
 from jaxnas.nets.convolution import avg_pool
-from jaxnas.nets.layers import BatchNorm, Conv, drop_path, settle, to_net
+from jaxnas.nets.layers import BatchNorm, Conv, drop_path, settle, shuffle, to_net
 from jaxnas.nets.ops import FactorizedReduce, Identity, ReLUConvBN
-from jaxnas.nets.super_cell import FINAL, Choice, SuperCell, around, shuffle
+from jaxnas.nets.super_cell import FINAL, Choice, SuperCell, around
 from jaxnas.spaces.blocks import BlockSpec
 from jaxnas.spaces.cell import CellSpec
 

@@ -59,6 +59,11 @@ def drop_path(y, key, rate):
     return drop(y, key, rate, (1, 1, 1, y.shape[-1]))
 
 
+def shuffle(x, groups: int):
+    """Channel c of group g becomes channel g of group c, x [C, ...]; the inverse is the shuffle by C / groups."""
+    return x if groups == 1 else x.reshape(groups, -1, *x.shape[1:]).swapaxes(0, 1).reshape(x.shape)
+
+
 class Conv(nn.Module):
     """Dense convolution without bias; He-normal initialisation (fan out of the kernel in)."""
 

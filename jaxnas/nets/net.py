@@ -31,7 +31,7 @@ class Net(NamedTuple):
     used: Callable  # (variables, gates) -> a 0/1 tree, 1 where the paths with nonzero gates keep weights and statistics
     specialize: Callable  # arch -> (module, extract); extract(variables) -> the module's variables
     space: Space
-    image: tuple[int, int, int]  # (H, W, C)
+    image: tuple[int, ...]  # (H, W, C); () for a net that reads no images
     classes: int
     mixes: bool = True  # soft gates weigh operations; False: it computes one architecture, and gates are one-hot
 

@@ -19,7 +19,7 @@ import numpy as np
 from jax import lax
 
 from jaxnas.nets.convolution import fence, max_pool
-from jaxnas.nets.layers import drop, mix, settle
+from jaxnas.nets.layers import drop, mix, settle, shuffle
 from jaxnas.nets.ops import OPS, Identity
 from jaxnas.spaces.cell import CellSpec
 
@@ -42,11 +42,6 @@ def around(x, partial, stride):
     if stride == 1:
         return x
     return max_pool(jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)), mode="edge"), 2, 2, padding=0)
-
-
-def shuffle(x, groups):
-    """Interleaves `groups` groups of channels: x [C, ...]; the inverse is the shuffle by C / groups."""
-    return x if groups == 1 else x.reshape(groups, -1, *x.shape[1:]).swapaxes(0, 1).reshape(x.shape)
 
 
 class SuperCell(nn.Module):

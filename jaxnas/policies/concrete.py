@@ -64,7 +64,8 @@ def _gumbel(space, temperature, scale, paths, finish, hard):
 
 def concrete_log_density(z, alpha, temperature):
     """log p(z [..., O]) of the concrete distribution with class odds softmax(alpha [O]) (Maddison et al., eq. 10)."""
-    n, log_pi, log_z = z.shape[-1], jax.nn.log_softmax(alpha), jnp.log(z)
+    n, log_z = z.shape[-1], jnp.log(z)
+    log_pi = jnp.broadcast_to(jax.nn.log_softmax(alpha), z.shape)
     constant = gammaln(n * np.ones(())) + (n - 1) * jnp.log(temperature)
     each = jnp.sum(log_pi - (temperature + 1) * log_z, -1)
     return constant + each - n * jax.nn.logsumexp(log_pi - temperature * log_z, -1)

@@ -1,7 +1,19 @@
 """Searches that train one set of shared weights."""
 
+from jaxnas.weight_sharing.beta_darts import beta_darts
 from jaxnas.weight_sharing.darts import adam, darts, sgd
-from jaxnas.weight_sharing.gradients import none, pathwise
+from jaxnas.weight_sharing.darts_pt import project_edges, project_operations
+from jaxnas.weight_sharing.drnas import drnas
+from jaxnas.weight_sharing.fbnet import fbnet
+from jaxnas.weight_sharing.gaea import gaea
+from jaxnas.weight_sharing.gdas import gdas
+from jaxnas.weight_sharing.gradients import joint, none, pathwise, score, two_paths
+from jaxnas.weight_sharing.pc_darts import pc_darts
+from jaxnas.weight_sharing.proxylessnas import proxylessnas, proxylessnas_reinforce
+from jaxnas.weight_sharing.robust_darts import early_stopping, epochs, measurements, watch
+from jaxnas.weight_sharing.smooth_darts import adversarial, random_noise, smooth_darts
+from jaxnas.weight_sharing.snas import snas
+from jaxnas.weight_sharing.stages import at_most_skips, narrowed, widened
 from jaxnas.weight_sharing.weight_sharing import Given, Gradient, Problem, WeightSharingState, cross_entropy, weight_sharing
 
 __all__ = [
@@ -10,10 +22,34 @@ __all__ = [
     "Problem",
     "WeightSharingState",
     "adam",
+    "adversarial",
+    "at_most_skips",
+    "beta_darts",
     "cross_entropy",
     "darts",
+    "drnas",
+    "early_stopping",
+    "epochs",
+    "fbnet",
+    "gaea",
+    "gdas",
+    "joint",
+    "measurements",
+    "narrowed",
     "none",
     "pathwise",
+    "pc_darts",
+    "project_edges",
+    "project_operations",
+    "proxylessnas",
+    "proxylessnas_reinforce",
+    "random_noise",
+    "score",
     "sgd",
+    "smooth_darts",
+    "snas",
+    "two_paths",
+    "watch",
     "weight_sharing",
+    "widened",
 ]

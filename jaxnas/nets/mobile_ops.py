@@ -1,0 +1,150 @@
+"""Layers of the mobile supernet: all candidates mixed, or a few paths of which one is in memory.
+
+References: Sandler et al., MobileNetV2, CVPR 2018, arXiv:1801.04381 (the block); Cai, Zhu and Han, ProxylessNAS, ICLR 2019,
+arXiv:1812.00332, section 3.2 (the paths).
+
+    f(x) = norm(project(act(norm(depthwise(act(norm(expand(x))))))))      no expand where the expansion is 1
+    y    = sum_i g_i f_i(x)                                               f = 0 for zero and skip
+
+With groups the channels are shuffled before the depthwise convolution.  A layer's gates are a row [O], or `Paths`: n candidates
+by index, of which the first is active.
+
+    row, path=False    all candidates, mixed
+    row, path=True     the one of the largest gate
+    Paths              dL/dx and dL/dparams through f_index[0] alone;  dL/dweight[k] = <dL/dy, f_index[k](x)> for every k
+
+For the last, the other candidates are run for their value: nothing of their insides is kept for the backward pass, and their
+running statistics do not move.  The active one is run again in the backward pass, inside the branch that differentiates it, so
+that a layer keeps its input only; `lax.switch` alone keeps room for the insides of every candidate.
+
+Axes: O candidates of a layer, n paths, C channels, H rows, W columns, B batch.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxnas.bilevel import loop
+from jaxnas.nets.convolution import conv, fence
+from jaxnas.nets.layers import BatchNorm, Depthwise, mix, settle, shuffle
+from jaxnas.spaces.mobile import MobileLayer, MobileSpec, block
+
+
+class Paths(NamedTuple):
+    """A layer's gates sum_k weight[k] onehot(index[k]), computed for these candidates only; the first is active."""
+
+    index: jax.Array  # int32[n]
+    weight: jax.Array  # float[n]
+
+
+class Pointwise(nn.Module):
+    """1 x 1 convolution in groups, initialised as `layers.Conv`."""
+
+    features: int
+    groups: int = 1
+
+    @nn.compact
+    def __call__(self, x):
+        init = nn.initializers.variance_scaling(2.0, "fan_in", "normal", in_axis=1, out_axis=0)
+        w = self.param("kernel", init, (self.features, x.shape[0] // self.groups, 1, 1), x.dtype)
+        parts = zip(jnp.split(x, self.groups), jnp.split(w, self.groups), strict=True)
+        return jnp.concatenate([conv(*part) for part in parts]) if self.groups > 1 else conv(x, w)
+
+
+class MBConv(nn.Module):
+    """An inverted bottleneck without its shortcut; the last norm is not applied yet (`layers.Affine`)."""
+
+    outputs: int
+    kernel: int
+    expansion: int
+    groups: int
+    stride: int
+    relu6: bool
+    epsilon: float
+
+    @nn.compact
+    def __call__(self, x, train):
+        act = nn.relu6 if self.relu6 else nn.relu
+        norm = lambda name: BatchNorm(epsilon=self.epsilon, name=name)
+        if self.expansion > 1:
+            x = act(norm("expand_norm")(Pointwise(self.expansion * x.shape[0], self.groups, name="expand")(x), train))
+        x = shuffle(x, self.groups)
+        x = act(norm("depthwise_norm")(Depthwise(self.kernel, self.stride, name="depthwise")(x), train))
+        return norm("project_norm")(Pointwise(self.outputs, self.groups, name="project")(x), train, defer=True)
+
+
+def build(spec: MobileSpec, layer: MobileLayer, op: str, **kw) -> MBConv:
+    """A layer's candidate that is a block."""
+    return MBConv(layer.outputs, *block(op), layer.stride, spec.relu6, spec.epsilon, **kw)
+
+
+def mixture(run, ops, gate, params, stats, x):
+    """Every candidate, weighed; the statistics of all of them move."""
+    weights, ys, x = [], [], fence(x)
+    for k, op in enumerate(ops):
+        if block(op):
+            y, stats = run(op, params, stats, x)
+            weights, ys = [*weights, gate[k]], [*ys, y]
+    return mix(weights, ys), stats
+
+
+def single(run, ops, paths: Paths, params, stats, x):
+    """The active path, which moves; the others for their value."""
+
+    def branch(op):
+        def compute(params, stats, x):
+            if block(op) is None:
+                return jnp.zeros_like(x), stats
+            y, moved = run(op, params, stats, x)
+            return settle(y), moved
+
+        return compute
+
+    branches = [branch(op) for op in ops]
+    pulls = [lambda args, dy, f=f: jax.vjp(f, *args)[1](dy) for f in branches]  # the insides live and die in here
+    one = lambda k, *args: lax.switch(k, branches, *args)
+    active = jax.custom_vjp(one)
+    active.defvjp(lambda *args: (one(*args), args), lambda args, dy: (None, *lax.switch(args[0], pulls, args[1:], dy)))
+
+    y, moved = active(paths.index[0], params, stats, x)
+    y = paths.weight[0] * y
+    if len(others := paths.index[1:]):
+        fixed = lax.stop_gradient((params, stats, x))
+        _, ys = loop(lambda _, k: (None, one(k, *fixed)[0]), None, others)  # [n - 1, C, H, W, B]
+        y = y + jnp.tensordot(paths.weight[1:], ys, 1)
+    return y, moved
+
+
+class SuperLayer(nn.Module):
+    """All candidates of a layer, without the shortcut; each one's variables are under its name."""
+
+    spec: MobileSpec
+    layer: MobileLayer
+
+    @nn.compact
+    def __call__(self, x, gate, train, path):
+        """x [C, H, W, B], gate [O] or Paths."""
+        made = {op: build(self.spec, self.layer, op, parent=None) for op in self.layer.ops if block(op)}
+        if self.is_initializing():
+            for op, module in made.items():
+                for collection, tree in module.init(self.make_rng("params"), x, True).items():
+                    self.put_variable(collection, op, tree)
+
+        def run(op, params, stats, x):
+            """One candidate's output, and the statistics of all, of which its own have moved."""
+            variables = {"params": params[op], "batch_stats": stats[op]}
+            y, new = made[op].apply(variables, x, train, mutable=["batch_stats"])
+            return y, {**stats, op: new["batch_stats"]}
+
+        if path and not isinstance(gate, Paths):
+            first = jnp.argmax(gate)[None]
+            gate = Paths(first, jnp.asarray(gate)[first])
+        held = ({op: self.get_variable(collection, op) for op in made} for collection in ("params", "batch_stats"))
+        y, stats = (single if isinstance(gate, Paths) else mixture)(run, self.layer.ops, gate, *held, x)
+        if train and not self.is_initializing():
+            for op, moved in stats.items():
+                self.put_variable("batch_stats", op, moved)
+        return y

@@ -1,0 +1,43 @@
+"""GAEA: architecture parameters on the simplex, moved by exponentiated gradients.
+
+Reference: Li, Khodak, Balcan and Talwalkar, Geometry-Aware Gradient Algorithms for Neural Architecture Search, ICLR 2021,
+arXiv:2004.07802.
+
+    theta <- theta exp(-eta grad) / sum,  row by row, in place of a softmax and Adam
+
+Published both with a validation batch (bilevel) and on the training loss alone (ERM, single level).
+"""
+
+import optax
+
+from jaxnas.base import Strategy
+from jaxnas.nets.net import Net
+from jaxnas.policies.simplex import exponentiated, simplex
+from jaxnas.weight_sharing.darts import sgd
+from jaxnas.weight_sharing.gradients import joint, pathwise
+from jaxnas.weight_sharing.weight_sharing import weight_sharing
+
+
+def gaea(
+    net: Net,
+    weights: optax.GradientTransformation | None = None,
+    rate: float = 0.1,
+    *,
+    single_level: bool = False,
+    clip: float | None = 5.0,
+) -> Strategy:
+    """The GAEA DARTS search, first order.
+
+    Args:
+        net: a supernet.
+        weights: default `sgd(0.025)`.
+        rate: eta.
+        single_level: theta follows the training loss of the weights' step (ERM); the batches then need no validation part.
+        clip: global norm of the weights' gradient.
+
+    Raises:
+        ValueError: for a rate at or below 0.
+    """
+    policy, optimizer = simplex(net.space), exponentiated(rate)
+    gradient = joint(optimizer) if single_level else pathwise(policy, optimizer)
+    return weight_sharing(net, policy, gradient, weights or sgd(0.025), clip=clip)

@@ -1,0 +1,648 @@
+"""The distinctive lines of the differentiable methods, against closed forms, brute force and planted problems."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from laws import CLASSES, IMAGE, cell_space, images, tiny_net, toy_net
+from quick import jit
+from scipy import stats
+
+from jaxnas import diagnostics, nets, policies, spaces, weight_sharing
+from jaxnas.base import Batch, Strategy
+from jaxnas.data.feed import Feed
+from jaxnas.driver import Phase, run, then
+from jaxnas.nets.layers import shuffle
+from jaxnas.nets.mobile_ops import Paths
+from jaxnas.nets.ops import OPS
+from jaxnas.nets.super_cell import FINAL, Anneal, SuperCell
+from jaxnas.policies.concrete import concrete_log_density
+from jaxnas.policies.dirichlet import concentration, divergence
+from jaxnas.weight_sharing import Given
+from jaxnas.weight_sharing.beta_darts import beta_decay
+from jaxnas.weight_sharing.robust_darts import WatchInfo
+from jaxnas.weight_sharing.smooth_darts import on_simplex
+
+ROW = spaces.space(
+    (4,), gates=lambda a: (jax.nn.one_hot(a[0], 4),), derive=lambda g: (jnp.argmax(g[0]).astype(jnp.int32),), gate_shapes=((4,),)
+)
+ALPHA = jnp.asarray([0.5, -1.0, 0.2, 0.0])
+
+
+def draws(policy, theta, n, t=0, seed=0):
+    """n gates of a policy on ROW: [n, 4]."""
+    one = lambda k: policy.sample(k, theta, t)[0][0]
+    return jax.vmap(one)(jax.random.split(jax.random.key(seed), n))
+
+
+# Concrete: SNAS, FBNet
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.1])
+def test_the_argmax_of_a_concrete_sample_is_a_draw_from_the_softmax(temperature):
+    n = 20_000
+    for make in (policies.concrete, policies.straight_through):
+        z = jit(lambda: draws(make(ROW, temperature), (ALPHA,), n))()
+        counts = np.bincount(np.asarray(z.argmax(-1)), minlength=4)
+        expected = np.exp(np.asarray(ALPHA, float))
+        assert stats.chisquare(counts, n * expected / expected.sum()).pvalue > 0.01
+
+
+def test_the_concrete_density_integrates_to_one():
+    z = np.linspace(1e-6, 1 - 1e-6, 200_001)
+    with jax.enable_x64(True):
+        log_p = concrete_log_density(jnp.stack([z, 1 - z], -1), jnp.asarray([0.3, -0.2], jnp.float64), 0.7)
+        assert abs(np.trapezoid(np.exp(log_p), z) - 1) < 2e-3
+
+
+def test_the_pathwise_gradient_of_a_concrete_sample_is_that_of_its_expectation():
+    """SNAS: a loss linear in z, at lambda = 1, against finite differences with common random numbers."""
+    c, n = jnp.asarray([1.0, -2.0, 0.5, 3.0]), 200_000
+    policy = policies.concrete(ROW, 1.0)
+    mean = jit(lambda alpha, seed: jnp.mean(draws(policy, (alpha,), n, seed=seed) @ c))
+    grads = jit(jax.vmap(jax.grad(lambda alpha, key: policy.sample(key, (alpha,), 0)[0][0] @ c), (None, 0)))
+    each = np.asarray(grads(ALPHA, jax.random.split(jax.random.key(1), 20_000)))  # [n, 4]
+    eps = 0.05
+    for i in range(4):
+        step = eps * jnp.eye(4)[i]
+        numeric = float(mean(ALPHA + step, 0) - mean(ALPHA - step, 0)) / (2 * eps)
+        assert abs(each[:, i].mean() - numeric) < 4 * each[:, i].std() / np.sqrt(len(each)) + 2e-3
+
+
+def test_snas_expects_its_cost_exactly_and_follows_the_training_loss_alone():
+    space = cell_space()
+    net = toy_net(space)
+    prices = [1.0, 5.0, 2.0]
+    cost = lambda gates: sum(jnp.sum(g @ jnp.asarray(prices)) for g in jax.tree.leaves(gates))
+    alpha = jnp.asarray([[0.3, -1.0, 0.5], [1.0, 0.0, -0.4], [0.0, 0.1, 2.0]])
+    p = np.asarray(jax.nn.softmax(alpha, -1))
+    brute = sum(
+        np.prod([p[e, o] for e, o in enumerate(choice)]) * sum(prices[o] for o in choice)
+        for choice in itertools.product(range(3), repeat=3)
+    )
+    np.testing.assert_allclose(float(cost(jax.nn.softmax(alpha, -1))), brute, rtol=1e-5)
+    moved = {}
+    for name, price in {"free": None, "priced": lambda g: 10.0 * cost(g)}.items():
+        search = weight_sharing.snas(net, 1.0, optax.sgd(0.1), optax.sgd(0.1), cost=price)
+        state = jit(search.init)(jax.random.key(0))
+        batch = images(jax.random.key(1))
+        step = jit(search.step)
+        a, b = (step(jax.random.key(2), state, batch._replace(valid=v))[0].theta for v in (batch.valid, batch.train))
+        jax.tree.map(np.testing.assert_array_equal, a, b)  # the validation batch is not looked at
+        moved[name] = jax.tree.map(lambda new, old: new - old, a, state.theta)
+    grad = jax.grad(lambda theta: 10.0 * cost(jax.tree.map(lambda a: jax.nn.softmax(a, -1), theta)))(state.theta)
+    extra = jax.tree.map(lambda a, b: a - b, moved["priced"], moved["free"])
+    jax.tree.map(lambda e, g: np.testing.assert_allclose(e, -0.1 * g, atol=1e-5), extra, grad)
+
+
+# Straight through: GDAS
+
+
+def test_a_straight_through_gate_is_hard_forwards_and_soft_backwards():
+    policy, v = policies.straight_through(ROW, 2.0), jnp.asarray([1.0, 2.0, 3.0, 4.0])
+    for seed in range(5):
+        key = jax.random.key(seed)
+        gate = policy.sample(key, (ALPHA,), 0)[0][0]
+        assert sorted(np.asarray(gate).tolist()) == [0, 0, 0, 1]  # to the last bit
+        soft = policies.concrete(ROW, 2.0).sample(jax.random.clone(key), (ALPHA,), 0)[0][0]
+        grad = jax.grad(lambda a: policy.sample(jax.random.clone(key), (a,), 0)[0][0] @ v)(ALPHA)
+        jacobian = lambda a: jax.nn.softmax((jax.nn.log_softmax(a) + (jnp.log(soft) * 2.0 - jax.nn.log_softmax(ALPHA))) / 2.0) @ v
+        np.testing.assert_allclose(grad, jax.grad(jacobian)(ALPHA), atol=1e-5)
+
+
+def test_gdas_runs_one_operation_an_edge():
+    """The draw's output is the discrete network's to the last bit, and what is compiled branches."""
+    net = tiny_net(cell_space())
+    variables = jit(net.init)(jax.random.key(0))
+    policy = policies.straight_through(net.space, 1.0)
+    gates = jax.tree.map(lambda a: a[0], policy.sample(jax.random.key(1), policy.init(jax.random.key(2)), 0))
+    x = jax.random.normal(jax.random.key(3), (4, *IMAGE))
+    apply = jit(lambda gates: net.apply(variables, x, gates, train=True, path=True)[0])
+    hard = jax.tree.map(lambda g: jnp.round(g), gates)
+    np.testing.assert_array_equal(apply(gates), apply(hard))
+    assert "conditional" in apply.lower(gates).compile().as_text()
+    rows = jax.tree.leaves(jax.grad(lambda g: jnp.sum(net.apply(variables, x, g, train=True, path=True)[0] ** 2))(gates))
+    assert all((np.asarray(r)[np.asarray(g) == 0] == 0).all() for r, g in zip(rows, jax.tree.leaves(gates), strict=True))
+
+
+# PC-DARTS
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.sampled_from([(4, 12), (2, 8), (3, 9), (6, 6)]))
+def test_shuffling_twice_is_the_identity(size):
+    groups, channels = size
+    x = jnp.arange(channels * 2.0).reshape(channels, 2)
+    np.testing.assert_array_equal(shuffle(shuffle(x, groups), channels // groups), x)
+    assert channels == groups or groups == 1 or not (np.asarray(shuffle(x, groups)) == np.asarray(x)).all()
+
+
+def one_cell(spec, **kw):
+    """(apply of a stride-1 cell, its variables, its inputs)."""
+    cell = SuperCell(spec=spec, ops={name: OPS[name] for name in spec.ops}, features=4, stride=1, **kw)
+    x = [jax.random.normal(jax.random.key(i), (4, 4, 4, 3)) for i in range(2)]
+    blank = np.zeros((len(spec.edges), len(spec.ops)), np.float32)
+    variables = jit(lambda k: cell.init(k, x, blank, True, False, None))(jax.random.key(2))
+
+    def apply(gates, anneal=FINAL, train=False, key=None):
+        rngs = {} if key is None else {"dropout": key}
+        out = cell.apply(variables, x, gates, train, False, None, anneal, rngs=rngs, mutable=["batch_stats"])[0]
+        return out[0]
+
+    return apply, x
+
+
+def test_uniform_edges_divide_a_node_by_its_inputs_and_bypassed_channels_go_around():
+    space = spaces.darts(nodes=1, ops=("none", "skip_connect", "max_pool_3x3"))
+    policy, plain = policies.edge_normalised(space), policies.softmax(space)
+    theta = policy.init(jax.random.key(0))
+    even = theta._replace(beta=jax.tree.map(jnp.zeros_like, theta.beta))
+    gates = lambda p, theta: p.sample(jax.random.key(0), theta, 0).normal[0]
+    apply, _ = one_cell(space.spec)
+    np.testing.assert_allclose(apply(gates(policy, even)), apply(gates(plain, even.alpha)) / 2, atol=1e-6)
+    steep = even._replace(beta=jax.tree.map(lambda b: b.at[0].set(3.0), even.beta))
+    assert float(gates(policy, steep)[0].sum()) > 0.9  # an edge's weight reaches its gates, and so what is derived
+    partial, x = one_cell(space.spec, partial=2)
+    absent = np.zeros((2, 3), np.float32)
+    absent[:, 0] = (0.25, 0.75)  # `none` on both edges: only what goes around is left
+    y = partial(absent)
+    around = 0.25 * x[0][2:] + 0.75 * x[1][2:]
+    np.testing.assert_allclose(y, shuffle(jnp.concatenate([jnp.zeros_like(around), around]), 2), atol=1e-6)
+
+
+def test_partial_channels_have_the_published_weights_and_less_than_half_the_memory():
+    count = lambda space, **kw: nets.count_parameters(
+        jax.eval_shape(nets.cell_net(space, image=(32, 32, 3), classes=10, **kw).init, jax.random.key(0))
+    )
+    assert count(spaces.darts(), channels=16, cells=8, partial=4) == 299_578
+    spec, bytes_of = spaces.darts(nodes=2).spec, {}
+    ops, x = {name: OPS[name] for name in spec.ops}, [jnp.zeros((16, 16, 16, 32))] * 2
+    gates = jnp.ones((len(spec.edges), len(ops))) / len(ops)
+    for K in (1, 4):  # a cell of the search net
+        cell = SuperCell(spec=spec, ops=ops, features=16, stride=1, partial=K)
+        variables = jax.eval_shape(lambda key, cell=cell: cell.init(key, x, gates, True, False, None), jax.random.key(0))
+        nodes = lambda v, g, cell=cell: cell.apply(v, x, g, True, False, None, mutable=["batch_stats"])[0]
+        loss = lambda v, g, nodes=nodes: sum(jnp.sum(n**2) for n in nodes(v, g))
+        bytes_of[K] = jit(jax.grad(loss, (0, 1))).lower(variables, gates).compile().memory_analysis().temp_size_in_bytes
+    assert bytes_of[4] <= 0.45 * bytes_of[1]  # 0.31
+
+
+# DrNAS
+
+
+def test_the_pathwise_gradient_of_a_dirichlet_draw_is_that_of_its_mean():
+    c, n = jnp.asarray([1.0, -2.0, 0.5, 3.0]), 20_000
+    policy = policies.dirichlet(ROW)
+    grads = jit(jax.vmap(jax.grad(lambda alpha, key: policy.sample(key, (alpha,), 0)[0][0] @ c), (None, 0)))
+    each = np.asarray(grads(ALPHA, jax.random.split(jax.random.key(0), n)), float)
+    mean = lambda alpha: concentration(alpha) @ c / concentration(alpha).sum()
+    error = each.mean(0) - np.asarray(jax.grad(mean)(ALPHA))
+    assert (abs(error) < 3.5 * each.std(0) / np.sqrt(n)).all()
+
+
+def test_a_closed_operation_is_never_drawn_nor_moved():
+    still = (jnp.asarray([True, False, True, True]),)
+    theta = policies.close((ALPHA,), still)
+    for policy in (policies.dirichlet(ROW), policies.softmax(ROW), policies.concrete(ROW, 0.5)):
+        loss = lambda theta: jnp.sum(policy.sample(jax.random.key(0), theta, 0)[0][0] ** 2)
+        gates = policy.sample(jax.random.key(0), theta, 0)[0][0]
+        assert float(gates[1]) == 0 and abs(float(gates.sum()) - 1) < 1e-5
+        grad = jax.grad(loss)(theta)[0]
+        assert float(grad[1]) == 0 and np.isfinite(grad).all() and np.abs(grad).sum() > 0
+        optimizer = weight_sharing.adam()
+        updates, _ = optimizer.update((grad,), optimizer.init(theta), theta)
+        assert not policies.still_open(optax.apply_updates(theta, updates))[0][1]
+
+
+def test_the_divergence_of_a_dirichlet_is_scipys():
+    beta = np.asarray(concentration(ALPHA), float)
+    sample = stats.dirichlet(beta).rvs(200_000, random_state=0)
+    monte_carlo = np.mean(stats.dirichlet(beta).logpdf(sample.T) - stats.dirichlet(np.ones(4)).logpdf(sample.T))
+    assert abs(float(divergence((ALPHA,))) - monte_carlo) < 0.02
+    assert abs(float(divergence((jnp.zeros(4),)))) < 1e-5
+
+
+# GAEA
+
+
+def test_gaea_on_a_linear_loss_is_its_closed_form_and_sparser_than_a_softmax():
+    c, rate, steps = jnp.asarray([0.3, -0.1, 0.7, 0.0]), 0.1, 50
+    policy, optimizer = policies.simplex(ROW), policies.exponentiated(rate)
+    theta = policy.init(jax.random.key(0))
+    np.testing.assert_allclose(theta[0], 0.25)
+    logits = jnp.zeros(4)
+    for _ in range(steps):
+        updates, _ = optimizer.update((c,), optimizer.init(theta), theta)
+        theta = optax.apply_updates(theta, updates)
+        logits = logits - rate * jax.grad(lambda a: jax.nn.softmax(a) @ c)(logits)
+    np.testing.assert_allclose(theta[0], jax.nn.softmax(-rate * steps * c), atol=2e-6)
+    assert float(diagnostics.entropy(theta)) < float(diagnostics.entropy((jax.nn.softmax(logits),)))
+
+
+# ProxylessNAS: two paths
+
+
+def small_mobile():
+    layers = (
+        spaces.MobileLayer(4, 4, 1, ("k3_e1", "k3_e2", "k5_e1", "k5_e2", "k3_e3", "zero")),
+        spaces.MobileLayer(4, 4, 2, ("k3_e1", "k3_e2")),
+    )
+    space = spaces.mobile(spaces.MobileSpec(layers, stem=4, head=4, stem_stride=1))
+    return space
+
+
+def linear_problem(space, c):
+    """A bilevel problem whose loss is linear in the two paths' weights."""
+
+    def loss(params, gates, batch, key):
+        del params, batch, key
+        rows = [jnp.sum(g.weight * c[d][g.index]) for d, g in enumerate(gates.op)]
+        return sum(rows), (None, None)
+
+    return weight_sharing.Problem(loss, None, None, None, None, None, None)
+
+
+def two_paths(space, optimizer, **kw):
+    gates_of = lambda index, weight: type(space.decisions)(tuple(Paths(index[d], weight[d]) for d in range(len(space.arity))))
+    return weight_sharing.two_paths(space, optimizer, gates_of, **kw)
+
+
+def test_two_paths_leave_the_other_probabilities_where_they_are():
+    space = small_mobile()
+    gradient = two_paths(space, optax.adam(0.3, b1=0.0))
+    c = [jnp.asarray([0.1, 0.9, -0.4, 2.0, 0.3, 0.0]), jnp.asarray([1.0, -1.0])]
+    theta = policies.categorical(space, scale=1.0).init(jax.random.key(0))
+    before = np.asarray(jax.nn.softmax(theta[0]))
+    state, touched = gradient.init(theta), 0
+    for seed in range(5):
+        new, _, _ = gradient.step(jax.random.key(seed), theta, state, linear_problem(space, c), 0)
+        after = np.asarray(jax.nn.softmax(new[0]))
+        moved = np.flatnonzero(abs(after - before) > 1e-6)
+        touched += len(moved)
+        assert len(moved) in (0, 2)
+    assert touched >= 6
+
+
+def test_the_two_path_gradient_points_where_the_exact_one_does():
+    """On random linear problems; the exact gradient is that of the expectation over the softmax."""
+    space, rate = small_mobile(), 1.0
+    gradient = two_paths(space, optax.sgd(rate))
+    n = 10_000
+
+    @jit
+    def directions(theta, c):
+        step = lambda key: gradient.step(key, theta, gradient.init(theta), linear_problem(space, [c, jnp.zeros(2)]), 0)[0]
+        probabilities = lambda theta: jax.nn.softmax(theta[0])
+        each = jax.vmap(lambda k: probabilities(step(k)) - probabilities(theta))(jax.random.split(jax.random.key(9), n))
+        return jnp.mean(each, 0), jnp.std(each, 0) / np.sqrt(n)
+
+    for seed in range(5):
+        k_theta, k_c = jax.random.split(jax.random.key(seed))
+        theta, c = 0.5 * jax.random.normal(k_theta, (2, 6)), jax.random.normal(k_c, (6,)).at[5].set(0.0)
+        mean, error = (np.asarray(a) for a in directions(theta, 0.05 * c))
+        p = np.asarray(jax.nn.softmax(theta[0]))
+        exact = -p * (np.asarray(c) - p @ np.asarray(c))  # descent of the expectation, as a change of logits weighed by p
+        clear = (abs(mean) > 3 * error) & (abs(exact) > 0.15 * abs(exact).max())
+        assert clear.sum() >= 2
+        assert (np.sign(mean[clear]) == np.sign(exact[clear])).mean() >= 0.75
+        assert np.corrcoef(mean, exact)[0, 1] > 0.5
+
+
+def test_of_two_equal_operations_the_cheap_one_wins():
+    space = spaces.mobile(spaces.MobileSpec((spaces.MobileLayer(4, 4, 1, ("k3_e1", "k5_e1")),), stem=4, head=4, stem_stride=1))
+    prices = jnp.asarray([1.0, 3.0])
+    found = {}
+    for name, weight in {"free": 0.0, "priced": 1.0}.items():
+        total = lambda loss, theta, t, weight=weight: loss + weight * jnp.sum(jax.nn.softmax(theta[0]) * prices)
+        gradient = two_paths(space, optax.adam(0.02, b1=0.0), total=total)
+        problem = linear_problem(space, [jnp.zeros(2)])
+        theta = policies.categorical(space).init(jax.random.key(0))
+        step = lambda carry, key: (gradient.step(key, *carry, problem, 0)[:2], None)
+        (theta, _), _ = jax.lax.scan(step, (theta, gradient.init(theta)), jax.random.split(jax.random.key(1), 300))
+        found[name] = float(jax.nn.softmax(theta[0])[0])
+    assert found["priced"] > 0.95 and abs(found["free"] - 0.5) < 0.1
+
+
+# SmoothDARTS
+
+
+def test_perturbed_gates_are_on_the_simplex_and_an_attack_never_lowers_the_loss():
+    gates = (jax.nn.softmax(jax.random.normal(jax.random.key(0), (6, 5))),)
+    loss_of = lambda g: jnp.sum(jnp.sin(3 * g[0]) * jnp.arange(30.0).reshape(6, 5))
+    for make in (weight_sharing.random_noise, weight_sharing.adversarial):
+        for eps in (0.03, 0.3):
+            moved = make(lambda t, eps=eps: eps)(jax.random.key(1), gates, loss_of, 0)[0]
+            assert (moved >= 0).all() and np.allclose(moved.sum(-1), 1, atol=1e-6)
+            assert float(abs(moved - gates[0]).max()) > 0
+            if make is weight_sharing.adversarial:
+                assert float(loss_of((moved,))) > float(loss_of(gates))
+        still = make(lambda t: 0.0)(jax.random.key(1), gates, loss_of, 0)[0]
+        np.testing.assert_array_equal(still, gates[0])
+    assert np.allclose(on_simplex((jnp.asarray([[2.0, -1.0, 1.0]]),))[0], [[0.5, 0, 0.5]])
+
+
+def test_smooth_darts_perturbs_the_weights_step_only():
+    net, batch = toy_net(cell_space()), images(jax.random.key(1))
+    after = {}
+    for name, eps in {"plain": 0.0, "noisy": 0.3}.items():
+        search = weight_sharing.smooth_darts(net, weight_sharing.random_noise(lambda t, eps=eps: eps))
+        after[name] = jit(search.step)(jax.random.key(2), jit(search.init)(jax.random.key(0)), batch)[0]
+    darts = weight_sharing.darts(net, order="first")
+    plain = jit(darts.step)(jax.random.key(2), jit(darts.init)(jax.random.key(0)), batch)[0]
+    jax.tree.map(np.testing.assert_array_equal, after["plain"], plain)
+    jax.tree.map(np.testing.assert_array_equal, after["noisy"].theta, plain.theta)
+    assert any(
+        (np.asarray(a) != np.asarray(b)).any() for a, b in zip(*(jax.tree.leaves(s.variables) for s in after.values()), strict=True)
+    )
+
+
+# DARTS-, and P-DARTS's dropout
+
+
+def test_the_auxiliary_skip_is_added_to_every_edge_and_gone_at_zero():
+    spec = spaces.darts(nodes=1, ops=("none", "skip_connect", "max_pool_3x3")).spec
+    gates = jnp.asarray([[0.2, 0.5, 0.3], [0.6, 0.1, 0.3]])
+    plain, x = one_cell(spec)
+    helped, _ = one_cell(spec, auxiliary_skip=True)
+    np.testing.assert_allclose(helped(gates, Anneal(auxiliary_skip=0.7)), plain(gates) + 0.7 * (x[0] + x[1]), atol=1e-5)
+    np.testing.assert_array_equal(helped(gates, Anneal(auxiliary_skip=0.0)), plain(gates))
+    np.testing.assert_array_equal(helped(gates), plain(gates))
+
+
+def test_the_auxiliary_skip_follows_its_schedule_and_is_in_no_derived_network():
+    space = cell_space()
+    net = nets.cell_net(
+        space, image=IMAGE, classes=CLASSES, channels=2, cells=1, auxiliary_skip=lambda t: jnp.where(t < 5, 1.0, 0.0)
+    )
+    plain = tiny_net(space)
+    variables = jit(net.init)(jax.random.key(0))
+    gates, x = space.gates(space.sample(jax.random.key(1))), jax.random.normal(jax.random.key(2), (4, *IMAGE))
+    at = jit(lambda t: net.apply(variables, x, gates, train=False, t=t)[0])
+    module, extract = net.specialize(space.derive(gates))
+    alone = jit(module.apply)(extract(variables), x)
+    np.testing.assert_allclose(at(5), alone, atol=1e-5)
+    assert abs(np.asarray(at(0)) - np.asarray(alone)).max() > 1e-3
+    params = lambda net: sum(p.size for p in jax.tree.leaves(jax.eval_shape(net.init, jax.random.key(0))["params"]))
+    assert params(net) == params(plain) + 2 * 4 * 4  # a FactorizedReduce of 4 x 4 weights on each of the two strided edges
+
+
+def test_dropout_is_behind_the_skips_alone():
+    spec = spaces.darts(nodes=1, ops=("none", "skip_connect", "max_pool_3x3")).spec
+    apply, x = one_cell(spec)
+    skips, pools = (jnp.zeros((2, 3)).at[:, k].set(1.0) for k in (1, 2))
+    drop = lambda gates, rate: apply(gates, Anneal(skip_dropout=rate), train=True, key=jax.random.key(0))
+    np.testing.assert_array_equal(drop(skips, 1.0), jnp.zeros_like(x[0]))
+    np.testing.assert_allclose(drop(skips, 0.0), x[0] + x[1], atol=1e-6)
+    np.testing.assert_allclose(drop(pools, 1.0), drop(pools, 0.0), atol=1e-6)
+    y = np.asarray(drop(skips.at[1].set(0.0), 0.5))  # one edge: each entry is gone, or twice as large
+    np.testing.assert_allclose(np.where(y == 0, 0, y / 2), np.where(y == 0, 0, np.asarray(x[0])), atol=1e-6)
+    assert 0.3 < (y == 0).mean() < 0.7
+
+
+# beta-DARTS
+
+
+def test_beta_decay_has_its_gradient_and_shrinks_the_spread():
+    theta = {"a": jax.random.normal(jax.random.key(0), (4, 5)), "b": jax.random.normal(jax.random.key(1), (2, 5))}
+    grad = jax.grad(beta_decay)(theta)
+    for name, a in theta.items():
+        np.testing.assert_allclose(grad[name], jax.nn.softmax(a, -1) / 6, atol=1e-6)
+    spread = lambda theta: float(np.mean([np.std(jax.nn.softmax(a, -1), -1).mean() for a in theta.values()]))
+    seen = [spread(theta)]
+    for _ in range(20):
+        theta = jax.tree.map(lambda a, g: a - 2.0 * g, theta, jax.grad(beta_decay)(theta))
+        seen.append(spread(theta))
+    assert (np.diff(seen) < 0).all()
+
+
+def test_beta_darts_adds_the_decay_to_the_architectures_loss():
+    net, batch = toy_net(cell_space()), images(jax.random.key(1))
+    theta = {}
+    for weight in (0.0, 3.0):
+        search = weight_sharing.beta_darts(net, lambda t, w=weight: w, architecture=optax.sgd(1.0))
+        state = jit(search.init)(jax.random.key(0))
+        theta[weight] = jit(search.step)(jax.random.key(2), state, batch)[0].theta
+    decay = jax.grad(beta_decay)(state.theta)
+    jax.tree.map(lambda a, b, d: np.testing.assert_allclose(a - b, -3.0 * d, atol=1e-5), theta[3.0], theta[0.0], decay)
+
+
+# DARTS-PT
+
+
+def load_bearing(space, bearing, labels_from):
+    """A toy supernet in which only the operations in `bearing`, (kind, edge, operation), know labels: {which: of these classes}."""
+    net = toy_net(space)
+    variables = jit(net.init)(jax.random.key(0))
+    params = jax.tree.map(jnp.zeros_like, variables["params"])
+    teacher = variables["params"][list(params)[labels_from[0]]][labels_from[1], labels_from[2]]
+    for (kind, edge, op), known in bearing.items():
+        name = list(params)[kind]
+        params[name] = params[name].at[edge, op].set(16 * teacher * jnp.isin(jnp.arange(CLASSES), jnp.asarray(known))[None])
+    x = jax.random.normal(jax.random.key(1), (1, 256, *IMAGE))
+    y = jnp.argmax(x.reshape(1, 256, -1) @ teacher, -1)
+    return net, {**variables, "params": params}, Batch(train=(x[:, :8], y[:, :8]), valid=(x, y))
+
+
+def test_perturbation_finds_the_operation_that_bears_the_load_where_alpha_misleads():
+    space = cell_space()
+    net, variables, batch = load_bearing(space, {(0, 1, 2): range(CLASSES)}, (0, 1, 2))  # normal, edge 1, sep_conv_3x3
+    theta = jax.tree.map(jnp.zeros_like, policies.softmax(space).init(jax.random.key(0)))
+    theta = theta._replace(normal=theta.normal.at[1, 1].set(2.0))  # alpha prefers the skip
+    search = weight_sharing.project_operations(net, optax.sgd(0.0))
+    state, step = jit(search.init)(jax.random.key(2), Given(variables, theta=theta)), jit(search.step)
+    for t in range(4):  # two edges of two kinds
+        state, info = step(jax.random.key(3 + t), state, batch)
+    assert np.asarray(state.decided).all()
+    by_alpha, by_loss = policies.softmax(space).derive(theta), search.best(state)
+    real = [name for name in space.spec.ops if name != "none"]
+    assert real[int(by_alpha.normal.op[0, 1])] == "skip_connect"
+    assert real[int(by_loss.normal.op[0, 1])] == "sep_conv_3x3"
+    assert 0 <= float(info.accuracy) <= 1
+
+
+def test_perturbation_deletes_the_edges_that_bear_least():
+    space = spaces.darts(nodes=2, ops=("none", "skip_connect", "sep_conv_3x3"))
+    bearing = {(0, 2, 1): (0, 1), (0, 4, 1): (2,)}  # node 1 has edges 2, 3, 4
+    net, variables, batch = load_bearing(space, bearing, (0, 2, 1))
+    rows = jnp.zeros((10, 3)).at[:, 1].set(1.0).at[3, 1].set(5.0)  # the idle edge has the largest gate
+    search = weight_sharing.project_edges(net, optax.sgd(0.0))
+    state, step = jit(search.init)(jax.random.key(2), Given(variables, theta=rows)), jit(search.step)
+    for t in range(2):
+        state, _ = step(jax.random.key(3 + t), state, batch)
+    left = np.asarray(state.decided)
+    assert left[:5].tolist() == [True, True, True, False, True] and left[5:].sum() == 4
+    with pytest.raises(ValueError, match="two inputs"):
+        weight_sharing.project_edges(toy_net(spaces.nasbench201()))
+
+
+# RobustDARTS
+
+
+def test_power_iteration_finds_the_dominant_eigenvalue():
+    a = jax.random.normal(jax.random.key(0), (12, 12))
+    for sign in (1.0, -1.0):
+        hessian = sign * (a @ a.T) / 12
+        loss = lambda theta: 0.5 * jnp.concatenate(theta) @ hessian @ jnp.concatenate(theta)
+        theta = (jnp.ones(5), jnp.ones(7))
+        found = jit(lambda t: diagnostics.dominant_eigenvalue(loss, t, jax.random.key(1), 60))(theta)
+        values = np.linalg.eigvalsh(np.asarray(hessian, float))
+        assert abs(float(found) / values[np.argmax(abs(values))] - 1) < 1e-3
+
+
+def test_the_measured_eigenvalue_is_that_of_the_hessian_in_alpha():
+    net = toy_net(cell_space())
+    search, policy = weight_sharing.darts(net, order="first"), policies.softmax(net.space)
+    state, batch = jit(search.init)(jax.random.key(0)), images(jax.random.key(1))
+    measured = jit(weight_sharing.measurements(net, policy, iterations=200))(jax.random.key(2), state, batch)
+    flat, back = jax.flatten_util.ravel_pytree(state.theta)
+    x, y = (a[0] for a in batch.valid)
+    gates = lambda v: jax.tree.map(lambda a: jax.nn.softmax(a, -1), back(v))
+    loss = lambda v: weight_sharing.cross_entropy(net.apply(state.variables, x, gates(v), train=True)[0], y)
+    values = np.linalg.eigvalsh(np.asarray(jit(jax.hessian(loss))(flat), float))
+    assert abs(float(measured["eigenvalue"]) / values[np.argmax(abs(values))] - 1) < 1e-3
+    assert abs(float(measured["entropy"]) - np.log(3)) < 1e-3  # alpha has just begun
+
+
+def scripted(values):
+    """A watched search that reports these eigenvalues, and whose architecture is the epoch's number."""
+    step = lambda key, state, batch: (
+        state + 1,
+        WatchInfo(jnp.zeros(()), None, {"eigenvalue": jnp.asarray(values, jnp.float32)[state]}),
+    )
+    return Strategy(lambda key, given=None: jnp.zeros((), jnp.int32), step, lambda state: state)
+
+
+@pytest.mark.parametrize(("jump", "stops"), [(14, 16), (None, None)])
+def test_early_stopping_answers_with_the_epoch_before_the_eigenvalue_rose(jump, stops):
+    """Window 5, lag 4: at epoch e the means of e-4..e and e-8..e-4 are compared, and the answer is that of e-4."""
+    values = [1.0] * 30 if jump is None else [1.0] * jump + [2.0] * (30 - jump)
+    search = weight_sharing.early_stopping(scripted(values))
+    state, step = search.init(jax.random.key(0)), jit(search.step)
+    seen = []
+    for t in range(25):
+        state, info = step(jax.random.key(t), state, Batch())
+        seen.append(int(info.watched["stopped"]))
+    if stops is None:
+        assert sum(seen) == 0 and int(search.best(state)) == 25
+        return
+    epochs = np.arange(1, 26)
+    mean = lambda e: np.mean(values[e - 5 : e])
+    first = next(e for e in epochs if e >= 10 and mean(e) > 1.3 * mean(e - 4))  # the rule, in plain Python
+    assert seen.index(1) + 1 == first == stops and seen[-1] == 1
+    assert int(search.best(state)) == first - 4
+
+
+def test_collapse_and_skips_are_named():
+    space = spaces.nasbench201()
+    arch = lambda op: space.from_text("+".join(["|" + "|".join(f"{op}~{j}" for j in range(i + 1)) + "|" for i in range(3)]))
+    assert diagnostics.collapsed(space, arch("skip_connect")) == "skip connections"
+    assert diagnostics.collapsed(space, arch("none")) == "none"
+    assert diagnostics.collapsed(space, arch("nor_conv_3x3")) is None
+    assert int(diagnostics.count_operations(space, arch("skip_connect"))) == 6
+    darts = spaces.darts()
+    assert int(diagnostics.count_operations(darts, darts.from_text("DARTS_V2"))) == 5
+    assert diagnostics.collapsed(darts, darts.from_text("DARTS_V2")) is None
+
+
+# P-DARTS: the plan of stages
+
+
+def test_three_stages_leave_one_of_three_operations_an_edge_and_at_most_two_skips():
+    space = spaces.darts(nodes=2)
+    plan, keep = [], (None, 5, 3)
+    make = lambda: weight_sharing.darts(toy_net(space), order="first")
+    feed = Feed((), lambda key, arrays, t: images(key))
+    for n in keep:
+        without = (space.spec.ops.index("none"),) if n == 3 else ()
+        give = (lambda state: None) if n is None else lambda s, n=n, w=without: Given(open=weight_sharing.narrowed(s.theta, n, w))
+        plan.append(Phase(make(), 3, feed, give, name=f"stage{n}"))
+    result = run(jax.random.key(0), then(*plan))
+    counts = [jax.tree.map(lambda a: np.asarray(policies.still_open(a)).sum(-1), s.theta) for s in result.states]
+    assert [set(np.concatenate(jax.tree.leaves(c)).tolist()) for c in counts] == [{8}, {5}, {3}]
+    last = result.states[2].theta
+    assert not np.asarray(policies.still_open(last).normal)[:, 0].any()  # `none` is out for certain
+    nested = jax.tree.map(
+        lambda a, b: (~np.asarray(a) | np.asarray(b)).all(), *(policies.still_open(s.theta) for s in result.states[:0:-1])
+    )
+    assert all(jax.tree.leaves(nested))
+    chosen = space.gates(result.best)
+    assert all((np.asarray(g)[:, 1:] <= np.asarray(o)[:, 1:]).all() for g, o in zip(chosen, policies.still_open(last), strict=True))
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**20), st.integers(0, 3))
+def test_at_most_so_many_skips(seed, most):
+    space = spaces.darts()
+    gates = policies.softmax(space, 1.0)
+    theta = gates.init(jax.random.key(seed))
+    theta = theta._replace(normal=theta.normal.at[:, 3].add(1.5))  # a search that has come to like skips
+    soft = jax.tree.map(lambda a: a[0], gates.sample(jax.random.key(0), theta, 0))
+    arch, plain = weight_sharing.at_most_skips(space, soft, most), space.derive(soft)
+    count = lambda a: int((np.asarray(space.gates(a).normal)[:, 3] > 0).sum())
+    assert count(arch) <= most
+    np.testing.assert_array_equal(arch.reduce.op, plain.reduce.op)
+    if count(plain) <= most:
+        np.testing.assert_array_equal(arch.normal.op, plain.normal.op)
+
+
+@pytest.mark.parametrize(
+    ("name", "cifar", "imagenet"), [("PDARTS", 3_433_798, 4_944_352), ("PC_DARTS_CIFAR", 3_634_678, 5_270_560)]
+)
+def test_published_cells_have_the_published_weights(name, cifar, imagenet):
+    space = spaces.darts()
+    arch = space.from_text(name)
+    assert nets.count_parameters(nets.evaluation_net(space, arch, classes=10), (32, 32, 3)) == cifar
+    big = nets.evaluation_net(space, arch, classes=1000, channels=48, cells=14, imagenet=True)
+    assert nets.count_parameters(big, (224, 224, 3)) == imagenet
+
+
+def test_widening_copies_channels_and_keeps_what_was_there():
+    space = cell_space()
+    make = lambda K: nets.cell_net(space, image=IMAGE, classes=CLASSES, channels=8, cells=1, partial=K)
+    narrow, wide = make(4), make(2)
+    variables = jit(narrow.init)(jax.random.key(0))
+    shapes = jax.eval_shape(wide.init, jax.random.key(0))
+    grown = weight_sharing.widened(jax.random.key(1), variables, shapes)
+    assert jax.tree.map(jnp.shape, grown) == jax.tree.map(jnp.shape, shapes)
+    depthwise = lambda v: np.asarray(v["params"]["cell0"]["from0"]["sep_conv_3x3"]["Depthwise_0"]["kernel"])
+    np.testing.assert_array_equal(depthwise(grown)[:, :4], depthwise(variables))
+    assert all((depthwise(grown)[0, i] == depthwise(variables)[0]).all((1, 2)).any() for i in range(8))
+    with pytest.raises(ValueError, match="shrinks"):
+        weight_sharing.widened(jax.random.key(1), grown, jax.eval_shape(narrow.init, jax.random.key(0)))
+
+
+# What makes no sense
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (lambda: policies.concrete(ROW, 0.0), "temperature"),
+        (lambda: policies.straight_through(ROW, optax.linear_schedule(-1.0, 1.0, 3)), "temperature"),
+        (lambda: policies.softmax(spaces.darts(ops=("skip_connect",))), "single operation"),
+        (lambda: nets.cell_net(cell_space(), image=IMAGE, classes=2, channels=6, partial=4), "partial"),
+        (lambda: nets.cell_net(spaces.pnas(), image=IMAGE, classes=2, partial=2), "partial"),
+        (lambda: policies.exponentiated(0.0), "rate"),
+        (lambda: weight_sharing.drnas(toy_net(cell_space()), kl=-1.0), "kl"),
+        (lambda: weight_sharing.adversarial(lambda t: 0.1, 0), "at least 1 step"),
+        (lambda: policies.edge_normalised(ROW), "cell space"),
+        (lambda: weight_sharing.proxylessnas(toy_net(cell_space())), "mobile"),
+        (lambda: weight_sharing.fbnet(toy_net(cell_space()), 1.0, cost=lambda g: 0.0), "together"),
+        (lambda: weight_sharing.narrowed((ALPHA[None],), 5), "keep"),
+        (lambda: weight_sharing.early_stopping(scripted([1.0]), first=3), "window"),
+        (lambda: weight_sharing.epochs(None, 0), "at least 1 step"),
+        (lambda: diagnostics.dominant_eigenvalue(lambda t: t, 1.0, None, 0), "at least 1 product"),
+        (
+            lambda: weight_sharing.darts(toy_net(cell_space())).init(jax.random.key(0), Given(theta=(jnp.asarray([jnp.nan]),))),
+            "theta",
+        ),
+    ],
+)
+def test_bad_input_is_named(build, words):
+    with pytest.raises(ValueError, match=words):
+        build()

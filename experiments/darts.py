@@ -35,8 +35,8 @@ CIFAR10 = dataclasses.replace(
 SETTINGS = {"smoke": SMOKE, "cifar10": CIFAR10}
 
 
-def main(name: str = "smoke", out: str | None = None) -> None:
-    config = SETTINGS[name]
+def main(name: str = "smoke", out: str | None = None, settings=SETTINGS) -> None:
+    config = settings[name]
     result = pipeline.execute(pipeline.prepare(out, config), config, progress=sys.stderr.isatty(), say=print)
     print(result["verdict"])
 

@@ -30,9 +30,8 @@ from jaxnas.driver import run
 SEEDS, EPOCHS, BATCH, EVERY = 8, 40, 32, 39  # EVERY steps to an epoch
 
 
-def main(images, table, out):
-    out = pathlib.Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+def prepare(images, table):
+    """-> (data, space, the table's accuracy of each cell [15625] in percent, the key of the searches)."""
     k_data, k_search = jax.random.split(jax.random.key(0))
     (x, y), test = arrays(images)
     halved = lambda x: x.reshape(len(x), 16, 2, 16, 2, 3).mean((2, 4)).astype(np.uint8)
@@ -42,6 +41,13 @@ def main(images, table, out):
         order = np.ravel_multi_index(file["ops"].astype(int).T, (5,) * 6)
         truth = np.zeros(5**6)
         truth[order] = file["test_acc_200"][:, 0]
+    return dataset, space, truth, k_search
+
+
+def main(images, table, out):
+    out = pathlib.Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    dataset, space, truth, k_search = prepare(images, table)
     net = nets.cell_net(space, image=dataset.image, classes=dataset.classes, channels=4, cells=1)
     feed = weight_sharing.epochs(data.batches(dataset, BATCH), EVERY)
     steps = EPOCHS * EVERY

@@ -24,12 +24,14 @@ def test_readme_block(number, tmp_path, monkeypatch):
         assert set((names["front"].op >= 2).sum(-1).tolist()) == set(range(7))  # 0 to 6 convolutions: all are the front
     if "train_somewhere" in names:
         assert names["state"].told == 30 and names["state"].scores.max() >= 4
-    if "gates" in names:
+    if "multiply_adds" in names:
+        assert 10_000 < names["multiply_adds"] < 200_000
+    if "gates" in names and "logits" in names:
         assert names["logits"].shape == (2, 10)
 
 
 def test_readme_has_its_blocks():
-    assert len(BLOCKS) == 6
+    assert len(BLOCKS) == 7
     assert all(len(block.splitlines()) <= 40 for block in BLOCKS)
 
 

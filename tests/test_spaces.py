@@ -15,7 +15,9 @@ from scipy import stats
 
 from jaxnas.spaces.blocks import amoebanet, nasnet, pnas
 from jaxnas.spaces.darts import DARTS, KINDS, OPS, DARTSCell, darts
+from jaxnas.spaces.darts_rnn import darts_rnn
 from jaxnas.spaces.layerwise import layerwise
+from jaxnas.spaces.mobile import MobileLayer, MobileSpec, mobile
 from jaxnas.spaces.nasbench201 import expression, nasbench201, representatives
 from jaxnas.spaces.real import Real, polynomial_mutation, sbx
 from jaxnas.spaces.recurrent import recurrent
@@ -68,6 +70,10 @@ SPACES = {
     "layerwise": lambda: layerwise(4),
     "layerwise, strides": lambda: layerwise(3, strides=(1, 2, 3)),
     "recurrent": lambda: recurrent(2),
+    "darts_rnn": lambda: darts_rnn(3, ("tanh", "none", "relu")),
+    "mobile": lambda: mobile(
+        MobileSpec((MobileLayer(4, 4, 1, ("k3_e1", "k5_e2", "zero")), MobileLayer(4, 8, 2, ("k3_e1", "k3_e2"))), 4, 8)
+    ),
     "flat": lambda: space(Flat(np.asarray([2, 5, 3]), np.asarray(7))),
     "conditional": elastic,
     "conditional, chained": chained,

@@ -1,0 +1,105 @@
+"""FBNet: Wu et al., CVPR 2019, arXiv:1812.03443.  Searches with and without a cost; several networks drawn, each trained.
+
+    python experiments/fbnet.py smoke                 digits, 4 layers
+    python experiments/fbnet.py imagenet              the paper's setting (needs tfds:imagenet2012 prepared, and accelerators)
+
+RESULTS
+"""
+
+import sys
+import tempfile
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from proxylessnas import SMOKE as DIGITS
+from proxylessnas import Setting, scratch, show
+
+import jaxnas as nas
+from jaxnas import data, hardware, nets, policies, spaces, weight_sharing
+from jaxnas.spaces.mobile import MobileSpec, stages
+
+IMAGENET = Setting(
+    data="tfds:imagenet2012",  # the search takes 100 of its classes
+    valid=0.2,
+    spec=spaces.fbnet().spec,
+    augment=data.chain(data.crop(28), data.flip()),
+    batch=192,
+    epoch=round(0.8 * 128_000) // 192,
+    warm=10,
+    epochs=90,
+    weight_steps=4,
+    arch_rate=0.01,
+    train=360,
+    seeds=1,
+)
+OPS = ("k3_e1", "k3_e3", "k5_e3", "k5_e6")
+SPEC = MobileSpec(stages(8, [(8, 1, 1), (16, 3, 2)], OPS, "skip"), stem=8, head=32, stem_stride=1, relu6=False)
+SMOKE = DIGITS._replace(spec=SPEC, warm=5, epochs=25, weight_steps=4, arch_rate=0.05)
+SETTINGS = {"smoke": SMOKE, "imagenet": IMAGENET}
+DRAWN = 3  # networks from softmax(theta), of which validation picks one
+
+
+def plan(net: nets.Net, s: Setting, dataset: data.Dataset, price, **cost):
+    """The warm-up, then the search; its first phase ends at the temperature with which the second begins."""
+    n = s.epoch // s.weight_steps
+    weights = weight_sharing.sgd(optax.cosine_decay_schedule(0.1, s.epochs * s.epoch), weight_decay=1e-4)
+    theta = optax.chain(optax.add_decayed_weights(5e-4), optax.adam(s.arch_rate))
+    at = lambda epoch: lambda t: 5 * jnp.exp(-4.05 * (epoch + t / n) / s.epochs)  # published: 0.045 an epoch, 90 epochs
+    of = lambda epoch: weight_sharing.fbnet(net, at(epoch), weights, theta, **cost)
+    expected = lambda key, state, batch: {"cost": price(jax.tree.map(jax.nn.softmax, state.theta))}
+    options = dict(weight_steps=s.weight_steps, augment=s.augment)
+    alone, both = (data.batches(dataset, s.batch, arch_steps=a, **options) for a in (0, 1))
+    search, feed = weight_sharing.watch(of(s.warm), expected), weight_sharing.epochs(both, n)
+    give = lambda state: weight_sharing.Given(state.variables, state.opt_state, state.theta)
+    return nas.then(nas.phase(of(0), s.warm * n, alone, name="warm-up"), nas.phase(search, s.epochs - s.warm, feed, give=give))
+
+
+def main(name: str = "smoke") -> None:
+    s = SETTINGS[name]
+    k_data, k_random, k_search, k_draw, k_train = jax.random.split(jax.random.key(0), 5)
+    dataset, space = data.load(s.data, k_data, valid=s.valid), spaces.mobile(s.spec)
+    net = nets.mobile_net(space, image=dataset.image, classes=dataset.classes)
+    cost = hardware.cost(space, *nets.macs(space, dataset.image, dataset.classes))
+    price = lambda gates: hardware.expected(cost, gates)
+    steps = s.train * (len(dataset.train.y) // s.batch)
+    feed = data.batches(dataset, s.batch, arch_steps=0, augment=s.augment)
+
+    def among(archs, i):
+        """Each trained; (that of the best validation accuracy, all of them)."""
+        all = []
+        for m, arch in enumerate(archs):
+            key = jax.random.fold_in(jax.random.fold_in(k_train, i), m)
+            all.append({**scratch(key, net, arch, dataset, feed, steps), "macs": float(price(space.gates(arch))) / 1e3})
+        return max(all, key=lambda r: r["valid"]), all
+
+    draws = policies.concrete(space, paths=DRAWN)
+    searches = {"cost": dict(cost=price, combine=hardware.fbnet_product()), "no cost": {}, "random": None}
+    for method, options in searches.items():
+        started, picked, trained, moved = time.perf_counter(), [], [], []
+        for i in range(s.seeds):
+            if options is None:
+                archs = [space.sample(k) for k in jax.random.split(jax.random.fold_in(k_random, i), DRAWN)]
+            else:
+                found = nas.run(jax.random.fold_in(k_search, i), plan(net, s, dataset, price, **options))
+                moved.append(found.infos[-1].watched["cost"] / 1e3)
+                noisy = draws.sample(jax.random.fold_in(k_draw, i), found.state.theta, 0)  # its argmax is from softmax(theta)
+                archs = [space.derive(jax.tree.map(lambda a, m=m: a[m], noisy)) for m in range(DRAWN)]
+                print(f"{method} {i}: likeliest {space.to_text(found.best)}; drawn {'; '.join(map(space.to_text, archs))}")
+            one, all = among(archs, i)
+            picked.append(one)
+            trained.append(all)
+        print(f"{method}: {(time.perf_counter() - started) / 60:.1f} minutes")
+        if moved:
+            quarters = np.mean(moved, 0)[np.linspace(0, len(moved[0]) - 1, 5).astype(int)]
+            print(f"    expected multiply-adds by quarter, thousands: {np.round(quarters, 1).tolist()}")
+        show(f"{method}, best of {DRAWN}", **{c: [r[c] for r in picked] for c in ("valid", "test", "macs")})
+        show(f"{method}, all", **{c: [np.mean([r[c] for r in rs]) for rs in trained] for c in ("test", "macs")})
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as compiled:  # searches that differ in their key alone are compiled once
+        jax.config.update("jax_compilation_cache_dir", compiled)
+        main(*sys.argv[1:])

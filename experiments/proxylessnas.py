@@ -1,0 +1,161 @@
+"""ProxylessNAS: Cai, Zhu and Han, ICLR 2019, arXiv:1812.00332.  Searches with and without a cost, then training from scratch.
+
+    python experiments/proxylessnas.py smoke          digits, 4 layers
+    python experiments/proxylessnas.py imagenet       the paper's setting (needs tfds:imagenet2012 prepared, and accelerators)
+
+RESULTS
+"""
+
+import sys
+import tempfile
+import time
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+import jaxnas as nas
+from jaxnas import data, hardware, nets, report, spaces, training, weight_sharing
+from jaxnas.spaces.mobile import Mobile, MobileSpec, stages
+
+
+class Setting(NamedTuple):
+    data: str
+    valid: float  # the part of the training images that alpha sees
+    spec: MobileSpec
+    augment: data.Augment
+    batch: int
+    epoch: int  # weight steps
+    warm: int  # epochs of weight steps alone
+    epochs: int  # of the search behind them; in the first alpha rests
+    weight_steps: int  # to an architecture step
+    arch_rate: float
+    train: int  # epochs from scratch
+    aim: float  # multiply-adds
+    seeds: int  # searches, and random networks
+
+
+IMAGENET = Setting(
+    data="tfds:imagenet2012",
+    valid=50_000 / 1_281_167,
+    spec=spaces.proxylessnas().spec,
+    augment=data.chain(data.crop(28), data.flip()),
+    batch=256,
+    epoch=1_231_167 // 256,
+    warm=40,
+    epochs=120,
+    weight_steps=5,
+    arch_rate=1e-3,
+    train=300,
+    aim=300e6,
+    seeds=1,
+)
+OPS = ("k3_e3", "k5_e3", "k3_e6", "k5_e6")
+SMOKE = Setting(
+    data="digits",
+    valid=0.5,
+    spec=MobileSpec(stages(8, [(8, 1, 1), (16, 3, 2)], OPS, "zero"), stem=8, head=32, stem_stride=1),
+    augment=data.identity,
+    batch=32,
+    epoch=719 // 32,
+    warm=5,
+    epochs=21,
+    weight_steps=5,
+    arch_rate=5e-2,
+    train=20,
+    aim=2e5,
+    seeds=3,
+)
+SETTINGS = {"smoke": SMOKE, "imagenet": IMAGENET}
+
+
+def sgd(rate: float, steps: int) -> optax.GradientTransformation:
+    falling = optax.cosine_decay_schedule(rate, steps)
+    return optax.chain(optax.add_decayed_weights(4e-5), optax.sgd(falling, momentum=0.9, nesterov=True))
+
+
+def smoothed(logits, y):
+    soft = optax.smooth_labels(jax.nn.one_hot(y, logits.shape[-1]), 0.1)
+    return optax.softmax_cross_entropy(logits, soft).mean()
+
+
+def probabilities(space: nas.spaces.Space, theta) -> Mobile:
+    return Mobile(tuple(jax.nn.softmax(theta[d, :n]) for d, n in enumerate(space.arity)))
+
+
+def plan(make, s: Setting, dataset: data.Dataset, cost_of):
+    """Warm-up, an epoch in which alpha rests, the search; `make` is a method, less its weight optimizer."""
+    options = dict(weight_steps=s.weight_steps, augment=s.augment)
+    alone, both = (data.batches(dataset, s.batch, arch_steps=a, **options) for a in (0, 1))
+    n = s.epoch // s.weight_steps
+    warm, search = make(sgd(0.05, s.warm * s.epoch)), make(sgd(0.025, s.epochs * s.epoch))
+    watched = weight_sharing.watch(search, lambda key, state, batch: {"cost": cost_of(state.theta)})
+    first = lambda state: weight_sharing.Given(state.variables)
+    onwards = lambda state: weight_sharing.Given(state.variables, state.opt_state, state.theta)
+    return nas.then(
+        nas.phase(warm, s.warm * n, alone, name="warm-up"),
+        nas.phase(search, n, alone, give=first, name="rest"),
+        nas.phase(watched, s.epochs - 1, weight_sharing.epochs(both, n), give=onwards),
+    )
+
+
+def scratch(key, net: nets.Net, arch, dataset: data.Dataset, feed: data.Feed, steps: int) -> dict:
+    """Trains one network, specialised: accuracies in percent."""
+    module, _ = net.specialize(arch)
+    strategy = nas.train(module, sgd(0.05, steps), dataset.image, steps=steps, label_smoothing=0.1)
+    variables = nas.run(key, strategy, steps=steps, data=feed).best
+    accuracy = jax.jit(lambda v, split: training.accuracy(lambda x: module.apply(v, x), split))
+    return {part: 100 * float(accuracy(variables, getattr(dataset, part))) for part in ("valid", "test")}
+
+
+def show(name: str, **columns) -> None:
+    """Each column's mean, its 95 % interval over the searches, and its values."""
+    for what, values in columns.items():
+        mean, half = report.interval(values)
+        print(f"{name}: {what} {mean:.2f} +- {half:.2f} ({np.round(values, 2).tolist()})", flush=True)
+
+
+def main(name: str = "smoke") -> None:
+    s = SETTINGS[name]
+    k_data, k_random, k_search, k_train = jax.random.split(jax.random.key(0), 4)
+    dataset, space = data.load(s.data, k_data, valid=s.valid), spaces.mobile(s.spec)
+    net = nets.mobile_net(space, image=dataset.image, classes=dataset.classes)
+    cost = hardware.cost(space, *nets.macs(space, dataset.image, dataset.classes))
+    price = lambda gates: hardware.expected(cost, gates)
+    thousands = lambda arch: float(price(space.gates(arch))) / 1e3
+    adam = optax.adam(s.arch_rate, b1=0.0)
+    gradient = lambda weights, **kw: weight_sharing.proxylessnas(net, weights, adam, loss=smoothed, **kw)
+    reinforce = lambda weights, **kw: weight_sharing.proxylessnas_reinforce(net, weights, adam, **kw)
+    forms = {"imagenet": hardware.proxyless_product, "smoke": hardware.linear}
+    methods = {
+        "two paths": lambda w: gradient(w, cost=price, combine=forms[name](s.aim)),
+        "two paths, no cost": gradient,
+        "REINFORCE": lambda w: reinforce(w, cost=price, reference=s.aim),
+        "REINFORCE, no cost": reinforce,
+    }
+    steps = s.train * ((len(dataset.train.y) + len(dataset.valid.y)) // s.batch)
+    feed = data.training(dataset, s.batch, augment=s.augment)
+    train = lambda arch, i: scratch(jax.random.fold_in(k_train, i), net, arch, dataset, feed, steps)["test"]
+    for method in ("random", *methods):
+        started, archs, moved = time.perf_counter(), [], []
+        for i in range(s.seeds):
+            if method == "random":
+                archs.append(space.sample(jax.random.fold_in(k_random, i)))
+                continue
+            phases = plan(methods[method], s, dataset, lambda theta: price(probabilities(space, theta)))
+            found = nas.run(jax.random.fold_in(k_search, i), phases, progress=sys.stderr.isatty())
+            archs.append(found.best)
+            moved.append(found.infos[-1].watched["cost"] / 1e3)
+        minutes = (time.perf_counter() - started) / 60
+        print(f"{method}: {minutes:.1f} minutes; {'; '.join(map(space.to_text, archs))}")
+        if moved:
+            quarters = np.mean(moved, 0)[np.linspace(0, len(moved[0]) - 1, 5).astype(int)]
+            print(f"    expected multiply-adds by quarter, thousands: {np.round(quarters, 1).tolist()}")
+        show(method, test=[train(a, i) for i, a in enumerate(archs)], macs=[thousands(a) for a in archs])
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as compiled:  # searches that differ in their key alone are compiled once
+        jax.config.update("jax_compilation_cache_dir", compiled)
+        main(*sys.argv[1:])

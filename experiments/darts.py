@@ -16,8 +16,9 @@ import dataclasses
 import sys
 
 from jaxnas import pipeline
+from jaxnas.config import Config, prepare
 
-SMOKE = pipeline.Config(space="darts", strategy="darts", data="digits", steps=100, channels=4, cells=3, train_steps=300)
+SMOKE = Config(space="darts", strategy="darts", data="digits", steps=100, channels=4, cells=3, train_steps=300)
 
 EPOCH = 25_000 // 64  # half of CIFAR-10's training images, as published
 CIFAR10 = dataclasses.replace(
@@ -37,7 +38,7 @@ SETTINGS = {"smoke": SMOKE, "cifar10": CIFAR10}
 
 def main(name: str = "smoke", out: str | None = None, settings=SETTINGS) -> None:
     config = settings[name]
-    result = pipeline.execute(pipeline.prepare(out, config), config, progress=sys.stderr.isatty(), say=print)
+    result = pipeline.execute(prepare(out, config), config, progress=sys.stderr.isatty(), say=print)
     print(result["verdict"])
 
 

@@ -16,10 +16,10 @@ import sys
 
 from darts import CIFAR10, EPOCH, main
 
-from jaxnas import pipeline
+from jaxnas.config import Config
 
 SETTINGS = {
-    "smoke": pipeline.Config(strategy="gaea"),
+    "smoke": Config(strategy="gaea"),
     "cifar10": dataclasses.replace(CIFAR10, strategy="gaea", steps=25 * EPOCH),
 }
 

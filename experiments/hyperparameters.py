@@ -8,6 +8,7 @@ RESULTS
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 import jaxnas as nas
 from jaxnas import bilevel, data, report
@@ -16,6 +17,9 @@ SEEDS, TRAIN, VALID, NOISE = 8, 100, 300, 0.2
 STEPS, AHEAD, OUTER, OUTER_RATE = 5000, 500, 40, 2.0
 HORIZONS = (20, 500)
 START = {"log_decay": np.log(1e-2), "log_rate": np.log(0.1)}
+BUDGET, BUDGET_OUTER, BUDGET_RATE = 50, 200, 0.3
+SLOW = {"log_decay": np.log(1e-2), "log_rate": np.log(0.01)}
+RATES = np.log(np.logspace(-2, -0.5, 16))
 GRID = np.log(np.logspace(-2, 0.5, 16))
 
 
@@ -77,18 +81,26 @@ def learn(name, w, train, valid):
     return jax.lax.scan(step, (start, descend(start, w, train, STEPS)), None, length=OUTER)[0][0]
 
 
-def trained(log_decay, w, train, valid):
-    """(validation loss after the full training, at the start's rate; ||g_w|| / ||w|| there)."""
-    a = {**START, "log_decay": log_decay}
-    w = descend(a, w, train, STEPS)
-    size = lambda tree: jnp.sqrt(sum(jnp.sum(v**2) for v in jax.tree.leaves(tree)))
-    return loss(w, *valid), size(jax.grad(inner, 1)(a, w, train)) / size(w)
+def budgeted(w, train, valid):
+    """The same from zero weights for BUDGET steps, unrolled whole: here the rate matters -> a."""
+
+    def step(a, _):
+        grad = nas.hypergradient(PROBLEM, a, w, (), repeated(train, BUDGET), valid).grad
+        return jax.tree.map(lambda a, g: a - BUDGET_RATE * g, a, grad), None
+
+    return jax.lax.scan(step, jax.tree.map(jnp.asarray, SLOW), None, length=BUDGET_OUTER)[0]
+
+
+def trained(a, w, train, valid, steps: int = STEPS):
+    """(validation loss after the training, ||g_w|| / ||w|| there)."""
+    w = descend(a, w, train, steps)
+    return loss(w, *valid), optax.tree.norm(jax.grad(inner, 1)(a, w, train)) / optax.tree.norm(w)
 
 
 def errors(w, train, valid, h=1e-3):
     """Of d F / d log decay at the start, relative to a central difference of the full training."""
     a = jax.tree.map(jnp.asarray, START)
-    up, down = (trained(a["log_decay"] + d, w, train, valid)[0] for d in (h, -h))
+    up, down = (trained({**a, "log_decay": a["log_decay"] + d}, w, train, valid)[0] for d in (h, -h))
     truth = (up - down) / (2 * h)
     before = descend(a, w, train, STEPS - AHEAD)
     found = {"unroll, all steps": nas.hypergradient(PROBLEM, a, w, (), repeated(train, STEPS), valid).grad}
@@ -108,7 +120,9 @@ def main() -> None:
     say("dF / d log decay at the start, by differences", truth)
     for name, values in wrong.items():
         say(f"    {name}, relative error", values, "{:.2e} +- {:.1e}")
-    table, residual = seeds(lambda *args: jax.lax.map(lambda d: trained(d, *args), jnp.asarray(GRID)))(w, train, valid)
+    at = lambda decay, rate=START["log_rate"]: {"log_decay": decay, "log_rate": rate}
+    on_grid = lambda *args: jax.lax.map(lambda d: trained(at(d), *args), jnp.asarray(GRID))
+    table, residual = seeds(on_grid)(w, train, valid)
     best = np.argmin(table, 1)  # [S]
     print(f"grid, decays {np.exp(GRID).round(3).tolist()}")
     print(f"    mean loss over the seeds {np.mean(table, 0).round(4).tolist()}")
@@ -118,11 +132,25 @@ def main() -> None:
     say("start, loss", table[:, 0])
     for name in methods(START):
         last = seeds(lambda *args, name=name: learn(name, *args))(w, train, valid)
-        reached = seeds(trained)(last["log_decay"], w, train, valid)[0]
+        reached = seeds(lambda a, *args: trained(at(a["log_decay"]), *args))(last, w, train, valid)[0]
         say(f"{name}, log10 decay", last["log_decay"] / np.log(10))
         say(f"{name}, loss", reached)
         say(f"{name}, loss less the grid's best", reached - np.min(table, 1), "{:+.4f} +- {:.4f}")
         say(f"{name}, rate", np.exp(last["log_rate"]))
+
+    short = lambda a, *args: trained(a, *args, steps=BUDGET)[0]
+    pairs = [jnp.ravel(v) for v in jnp.meshgrid(GRID, RATES, indexing="ij")]
+    table = seeds(lambda *args: jax.lax.map(lambda pair: short(at(*pair), *args), pairs))(w, train, valid)
+    last = seeds(budgeted)(w, train, valid)
+    print(f"{BUDGET} steps from zero weights, both learnt")
+    say("start, loss", seeds(lambda *args: short(SLOW, *args))(w, train, valid))
+    say("grid's best, loss", np.min(table, 1))
+    say("grid's best, rate", np.exp(pairs[1])[np.argmin(table, 1)])
+    say("grid's best, log10 decay", pairs[0][np.argmin(table, 1)] / np.log(10))
+    say("unroll, loss", (reached := seeds(short)(last, w, train, valid)))
+    say("unroll, loss less the grid's best", reached - np.min(table, 1), "{:+.4f} +- {:.4f}")
+    say("unroll, rate", np.exp(last["log_rate"]))
+    say("unroll, log10 decay", last["log_decay"] / np.log(10))
 
 
 if __name__ == "__main__":

@@ -18,10 +18,10 @@ import sys
 
 from darts import CIFAR10, EPOCH, main
 
-from jaxnas import pipeline
+from jaxnas.config import Config
 
 SETTINGS = {
-    "smoke": pipeline.Config(strategy="pc-darts"),
+    "smoke": Config(strategy="pc-darts"),
     "cifar10": dataclasses.replace(
         CIFAR10, strategy="pc-darts", steps=50 * EPOCH // 4, batch=256, learning_rate=0.1, arch_learning_rate=6e-4
     ),

@@ -18,10 +18,10 @@ import sys
 
 from darts import CIFAR10, EPOCH, main
 
-from jaxnas import pipeline
+from jaxnas.config import Config
 
 SETTINGS = {
-    "smoke": pipeline.Config(strategy="snas"),
+    "smoke": Config(strategy="snas"),
     "cifar10": dataclasses.replace(CIFAR10, strategy="snas", steps=150 * EPOCH),
 }
 

@@ -18,8 +18,8 @@ from typing import Annotated
 
 import tyro
 
+from jaxnas.config import SPACES, STRATEGIES, Config, check, fresh, load_config
 from jaxnas.errors import Diverged, Stopped
-from jaxnas.pipeline import SPACES, STRATEGIES, Config, check
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +163,7 @@ def _show(command: Show) -> None:
     if path.is_dir():
         from jaxnas import pipeline
 
-        config = pipeline.load_config(path)
+        config = load_config(path)
         if not (path / "result.json").exists():
             raise ValueError(f"{path} has no result yet: finish it with jaxnas resume {path}")
         try:
@@ -263,15 +263,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         command = parse(arguments or ["--help"])
         if isinstance(command, Search):
-            from jaxnas import pipeline
-
             config = Config(**{f.name: getattr(command, f.name) for f in dataclasses.fields(Config)})
-            with pipeline.fresh(command.out, config) as directory:
+            with fresh(command.out, config) as directory:
                 _execute(directory, config)
         elif isinstance(command, Resume):
-            from jaxnas import pipeline
-
-            _execute(pathlib.Path(command.run), pipeline.load_config(command.run))
+            _execute(pathlib.Path(command.run), load_config(command.run))
         elif isinstance(command, Show):
             _show(command)
         elif isinstance(command, Bench):

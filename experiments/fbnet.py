@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from proxylessnas import SMOKE as DIGITS
-from proxylessnas import Setting, scratch, show
+from proxylessnas import Setting, quarters, scratch, show
 
 import jaxnas as nas
 from jaxnas import data, hardware, nets, policies, spaces, weight_sharing
@@ -39,7 +39,7 @@ OPS = ("k3_e1", "k3_e3", "k5_e3", "k5_e6")
 SPEC = MobileSpec(stages(8, [(8, 1, 1), (16, 3, 2)], OPS, "skip"), stem=8, head=32, stem_stride=1, relu6=False)
 SMOKE = DIGITS._replace(spec=SPEC, warm=5, epochs=25, weight_steps=4, arch_rate=0.05)
 SETTINGS = {"smoke": SMOKE, "imagenet": IMAGENET}
-DRAWN = 3  # networks from softmax(theta), of which validation picks one
+DRAWN = 2  # networks from softmax(theta), of which validation picks one
 
 
 def plan(net: nets.Net, s: Setting, dataset: data.Dataset, price, **cost):
@@ -93,8 +93,7 @@ def main(name: str = "smoke") -> None:
             trained.append(all)
         print(f"{method}: {(time.perf_counter() - started) / 60:.1f} minutes")
         if moved:
-            quarters = np.mean(moved, 0)[np.linspace(0, len(moved[0]) - 1, 5).astype(int)]
-            print(f"    expected multiply-adds by quarter, thousands: {np.round(quarters, 1).tolist()}")
+            quarters(moved)
         show(f"{method}, best of {DRAWN}", **{c: [r[c] for r in picked] for c in ("valid", "test", "macs")})
         show(f"{method}, all", **{c: [np.mean([r[c] for r in rs]) for rs in trained] for c in ("test", "macs")})
 

@@ -2,6 +2,11 @@
 
     python experiments/hyperparameters.py
 
+Bengio, Neural Computation 2000; Maclaurin, Duvenaud and Adams, ICML 2015, arXiv:1502.03492; Lorraine et al., AISTATS 2020,
+arXiv:1911.02590.  A linear classifier of digits: 100 examples, 20 % of which get a random label; full batches; the outer loss is that
+of 300 clean examples.  It is convex, so the validation loss at convergence is a function of the decay alone, and a grid of 16
+decays finds its least.  Eight seeds (data, noise) are one vmapped program; no test images: one number is fitted to 300 examples.
+
 RESULTS
 """
 
@@ -125,7 +130,7 @@ def main() -> None:
     table, residual = seeds(on_grid)(w, train, valid)
     best = np.argmin(table, 1)  # [S]
     print(f"grid, decays {np.exp(GRID).round(3).tolist()}")
-    print(f"    mean loss over the seeds {np.mean(table, 0).round(4).tolist()}")
+    print(f"    mean loss over the seeds {np.mean(table, 0).round(3).tolist()}")
     print(f"    residual at most {np.max(residual):.1e}")
     say("grid's best, log10 decay", GRID[best] / np.log(10))
     say("grid's best, loss", np.min(table, 1))

@@ -28,12 +28,12 @@ class Setting(NamedTuple):
     batch: int
     epoch: int  # weight steps
     warm: int  # epochs of weight steps alone
-    epochs: int  # of the search behind them; in the first alpha rests
+    epochs: int  # of the search behind them
     weight_steps: int  # to an architecture step
     arch_rate: float
     train: int  # epochs from scratch
-    aim: float  # multiply-adds
     seeds: int  # searches, and random networks
+    aim: float | None = None  # multiply-adds; FBNet has none
 
 
 IMAGENET = Setting(
@@ -60,7 +60,7 @@ SMOKE = Setting(
     batch=32,
     epoch=719 // 32,
     warm=5,
-    epochs=21,
+    epochs=20,
     weight_steps=5,
     arch_rate=5e-2,
     train=20,
@@ -85,18 +85,16 @@ def probabilities(space: nas.spaces.Space, theta) -> Mobile:
 
 
 def plan(make, s: Setting, dataset: data.Dataset, cost_of):
-    """Warm-up, an epoch in which alpha rests, the search; `make` is a method, less its weight optimizer."""
+    """Warm-up, then the search; `make` is a method, less its weight optimizer."""
     options = dict(weight_steps=s.weight_steps, augment=s.augment)
     alone, both = (data.batches(dataset, s.batch, arch_steps=a, **options) for a in (0, 1))
     n = s.epoch // s.weight_steps
     warm, search = make(sgd(0.05, s.warm * s.epoch)), make(sgd(0.025, s.epochs * s.epoch))
     watched = weight_sharing.watch(search, lambda key, state, batch: {"cost": cost_of(state.theta)})
-    first = lambda state: weight_sharing.Given(state.variables)
-    onwards = lambda state: weight_sharing.Given(state.variables, state.opt_state, state.theta)
+    give = lambda state: weight_sharing.Given(state.variables)  # alpha has not moved, the optimizer begins anew
     return nas.then(
         nas.phase(warm, s.warm * n, alone, name="warm-up"),
-        nas.phase(search, n, alone, give=first, name="rest"),
-        nas.phase(watched, s.epochs - 1, weight_sharing.epochs(both, n), give=onwards),
+        nas.phase(watched, s.epochs, weight_sharing.epochs(both, n), give=give),
     )
 
 
@@ -116,6 +114,11 @@ def show(name: str, **columns) -> None:
         print(f"{name}: {what} {mean:.2f} +- {half:.2f} ({np.round(values, 2).tolist()})", flush=True)
 
 
+def quarters(moved) -> None:
+    mean = np.mean(moved, 0, dtype=float)
+    print(f"    expected, thousands: {mean[np.linspace(0, len(mean) - 1, 5).astype(int)].round(1).tolist()}", flush=True)
+
+
 def main(name: str = "smoke") -> None:
     s = SETTINGS[name]
     k_data, k_random, k_search, k_train = jax.random.split(jax.random.key(0), 4)
@@ -126,13 +129,11 @@ def main(name: str = "smoke") -> None:
     thousands = lambda arch: float(price(space.gates(arch))) / 1e3
     adam = optax.adam(s.arch_rate, b1=0.0)
     gradient = lambda weights, **kw: weight_sharing.proxylessnas(net, weights, adam, loss=smoothed, **kw)
-    reinforce = lambda weights, **kw: weight_sharing.proxylessnas_reinforce(net, weights, adam, **kw)
     forms = {"imagenet": hardware.proxyless_product, "smoke": hardware.linear}
     methods = {
         "two paths": lambda w: gradient(w, cost=price, combine=forms[name](s.aim)),
         "two paths, no cost": gradient,
-        "REINFORCE": lambda w: reinforce(w, cost=price, reference=s.aim),
-        "REINFORCE, no cost": reinforce,
+        "REINFORCE": lambda w: weight_sharing.proxylessnas_reinforce(net, w, adam, cost=price, reference=s.aim),
     }
     steps = s.train * ((len(dataset.train.y) + len(dataset.valid.y)) // s.batch)
     feed = data.training(dataset, s.batch, augment=s.augment)
@@ -148,10 +149,9 @@ def main(name: str = "smoke") -> None:
             archs.append(found.best)
             moved.append(found.infos[-1].watched["cost"] / 1e3)
         minutes = (time.perf_counter() - started) / 60
-        print(f"{method}: {minutes:.1f} minutes; {'; '.join(map(space.to_text, archs))}")
+        print(f"{method}: {minutes:.1f} minutes; {'; '.join(map(space.to_text, archs))}", flush=True)
         if moved:
-            quarters = np.mean(moved, 0)[np.linspace(0, len(moved[0]) - 1, 5).astype(int)]
-            print(f"    expected multiply-adds by quarter, thousands: {np.round(quarters, 1).tolist()}")
+            quarters(moved)
         show(method, test=[train(a, i) for i, a in enumerate(archs)], macs=[thousands(a) for a in archs])
 
 

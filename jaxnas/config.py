@@ -15,7 +15,7 @@ STRATEGIES = {
     "gdas": "straight-through Gumbel, one operation an edge (Dong and Yang 2019)",
     "pc-darts": "one channel in four, normalised edges (Xu et al. 2020)",
     "drnas": "Dirichlet gates (Chen et al. 2021)",
-    "gaea": "exponentiated gradients on the simplex (Li et al. 2021)",
+    "gaea": "exponentiated gradients on the simplex, at a rate of its own, 0.1 (Li et al. 2021)",
     "sdarts-rs": "DARTS under random perturbations (Chen and Hsieh 2020)",
     "sdarts-adv": "DARTS under adversarial perturbations (Chen and Hsieh 2020)",
     "darts-minus": "DARTS with an auxiliary skip that fades (Chu et al. 2021)",

@@ -20,7 +20,7 @@ import optax
 
 from jaxnas.spaces.space import Space
 
-SKIPS = ("skip_connect", "skip", "zero", "identity")
+SKIPS = ("skip_connect", "identity")
 ABSENT = ("none",)
 
 

@@ -24,20 +24,31 @@ def make_augment(name: str):
     return {"none": data.identity, "crop": data.crop(), "crop+flip": data.chain(data.crop(), data.flip())}[name]
 
 
+def make_net(config: Config, space, dataset):
+    """The net that a config searches."""
+    import optax
+
+    from jaxnas import nets
+
+    fading = optax.linear_schedule(1.0, 0.0, config.steps)
+    has = {"pc-darts": {"partial": 4}, "darts-minus": {"auxiliary_skip": fading}}.get(config.strategy, {})
+    size = dict(image=dataset.image, classes=dataset.classes, channels=config.channels, cells=config.cells)
+    return nets.cell_net(space, **size, **has)
+
+
 def make_search(config: Config, dataset):
     """-> (space, strategy, feed) of a config."""
     import optax
 
-    from jaxnas import base, bench, data, evaluate, nets, weight_sharing
+    from jaxnas import base, bench, data, evaluate, weight_sharing
 
     space, augment = make_space(config.space), make_augment(config.augment)
-    size = dict(image=dataset.image, classes=dataset.classes, channels=config.channels, cells=config.cells)
+    net = make_net(config, space, dataset)
     if config.strategy in DIFFERENTIABLE:
         feed = data.batches(dataset, config.batch, augment=augment)
         if config.strategy == "robust-darts":
             feed = weight_sharing.epochs(feed, _epoch(config))
-        return space, _differentiable(config, space, size), feed
-    net = nets.cell_net(space, **size)
+        return space, _differentiable(config, net), feed
     algorithm = bench.ALGORITHMS[config.strategy].make(space, config.steps)
     schedule = optax.cosine_decay_schedule(config.learning_rate, config.candidate_steps)
     evaluator = evaluate.train_from_scratch(net, weight_sharing.sgd(schedule))
@@ -52,42 +63,40 @@ def make_search(config: Config, dataset):
 
 
 def _epoch(config: Config) -> int:
-    """Steps between two looks at the eigenvalue: 50 looks a search, as in 50 epochs."""
-    return max(1, config.steps // 50)
+    """Steps between two looks at the eigenvalue: 50 looks at a short search, and one in 20 steps of a longer."""
+    return min(20, max(1, config.steps // 50))
 
 
 def search_steps(config: Config) -> int:
     """The steps that the driver counts."""
-    return config.steps // _epoch(config) if config.strategy == "robust-darts" else config.steps
+    return -(-config.steps // _epoch(config)) if config.strategy == "robust-darts" else config.steps
 
 
-def _differentiable(config: Config, space, size):
+def _differentiable(config: Config, net):
     """A method of `DIFFERENTIABLE`, its schedules over the whole search as published."""
     import optax
 
-    from jaxnas import nets, policies
+    from jaxnas import policies
     from jaxnas import weight_sharing as ws
 
-    falling = lambda start, end: optax.linear_schedule(start, end, config.steps)
+    linear = lambda start, end: optax.linear_schedule(start, end, config.steps)
     weights = ws.sgd(optax.cosine_decay_schedule(config.learning_rate, config.steps, alpha=0.001 / config.learning_rate))
     adam, order = ws.adam(config.arch_learning_rate), {"darts": "exact", "darts-fd": "finite_difference"}
-    variants = {"pc-darts": {"partial": 4}, "darts-minus": {"auxiliary_skip": falling(1.0, 0.0)}}
-    net = nets.cell_net(space, **size, **variants.get(config.strategy, {}))
 
     def robust():
         search = ws.darts(net, weights, adam, "first")
-        return ws.early_stopping(ws.watch(search, ws.measurements(net, policies.softmax(space))))
+        return ws.early_stopping(ws.watch(search, ws.measurements(net, policies.softmax(net.space))))
 
     methods = {
         "robust-darts": robust,
-        "snas": lambda: ws.snas(net, falling(1.0, 0.03), weights, adam),
-        "gdas": lambda: ws.gdas(net, falling(10.0, 0.1), weights, adam),
+        "snas": lambda: ws.snas(net, linear(1.0, 0.03), weights, adam),
+        "gdas": lambda: ws.gdas(net, linear(10.0, 0.1), weights, adam),
         "pc-darts": lambda: ws.pc_darts(net, weights, adam),
         "drnas": lambda: ws.drnas(net, weights, adam),
         "gaea": lambda: ws.gaea(net, weights),
-        "sdarts-rs": lambda: ws.smooth_darts(net, ws.random_noise(falling(0.03, 0.3)), weights, adam),
-        "sdarts-adv": lambda: ws.smooth_darts(net, ws.adversarial(falling(0.03, 0.3)), weights, adam),
-        "beta-darts": lambda: ws.beta_darts(net, falling(0.0, 50.0), weights, ws.adam(config.arch_learning_rate, 0.0)),
+        "sdarts-rs": lambda: ws.smooth_darts(net, ws.random_noise(linear(0.03, 0.3)), weights, adam),
+        "sdarts-adv": lambda: ws.smooth_darts(net, ws.adversarial(linear(0.03, 0.3)), weights, adam),
+        "beta-darts": lambda: ws.beta_darts(net, linear(0.0, 50.0), weights, ws.adam(config.arch_learning_rate, 0.0)),
     }
     darts = lambda: ws.darts(net, weights, adam, order.get(config.strategy, "first"))
     return methods.get(config.strategy, darts)()
@@ -133,7 +142,7 @@ def execute(directory, config: Config, *, progress: bool = False, say: Callable[
     lines = report.read(directory)
     best, chosen = searched.best, 0
     if seeds is not None:
-        chosen = _best_seed(strategy, searched, feed, k_search)
+        chosen = _best_seed(config, searched, space, dataset)
         best = jax.tree.map(lambda a: a[chosen], searched.best)
     best = jax.tree.map(np.asarray, best)
     rivals = {"train": best, "random": jax.tree.map(np.asarray, space.sample(k_random))}
@@ -187,18 +196,21 @@ def _retrain(config, dataset, space, arch, stage, key, where) -> dict:
     }
 
 
-def _best_seed(strategy, searched, feed, key) -> int:
-    """The seed whose search ended with the best validation: score of the best candidate, or loss on one fixed draw."""
+def _best_seed(config, searched, space, dataset) -> int:
+    """The seed whose search ended with the best validation: score of the best candidate, or, under the weights that were shared,
+    the loss of the architecture found, on the first examples with their own statistics."""
     import jax
     import jax.numpy as jnp
 
+    from jaxnas.weight_sharing import cross_entropy
+
     if hasattr(searched.state, "best_score"):
         return int(jnp.argmax(searched.state.best_score))
-    batch = jax.jit(feed.draw)(jax.random.fold_in(key, 2**31 - 1), feed.arrays, 0)
-    step = jax.jit(jax.vmap(strategy.step, (None, 0, None)))
-    _, info = step(key, searched.state, batch)
-    info = getattr(info, "search", info)  # of a search that is watched
-    return int(jnp.nanargmin(info.gradient.get("loss", info.loss)))  # a joint gradient has the training loss alone
+    net, state = make_net(config, space, dataset), getattr(searched.state, "search", searched.state)  # `search`: of early stopping
+    x, y = (a[:256] for a in dataset.valid)
+    logits = lambda variables, arch: net.apply(variables, x, space.gates(arch), train=True)[0]
+    losses = jax.jit(jax.vmap(lambda variables, arch: cross_entropy(logits(variables, arch), y)))(state.variables, searched.best)
+    return int(jnp.nanargmin(losses))
 
 
 def _plots(directory, space, search_lines, train_lines) -> None:

@@ -9,7 +9,7 @@ import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from laws import CLASSES, IMAGE, cell_space, images, tiny_net, toy_net
+from laws import CLASSES, IMAGE, cell_space, images, mobile_net, tiny_net, toy_net
 from quick import jit
 from scipy import stats
 
@@ -38,6 +38,85 @@ def draws(policy, theta, n, t=0, seed=0):
     """n gates of a policy on ROW: [n, 4]."""
     one = lambda k: policy.sample(k, theta, t)[0][0]
     return jax.vmap(one)(jax.random.split(jax.random.key(seed), n))
+
+
+# What a method's factory puts together: one step of each, by hand
+
+
+def one_step(search, seed=2, **changed):
+    """theta before and after a step, and the state before."""
+    state = jit(search.init)(jax.random.key(0))
+    return state.theta, jit(search.step)(jax.random.key(seed), state, images(jax.random.key(1))._replace(**changed))[0].theta, state
+
+
+def by_hand(net, state, gates_of, theta):
+    """The gradient of the validation loss in theta."""
+    x, y = (a[0] for a in images(jax.random.key(1)).valid)
+    loss = lambda theta: weight_sharing.cross_entropy(net.apply(state.variables, x, gates_of(theta), train=True)[0], y)
+    return jit(jax.grad(loss))(theta)
+
+
+def close(a, b, atol=2e-6):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=atol), a, b)
+
+
+def test_a_first_order_gradient_is_that_of_the_validation_loss():
+    net, softmax = toy_net(cell_space()), lambda theta: jax.tree.map(lambda a: jax.nn.softmax(a, -1), theta)
+    for make in (weight_sharing.beta_darts, weight_sharing.smooth_darts):
+        third = (lambda t: 0.0) if make is weight_sharing.beta_darts else weight_sharing.random_noise(lambda t: 0.3)
+        before, after, state = one_step(make(net, third, architecture=optax.sgd(1.0)))
+        close(after, jax.tree.map(jnp.subtract, before, by_hand(net, state, softmax, before)))
+
+
+def test_gaea_takes_an_exponentiated_step():
+    net = toy_net(cell_space())
+    before, after, state = one_step(weight_sharing.gaea(net, rate=0.5))
+    grad = by_hand(net, state, lambda theta: theta, before)
+    unscaled = jax.tree.map(lambda a, g: a * jnp.exp(-0.5 * g), before, grad)
+    close(after, jax.tree.map(lambda u: u / u.sum(-1, keepdims=True), unscaled))
+
+
+def test_pc_darts_moves_alpha_and_beta():
+    space = spaces.darts(nodes=2, ops=("none", "skip_connect", "sep_conv_3x3"))
+    net = toy_net(space)
+    before, after, state = one_step(weight_sharing.pc_darts(net, architecture=optax.sgd(1.0)))
+    node = lambda b: jnp.concatenate([jax.nn.softmax(b[:2]), jax.nn.softmax(b[2:])])  # edges 0, 1 and 2, 3, 4 meet
+    gates_of = lambda theta: jax.tree.map(lambda a, b: jax.nn.softmax(a, -1) * node(b)[:, None], theta.alpha, theta.beta)
+    close(after, jax.tree.map(jnp.subtract, before, by_hand(net, state, gates_of, before)))
+
+
+def test_gdas_sees_one_hot_gates():
+    search = weight_sharing.gdas(toy_net(cell_space()), 5.0)
+    _, info = jit(search.step)(jax.random.key(2), jit(search.init)(jax.random.key(0)), images(jax.random.key(1)))
+    assert all(set(np.unique(g)) == {0, 1} for g in jax.tree.leaves(info.gates))
+
+
+def test_drnas_adds_the_divergence_and_draws_from_it():
+    net, theta = toy_net(cell_space()), {}
+    for kl in (0.0, 3.0):
+        before, theta[kl], _ = one_step(weight_sharing.drnas(net, architecture=optax.sgd(1.0), kl=kl))
+    close(jax.tree.map(jnp.subtract, theta[3.0], theta[0.0]), jax.tree.map(lambda g: -3 * g, jax.grad(divergence)(before)), 1e-5)
+    other = one_step(weight_sharing.drnas(net, architecture=optax.sgd(1.0)), seed=3)[1]
+    assert any((np.asarray(a) != np.asarray(b)).any() for a, b in zip(*map(jax.tree.leaves, (theta[0.0], other)), strict=True))
+    np.testing.assert_allclose(concentration(ALPHA), [1.5, np.exp(-1), 1.2, 1.0], rtol=1e-6)
+
+
+def test_fbnet_and_proxylessnas_descend_their_cost():
+    """With the cost alone for a loss, only what has a price moves, and by the cost's gradient."""
+    net, alone = toy_net(cell_space()), lambda loss, cost: cost + 0 * loss
+    priced = lambda gates: jnp.sum(gates.normal[0] * jnp.asarray([1.0, 5.0, 2.0]))
+    before, after, _ = one_step(weight_sharing.fbnet(net, 1.0, architecture=optax.sgd(1.0), cost=priced, combine=alone))
+    moved = jax.tree.map(lambda a, b: np.asarray(abs(a - b).sum(-1)), before, after)
+    assert moved.normal[0] > 1e-2 and moved.normal[1] == 0 and (moved.reduce == 0).all()
+    net = mobile_net()
+    priced = lambda gates: gates.op[0] @ jnp.asarray([1.0, 5.0, 2.0])
+    before, after, _ = one_step(weight_sharing.proxylessnas(net, architecture=optax.sgd(1.0), cost=priced, combine=alone), seed=3)
+    p = np.asarray(jax.nn.softmax(before[0]))
+    grad = p * (np.asarray([1.0, 5.0, 2.0]) - p @ np.asarray([1.0, 5.0, 2.0]))
+    change = np.asarray(after - before)
+    assert (change[1] == 0).all()
+    assert (change[0] == 0).all() or sum(abs(change[0] + grad) < 1e-5) == 1  # zero was active; or the two others share a shift
+    assert np.ptp((change[0] + grad)[abs(change[0] + grad) > 1e-5]) < 1e-5
 
 
 # Concrete: SNAS, FBNet
@@ -208,6 +287,10 @@ def test_the_pathwise_gradient_of_a_dirichlet_draw_is_that_of_its_mean():
 def test_a_closed_operation_is_never_drawn_nor_moved():
     still = (jnp.asarray([True, False, True, True]),)
     theta = policies.close((ALPHA,), still)
+    simplex = policies.simplex(ROW)
+    left = simplex.close((jnp.asarray([0.1, 0.6, 0.2, 0.1]),), still)[0]
+    np.testing.assert_allclose(left, [0.25, 0, 0.5, 0.25])
+    assert float((left + policies.exponentiated(0.5).update((ALPHA,), (), (left,))[0][0])[1]) == 0
     for policy in (policies.dirichlet(ROW), policies.softmax(ROW), policies.concrete(ROW, 0.5)):
         loss = lambda theta: jnp.sum(policy.sample(jax.random.key(0), theta, 0)[0][0] ** 2)
         gates = policy.sample(jax.random.key(0), theta, 0)[0][0]
@@ -288,6 +371,16 @@ def test_two_paths_leave_the_other_probabilities_where_they_are():
     assert touched >= 6
 
 
+def test_a_row_whose_absent_layer_is_active_stands_still():
+    space = small_mobile()
+    theta = policies.categorical(space).init(jax.random.key(0)).at[0, 5].set(20.0)  # zero is always active
+    problem = linear_problem(space, [jnp.arange(6.0), jnp.asarray([1.0, -1.0])])
+    for zero, still in (((5, -1), True), (None, False)):
+        gradient = two_paths(space, optax.sgd(1e9), zero=zero)
+        new = gradient.step(jax.random.key(1), theta, gradient.init(theta), problem, 0)[0]
+        assert bool((new[0] == theta[0]).all()) == still and not (new[1] == theta[1]).all()
+
+
 def test_the_two_path_gradient_points_where_the_exact_one_does():
     """On random linear problems; the exact gradient is that of the expectation over the softmax."""
     space, rate = small_mobile(), 1.0
@@ -343,7 +436,8 @@ def test_perturbed_gates_are_on_the_simplex_and_an_attack_never_lowers_the_loss(
                 assert float(loss_of((moved,))) > float(loss_of(gates))
         still = make(lambda t: 0.0)(jax.random.key(1), gates, loss_of, 0)[0]
         np.testing.assert_array_equal(still, gates[0])
-    assert np.allclose(on_simplex((jnp.asarray([[2.0, -1.0, 1.0]]),))[0], [[0.5, 0, 0.5]])
+    rows, plain = jnp.asarray([[2.0, -1.0, 1.0], [-0.1, -0.2, 0.0]]), jnp.asarray([[0.0, 0.0, 1.0], [0.2, 0.3, 0.5]])
+    np.testing.assert_allclose(on_simplex((rows,), (plain,))[0], [[0.5, 0, 0.5], [0.2, 0.3, 0.5]])  # nothing left: the plain row
 
 
 def test_smooth_darts_perturbs_the_weights_step_only():
@@ -517,11 +611,12 @@ def scripted(values):
     return Strategy(lambda key, given=None: jnp.zeros((), jnp.int32), step, lambda state: state)
 
 
+@pytest.mark.parametrize("sign", [1.0, -1.0])
 @pytest.mark.parametrize(("jump", "stops"), [(14, 16), (None, None)])
-def test_early_stopping_answers_with_the_epoch_before_the_eigenvalue_rose(jump, stops):
+def test_early_stopping_answers_with_the_epoch_before_the_eigenvalue_rose(jump, stops, sign):
     """Window 5, lag 4: at epoch e the means of e-4..e and e-8..e-4 are compared, and the answer is that of e-4."""
     values = [1.0] * 30 if jump is None else [1.0] * jump + [2.0] * (30 - jump)
-    search = weight_sharing.early_stopping(scripted(values))
+    search = weight_sharing.early_stopping(scripted([sign * value for value in values]))
     state, step = search.init(jax.random.key(0)), jit(search.step)
     seen = []
     for t in range(25):
@@ -612,6 +707,8 @@ def test_widening_copies_channels_and_keeps_what_was_there():
     depthwise = lambda v: np.asarray(v["params"]["cell0"]["from0"]["sep_conv_3x3"]["Depthwise_0"]["kernel"])
     np.testing.assert_array_equal(depthwise(grown)[:, :4], depthwise(variables))
     assert all((depthwise(grown)[0, i] == depthwise(variables)[0]).all((1, 2)).any() for i in range(8))
+    one, many = (np.asarray(v["params"]["cell0"]["from0"]["sep_conv_3x3"]["Conv_0"]["kernel"]) for v in (variables, grown))
+    np.testing.assert_allclose(many[:, :4].sum(2), one.sum(2), atol=1e-6)  # what reads copies is shared among them
     with pytest.raises(ValueError, match="shrinks"):
         weight_sharing.widened(jax.random.key(1), grown, jax.eval_shape(narrow.init, jax.random.key(0)))
 
@@ -634,6 +731,8 @@ def test_widening_copies_channels_and_keeps_what_was_there():
         (lambda: weight_sharing.proxylessnas(toy_net(cell_space())), "mobile"),
         (lambda: weight_sharing.fbnet(toy_net(cell_space()), 1.0, cost=lambda g: 0.0), "together"),
         (lambda: weight_sharing.narrowed((ALPHA[None],), 5), "keep"),
+        (lambda: weight_sharing.project_edges(toy_net(cell_space())).init(jax.random.key(0)), "project_operations"),
+        (lambda: weight_sharing.proxylessnas_reinforce(mobile_net(), reference=0.0), "reference"),
         (lambda: weight_sharing.early_stopping(scripted([1.0]), first=3), "window"),
         (lambda: weight_sharing.epochs(None, 0), "at least 1 step"),
         (lambda: diagnostics.dominant_eigenvalue(lambda t: t, 1.0, None, 0), "at least 1 product"),

@@ -151,7 +151,7 @@ def cell_net(
             if not inside or not names[2].startswith("from"):
                 return jnp.ones((1,) * v.ndim, v.dtype)
             if names[3] == "auxiliary_skip":
-                return jnp.ones((1,) * v.ndim, v.dtype)
+                return jnp.zeros((1,) * v.ndim, v.dtype)  # a single path runs none
             rows = space.spec.leaving(int(names[2].removeprefix("from")))
             on = kinds[inside[0]][jnp.asarray(rows), space.spec.ops.index(names[3])] != 0  # [E]
             return on.astype(v.dtype).reshape((-1,) + (1,) * (v.ndim - 1))

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import gammaln
 
-from jaxnas.policies.policy import Policy, annealed, draw, logits, softmax_rows
+from jaxnas.policies.policy import Policy, annealed, close, draw, logits, softmax_rows
 from jaxnas.spaces.space import Space
 
 
@@ -59,7 +59,7 @@ def _gumbel(space, temperature, scale, paths, finish, hard):
         return jax.tree.map(lambda a: finish(jax.nn.softmax(a, -1)), draw(theta, paths, key, noisy))
 
     derive = lambda theta: space.derive(softmax_rows(theta))
-    return Policy(logits(space, scale), sample, lambda action: action, None, derive, hard)
+    return Policy(logits(space, scale), sample, lambda action: action, None, derive, hard, close)
 
 
 def concrete_log_density(z, alpha, temperature):

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import digamma, gammaln
 
-from jaxnas.policies.policy import Policy, draw, logits, still_open
+from jaxnas.policies.policy import Policy, close, draw, logits, still_open
 from jaxnas.spaces.space import Space
 
 
@@ -54,6 +54,7 @@ def dirichlet(space: Space, scale: float = 1e-3, paths: int = 1) -> Policy:
         log_prob=None,
         derive=lambda theta: space.derive(jax.tree.map(mean, theta)),
         hard=False,
+        close=close,
     )
 
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas.policies.policy import Policy, logits, softmax_rows
+from jaxnas.policies.policy import Policy, close, logits, softmax_rows
 from jaxnas.spaces.cell import CellSpec
 from jaxnas.spaces.space import Space
 
@@ -56,4 +56,8 @@ def edge_normalised(space: Space, scale: float = 1e-3) -> Policy:
         del key, t  # deterministic
         return jax.tree.map(lambda a: a[None], gates(theta))
 
-    return Policy(start, sample, lambda action: action, None, lambda theta: space.derive(gates(theta)), False)
+    def close_alpha(theta, still):
+        return theta._replace(alpha=close(theta.alpha, still))
+
+    derive = lambda theta: space.derive(gates(theta))
+    return Policy(start, sample, lambda action: action, None, derive, False, close_alpha)

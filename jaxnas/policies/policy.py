@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from jaxnas.spaces.space import Space, is_shape
 
+SMALLEST = 1e-3  # of a temperature: a schedule may end at 0, which nothing can be divided by
 CLOSED = -1e9  # the logit of an operation that is out of the search: its softmax is 0, and so is its gradient
 
 
@@ -23,6 +24,7 @@ class Policy(NamedTuple):
     log_prob: Callable | None  # (theta, action) -> (log p [D], entropy [D]), 0 where inactive; None: no score function
     derive: Callable  # theta -> arch
     hard: bool  # the gates are one-hot: one path can be run
+    close: Callable | None = None  # (theta, still) -> theta without the operations that are not in `still`; None: cannot
 
 
 def logits(space: Space, scale: float = 1e-3) -> Callable:
@@ -65,12 +67,13 @@ def draw(theta, paths: int, key, row: Callable):
 
 
 def annealed(name: str, value) -> Callable:
-    """A schedule t -> positive value from a number or a schedule.
+    """A schedule t -> value, at least `SMALLEST`, from a number or a schedule.
 
     Raises:
         ValueError: for a number, or a schedule that starts, at 0 or below.
     """
     first = value(0) if callable(value) else value
-    if not first > 0:
+    if not isinstance(first, jax.core.Tracer) and not first > 0:  # a traced one belongs to a sweep
         raise ValueError(f"`{name}` must be above 0, not {first}")
-    return value if callable(value) else lambda t: value
+    at = value if callable(value) else lambda t: value
+    return lambda t: jnp.maximum(at(t), SMALLEST)

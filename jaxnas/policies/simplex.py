@@ -28,7 +28,11 @@ def simplex(space: Space) -> Policy:
         del key, t  # deterministic
         return jax.tree.map(lambda a: a[None], theta)
 
-    return Policy(lambda key: softmax_rows(init(key)), sample, lambda action: action, None, space.derive, False)
+    def close(theta, still):
+        rows = jax.tree.map(lambda a, on: jnp.where(on, a, 0), theta, still)
+        return jax.tree.map(lambda a: a / jnp.sum(a, -1, keepdims=True), rows)
+
+    return Policy(lambda key: softmax_rows(init(key)), sample, lambda action: action, None, space.derive, False, close)
 
 
 def exponentiated(rate: float = 0.1) -> optax.GradientTransformation:
@@ -40,7 +44,7 @@ def exponentiated(rate: float = 0.1) -> optax.GradientTransformation:
     Raises:
         ValueError: for a rate at or below 0.
     """
-    if not rate > 0:
+    if not isinstance(rate, jax.core.Tracer) and not rate > 0:
         raise ValueError(f"`rate` must be above 0, not {rate}")
 
     def moved(theta, grad):

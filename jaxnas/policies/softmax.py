@@ -5,7 +5,7 @@ Reference: Liu, Simonyan and Yang, DARTS, ICLR 2019, arXiv:1806.09055, eq. 2.
 
 import jax
 
-from jaxnas.policies.policy import Policy, logits, softmax_rows
+from jaxnas.policies.policy import Policy, close, logits, softmax_rows
 from jaxnas.spaces.space import Space
 
 
@@ -23,4 +23,5 @@ def softmax(space: Space, scale: float = 1e-3) -> Policy:
         del key, t  # deterministic
         return jax.tree.map(lambda a: a[None], softmax_rows(theta))
 
-    return Policy(logits(space, scale), sample, lambda action: action, None, lambda theta: space.derive(softmax_rows(theta)), False)
+    derive = lambda theta: space.derive(softmax_rows(theta))
+    return Policy(logits(space, scale), sample, lambda action: action, None, derive, False, close)

@@ -17,7 +17,7 @@ import optax
 from jaxnas.base import Strategy
 from jaxnas.nets.net import Net
 from jaxnas.policies.softmax import softmax
-from jaxnas.weight_sharing.darts import ORDERS, adam, sgd
+from jaxnas.weight_sharing.darts import adam, order_of, sgd
 from jaxnas.weight_sharing.gradients import pathwise
 from jaxnas.weight_sharing.weight_sharing import weight_sharing
 
@@ -50,9 +50,7 @@ def beta_darts(
     Raises:
         ValueError: for an unknown order.
     """
-    if order not in ORDERS:
-        raise ValueError(f"unknown order {order!r}: choose one of {', '.join(ORDERS)}")
     policy = softmax(net.space)
     total = lambda loss, gates, theta, t: loss + weight(t) * beta_decay(theta)
-    gradient = pathwise(policy, architecture or adam(weight_decay=0.0), ORDERS[order](), total)
+    gradient = pathwise(policy, architecture or adam(weight_decay=0.0), order_of(order), total)
     return weight_sharing(net, policy, gradient, weights or sgd(0.025), clip=clip)

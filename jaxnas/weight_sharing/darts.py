@@ -11,7 +11,7 @@ The published second order approximates the product of second derivatives by a c
 import optax
 
 from jaxnas.base import Strategy
-from jaxnas.bilevel import finite_difference, first_order, unrolled
+from jaxnas.bilevel import Method, finite_difference, first_order, unrolled
 from jaxnas.nets.net import Net
 from jaxnas.policies.softmax import softmax
 from jaxnas.weight_sharing.gradients import pathwise
@@ -28,6 +28,17 @@ def sgd(learning_rate, momentum: float = 0.9, weight_decay: float = 3e-4) -> opt
 def adam(learning_rate=3e-4, weight_decay: float = 1e-3) -> optax.GradientTransformation:
     """The paper's optimizer of the architecture parameters: betas (0.5, 0.999), coupled weight decay."""
     return optax.chain(optax.add_decayed_weights(weight_decay), optax.adam(learning_rate, b1=0.5, b2=0.999))
+
+
+def order_of(name: str) -> Method:
+    """The hypergradient of an order of DARTS, "exact", "finite_difference" or "first".
+
+    Raises:
+        ValueError: for an unknown order.
+    """
+    if name not in ORDERS:
+        raise ValueError(f"unknown order {name!r}: choose one of {', '.join(ORDERS)}")
+    return ORDERS[name]()
 
 
 def darts(
@@ -50,8 +61,6 @@ def darts(
     Raises:
         ValueError: for an unknown order.
     """
-    if order not in ORDERS:
-        raise ValueError(f"unknown order {order!r}: choose one of {', '.join(ORDERS)}")
     policy = softmax(net.space)
-    gradient = pathwise(policy, architecture or adam(), ORDERS[order]())
+    gradient = pathwise(policy, architecture or adam(), order_of(order))
     return weight_sharing(net, policy, gradient, weights or sgd(0.025), clip=clip)

@@ -23,7 +23,7 @@ import optax
 
 from jaxnas.base import Strategy
 from jaxnas.nets.net import Net
-from jaxnas.policies.policy import Policy
+from jaxnas.policies.policy import Policy, close
 from jaxnas.policies.softmax import softmax
 from jaxnas.spaces.cell import CellSpec
 from jaxnas.weight_sharing.darts import sgd
@@ -105,6 +105,7 @@ def project_operations(net: Net, weights: optax.GradientTransformation | None = 
         k_theta, k_search = jax.random.split(key)
         given = Given() if given is None else given
         theta = jax.tree.map(jnp.zeros_like, relax.init(k_theta)) if given.theta is None else given.theta
+        theta = theta if given.open is None else close(theta, given.open)
         gates = flat(jax.tree.map(lambda a: a[0], relax.sample(k_theta, theta, 0)))
         return ProjectionState(search.init(k_search, given._replace(theta=gates, open=None)), jnp.zeros(R, bool))
 
@@ -136,7 +137,9 @@ def project_edges(net: Net, weights: optax.GradientTransformation | None = None,
     node = np.asarray([i + kind * spec.nodes for kind in range(kinds) for _, i in spec.edges])  # [R]
     together = jnp.asarray(node[:, None] == node[None])  # [R, R]
 
-    def init(key, given):
+    def init(key, given=None):
+        if given is None or given.theta is None:
+            raise ValueError("this phase goes on from `project_operations`: give it that search's variables, opt_state and theta")
         return ProjectionState(search.init(key, given._replace(open=None)), jnp.ones(R, bool))
 
     def decide(key, rows, left, measure):

@@ -8,6 +8,7 @@ Its progressive schedule is a plan of two phases: `narrowed` leaves the stronges
 built anew with more channels (a smaller `partial`), and `widened` carries the weights over; see `experiments/drnas.py`.
 """
 
+import jax
 import optax
 
 from jaxnas.base import Strategy
@@ -38,8 +39,9 @@ def drnas(
     Raises:
         ValueError: for a negative `kl`.
     """
-    if not kl >= 0:
+    traced = isinstance(kl, jax.core.Tracer)  # in a sweep
+    if not traced and not kl >= 0:
         raise ValueError(f"`kl` weighs a distance: give it 0 or more, not {kl}")
     policy = dirichlet(net.space)
-    total = (lambda loss, gates, theta, t: loss + kl * divergence(theta)) if kl else None
+    total = (lambda loss, gates, theta, t: loss + kl * divergence(theta)) if traced or kl else None
     return weight_sharing(net, policy, pathwise(policy, architecture or adam(), total=total), weights or sgd(0.025), clip=clip)

@@ -136,7 +136,7 @@ def two_paths(
         dL/dalpha_k = sum_l dL/dg_l q_l (delta_kl - q_k),  k, l in {i, j}
         after the optimizer's step both are shifted by one number, so that the two keep their joint probability
 
-    so that without a `total` the probabilities of all other operations stay where they are.
+    so that all other operations keep their probabilities, without a `total` and with an optimizer without momentum or decay.
 
     Args:
         space: theta is that of `policies.categorical(space)`, [D, A].

@@ -13,7 +13,7 @@ import optax
 from jaxnas.base import Strategy
 from jaxnas.nets.net import Net
 from jaxnas.policies.edges import edge_normalised
-from jaxnas.weight_sharing.darts import ORDERS, adam, sgd
+from jaxnas.weight_sharing.darts import adam, order_of, sgd
 from jaxnas.weight_sharing.gradients import pathwise
 from jaxnas.weight_sharing.weight_sharing import weight_sharing
 
@@ -38,8 +38,6 @@ def pc_darts(
     Raises:
         ValueError: for a space without cells, or an unknown order.
     """
-    if order not in ORDERS:
-        raise ValueError(f"unknown order {order!r}: choose one of {', '.join(ORDERS)}")
     policy = edge_normalised(net.space)
-    gradient = pathwise(policy, architecture or adam(6e-4), ORDERS[order]())
+    gradient = pathwise(policy, architecture or adam(6e-4), order_of(order))
     return weight_sharing(net, policy, gradient, weights or sgd(0.1), clip=clip)

@@ -103,9 +103,11 @@ def proxylessnas_reinforce(
         power: how much the cost weighs.
 
     Raises:
-        ValueError: for another space, a layer of a single operation, or fewer than 1 network.
+        ValueError: for another space, a layer of a single operation, fewer than 1 network, or a reference at or below 0.
     """
     _check(net.space)
+    if not reference > 0:
+        raise ValueError(f"`reference` is the cost that is aimed at: give it above 0, not {reference}")
     many = categorical(net.space, paths=networks)
     reward = None if cost is None else lambda accuracy, gates: accuracy * (reference / cost(gates)) ** power
     update = reinforce(many, architecture or optax.adam(1e-3, b1=0.0), baseline=0.01)  # b += 0.99 (mean - b), as published

@@ -3,7 +3,7 @@
 Reference: Zela et al., Understanding and Robustifying Differentiable Architecture Search, ICLR 2020, arXiv:1909.09656, sec. 4-5.
 
     every epoch: lambda <- the dominant eigenvalue of d2 L_valid / d alpha2 on a validation batch
-    stop at the first epoch e with  mean(lambda over e-4 .. e) / mean(lambda over e-8 .. e-4) > 1.3,
+    stop at the first epoch e with  mean(|lambda| over e-4 .. e) / mean(|lambda| over e-8 .. e-4) > 1.3,
     and answer with the architecture of epoch e - 4                                        (DARTS-ES)
 
 `watch` makes n steps of a search into one, an epoch, and measures after it; `early_stopping` adds the rule.  What has
@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnas.base import Strategy
+from jaxnas.bilevel import loop
 from jaxnas.data.feed import Feed
 from jaxnas.diagnostics import count_operations, discretisation_gap, dominant_eigenvalue, entropy
 from jaxnas.nets.net import Net
@@ -61,7 +62,7 @@ def watch(search: Strategy, measure: Callable) -> Strategy:
     def step(key, state, batch):
         k_steps, k_measure = jax.random.split(key)
         one = lambda s, xs: search.step(jax.random.fold_in(k_steps, xs[0]), s, xs[1])
-        state, infos = jax.lax.scan(one, state, (jnp.arange(jax.tree.leaves(batch)[0].shape[0]), batch))
+        state, infos = loop(one, state, (jnp.arange(jax.tree.leaves(batch)[0].shape[0]), batch))
         last = lambda tree: jax.tree.map(lambda a: a[-1], tree)
         return state, WatchInfo(jnp.mean(infos.loss), last(infos), measure(k_measure, state, last(batch)))
 
@@ -102,7 +103,7 @@ def measurements(net: Net, policy: Policy, iterations: int = 20) -> Callable:
 
 class EarlyStoppingState(NamedTuple):
     search: Any
-    values: jax.Array  # float32[window + lag]: the last eigenvalues, newest last
+    values: jax.Array  # float32[window + lag]: the sizes of the last eigenvalues, newest last
     archs: Any  # [lag + 1, ...]: the architectures derived after the last epochs, newest last
     epoch: jax.Array  # int32[]
     stopped: jax.Array  # bool[]
@@ -138,7 +139,8 @@ def early_stopping(
     def step(key, state, batch):
         inner, info = search.step(key, state.search, batch)
         push = lambda old, new: jnp.concatenate([old[1:], new[None].astype(old.dtype)])
-        values = push(state.values, info.watched[name])
+        value = jnp.abs(info.watched[name])
+        values = push(state.values, jnp.where(jnp.isfinite(value), value, state.values[-1]))
         epoch = state.epoch + 1
         rises = jnp.mean(values[lag:]) > factor * jnp.mean(values[:window])
         archs = jax.tree.map(push, state.archs, search.best(inner))

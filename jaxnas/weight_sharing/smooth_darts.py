@@ -25,10 +25,15 @@ from jaxnas.weight_sharing.gradients import pathwise
 from jaxnas.weight_sharing.weight_sharing import weight_sharing
 
 
-def on_simplex(gates):
-    """Each row clipped to [0, 1], then divided by its sum."""
-    clip = lambda g: jnp.clip(g, 0, 1)
-    return jax.tree.map(lambda g: clip(g) / jnp.sum(clip(g), -1, keepdims=True), gates)
+def on_simplex(gates, plain):
+    """Each row clipped to [0, 1], then divided by its sum; the plain one where nothing is left of it."""
+
+    def row(g, plain):
+        g = jnp.clip(g, 0, 1)
+        total = jnp.sum(g, -1, keepdims=True)
+        return jnp.where(total > 0, g / jnp.where(total > 0, total, 1), plain)
+
+    return jax.tree.map(row, gates, plain)
 
 
 def _noise(key, gates, eps):
@@ -41,7 +46,7 @@ def random_noise(eps: Callable) -> Callable:
 
     def perturb(key, gates, loss_of, t):
         del loss_of
-        moved = on_simplex(jax.tree.map(jnp.add, gates, _noise(key, gates, eps(t))))
+        moved = on_simplex(jax.tree.map(jnp.add, gates, _noise(key, gates, eps(t))), gates)
         return jax.tree.map(lambda m, g: jnp.where(eps(t) > 0, m, g), moved, gates)
 
     return perturb
@@ -62,9 +67,9 @@ def adversarial(eps: Callable, steps: int = 7) -> Callable:
         def ascend(_, moved):
             grads = jax.grad(loss_of)(moved)
             inside = lambda m, d, g: jnp.clip(m + size * jnp.sign(d), g - eps(t), g + eps(t))
-            return on_simplex(jax.tree.map(inside, moved, grads, plain))
+            return on_simplex(jax.tree.map(inside, moved, grads, plain), plain)
 
-        start = on_simplex(jax.tree.map(jnp.add, plain, _noise(key, plain, eps(t))))
+        start = on_simplex(jax.tree.map(jnp.add, plain, _noise(key, plain, eps(t))), plain)
         moved = jax.lax.fori_loop(0, steps, ascend, start)
         worse = (loss_of(moved) > loss_of(plain)) & (eps(t) > 0)
         return jax.tree.map(lambda m, g: jnp.where(worse, jax.lax.stop_gradient(m), g), moved, gates)

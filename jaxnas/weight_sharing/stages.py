@@ -25,7 +25,7 @@ def narrowed(theta, keep: int, without=()):
     """bool, of theta's structure: the `keep` strongest of each row's operations that are in the search.
 
     Args:
-        theta: logits.
+        theta: logits, of the gates' structure (PC-DARTS: `theta.alpha`).
         keep: operations left in a row.
         without: columns that are dropped whatever their strength (the `none` of P-DARTS's last stage).
 
@@ -78,8 +78,10 @@ def widened(key, variables, shapes):
         variables: of the narrower net.
         shapes: of the wider one, `jax.eval_shape(net.init, key)`.
 
-    One number that is drawn serves all axes of the same growth, so that a channel's weights, norms and statistics are copied
-    together; what reads it is divided by how often it is there, as in Net2Net.
+    One draw serves all axes of the same growth, so that a convolution's new channels are copied together with what reads them,
+    which is divided by how often each is there, as in Net2Net.  The function is not preserved: more channels of the input take
+    part, and the norm behind the two halves of a strided skip is copied by its own rule.  So train on before the architecture
+    moves, as DrNAS does.
 
     Raises:
         ValueError: for other variables, or an axis that shrinks.

@@ -22,7 +22,7 @@ import optax
 from jaxnas.base import Strategy
 from jaxnas.bilevel import loop
 from jaxnas.nets.net import Net
-from jaxnas.policies.policy import Policy, close
+from jaxnas.policies.policy import Policy
 
 
 class Problem(NamedTuple):
@@ -51,7 +51,7 @@ class Given(NamedTuple):
     variables: Any = None
     opt_state: Any = None  # of the weight optimizer
     theta: Any = None
-    open: Any = None  # bool, of theta's structure: the operations that are still there (`jaxnas.policies.close` the others)
+    open: Any = None  # bool, of the gates' structure: the operations that are still in the search
 
 
 class WeightSharingState(NamedTuple):
@@ -100,7 +100,8 @@ def weight_sharing(
     `init(key, given)` takes a `Given` from an earlier phase.
 
     Raises:
-        ValueError: for a relaxation on a net that computes one architecture at a time; in `init`, for a theta with NaN.
+        ValueError: for a relaxation on a net that computes one architecture at a time; in `init`, for a theta with NaN, or for
+            operations left out of a policy that cannot.
     """
     if not policy.hard and not net.mixes:
         raise ValueError("this net computes one architecture, it mixes none: take a policy of hard gates, or a black-box search")
@@ -124,7 +125,10 @@ def weight_sharing(
         variables = net.init(k_net) if variables is None else variables
         opt_state = weights.init(variables["params"]) if opt_state is None else opt_state
         theta = policy.init(k_theta) if theta is None else _without_nan(theta)
-        theta = theta if still is None else close(theta, still)
+        if still is not None:
+            if policy.close is None:
+                raise ValueError("this policy cannot leave operations out: give no `open`")
+            theta = policy.close(theta, still)
         return WeightSharingState(variables, opt_state, theta, gradient.init(theta), jnp.zeros((), jnp.int32))
 
     def arch_step(key, state, batches):

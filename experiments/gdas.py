@@ -6,7 +6,9 @@
 | setting | hardware | expected | obtained |
 |---|---|---|---|
 | cifar10: 250 epochs, batch 64 | an accelerator | 2.93 % error, 3.4 M weights (paper) | not run |
-| smoke: C=8, one cell a stage, 300 + 600 steps | 2 busy CPU cores, about a minute | runs to the end | SMOKE |
+| smoke: 300 + 600 steps | 2 busy CPU cores, a minute | runs to the end | found 97.49 %, a random cell 98.05 % |
+
+One pair, of 359 test images: no evidence.
 
 What eight seeds find on NAS-Bench-201, scored on the table, is in `experiments/nasbench201_methods.py`.
 """

@@ -6,7 +6,9 @@
 | setting | hardware | expected | obtained |
 |---|---|---|---|
 | cifar10: 50 epochs, batch 256 | an accelerator | 2.57 +- 0.07 % error (paper) | not run |
-| smoke: C=8, one cell a stage, 300 + 600 steps | 2 busy CPU cores, about a minute | runs to the end | SMOKE |
+| smoke: 300 + 600 steps | 2 busy CPU cores, a minute | runs to the end | found 98.33 %, a random cell 98.05 % |
+
+One pair, of 359 test images: no evidence.
 
 As published alpha and beta stand still for the first 15 epochs: a phase of weight steps alone before this one, which the
 settings here leave out.  What eight seeds find on NAS-Bench-201, scored on the table, is in

@@ -6,7 +6,9 @@
 | setting | hardware | expected | obtained |
 |---|---|---|---|
 | cifar10: 150 epochs, batch 64 | an accelerator | 2.85 +- 0.02 % error (paper, moderate constraint) | not run |
-| smoke: C=8, one cell a stage, 300 + 600 steps | 2 busy CPU cores, about a minute | runs to the end | SMOKE |
+| smoke: 300 + 600 steps | 2 busy CPU cores, a minute | runs to the end | found 98.05 %, a random cell 98.05 % |
+
+One pair, of 359 test images: no evidence.
 
 The paper trains on all 50,000 images, weights and alpha on the same batch, with its resource constraint
 (`weight_sharing.snas(cost=...)`); here the setting uses the training half and no constraint.  What eight seeds find on NAS-

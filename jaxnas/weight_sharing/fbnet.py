@@ -19,7 +19,7 @@ from jaxnas.nets.net import Net
 from jaxnas.policies.concrete import concrete
 from jaxnas.weight_sharing.darts import sgd
 from jaxnas.weight_sharing.gradients import pathwise
-from jaxnas.weight_sharing.weight_sharing import weight_sharing
+from jaxnas.weight_sharing.weight_sharing import cross_entropy, weight_sharing
 
 
 def fbnet(
@@ -31,6 +31,7 @@ def fbnet(
     cost: Callable | None = None,
     combine: Callable | None = None,
     clip: float | None = None,
+    loss: Callable = cross_entropy,
 ) -> Strategy:
     """The FBNet search.
 
@@ -42,6 +43,7 @@ def fbnet(
         cost: gates -> [] (`lambda g: hardware.expected(c, g)`), in microseconds as published; default: none.
         combine: (loss, cost) -> [], such as `hardware.fbnet_product()`; goes with `cost`.
         clip: global norm of the weights' gradient; default: not.
+        loss: (logits, y) -> [], of weights and theta.
 
     Raises:
         ValueError: for a temperature at or below 0, or half of `cost` and `combine`.
@@ -52,4 +54,4 @@ def fbnet(
     total = None if cost is None else lambda loss, gates, theta, t: combine(loss, cost(gates))
     architecture = architecture or optax.chain(optax.add_decayed_weights(5e-4), optax.adam(0.01))
     gradient = pathwise(policy, architecture, total=total)
-    return weight_sharing(net, policy, gradient, weights or sgd(0.1, weight_decay=1e-4), clip=clip)
+    return weight_sharing(net, policy, gradient, weights or sgd(0.1, weight_decay=1e-4), clip=clip, loss=loss)

@@ -26,7 +26,7 @@ from jaxnas.spaces.mobile import NONE, MobileSpec
 from jaxnas.spaces.space import Space
 from jaxnas.weight_sharing.darts import sgd
 from jaxnas.weight_sharing.gradients import score, two_paths
-from jaxnas.weight_sharing.weight_sharing import weight_sharing
+from jaxnas.weight_sharing.weight_sharing import cross_entropy, weight_sharing
 
 
 def _check(space: Space):
@@ -44,7 +44,7 @@ def proxylessnas(
     cost: Callable | None = None,
     combine: Callable | None = None,
     clip: float | None = None,
-    loss: Callable | None = None,
+    loss: Callable = cross_entropy,
 ) -> Strategy:
     """The gradient version, with two paths.
 
@@ -78,8 +78,7 @@ def proxylessnas(
     gradient = two_paths(
         space, architecture or optax.adam(1e-3, b1=0.0), gates_of, None if cost is None else total, np.asarray(absent)
     )
-    more = {} if loss is None else {"loss": loss}
-    return weight_sharing(net, categorical(space), gradient, weights or sgd(0.025, weight_decay=4e-5), clip=clip, **more)
+    return weight_sharing(net, categorical(space), gradient, weights or sgd(0.025, weight_decay=4e-5), clip=clip, loss=loss)
 
 
 def proxylessnas_reinforce(
@@ -92,11 +91,12 @@ def proxylessnas_reinforce(
     power: float = 0.1,
     networks: int = 10,
     clip: float | None = None,
+    loss: Callable = cross_entropy,
 ) -> Strategy:
     """The REINFORCE version: reward accuracy * (reference / cost)^power of `networks` draws an update.
 
     Args:
-        net, weights, clip: as `proxylessnas`.
+        net, weights, clip, loss: as `proxylessnas`.
         architecture: default `optax.adam(1e-3, b1=0)`.
         cost: gates -> [], of one network; default: none, the reward is the accuracy.
         reference: the cost that is aimed at.
@@ -112,4 +112,4 @@ def proxylessnas_reinforce(
     reward = None if cost is None else lambda accuracy, gates: accuracy * (reference / cost(gates)) ** power
     update = reinforce(many, architecture or optax.adam(1e-3, b1=0.0), baseline=0.01)  # b += 0.99 (mean - b), as published
     weights = weights or sgd(0.025, weight_decay=4e-5)
-    return weight_sharing(net, categorical(net.space), score(many, update, reward), weights, clip=clip)
+    return weight_sharing(net, categorical(net.space), score(many, update, reward), weights, clip=clip, loss=loss)

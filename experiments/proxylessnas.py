@@ -91,8 +91,7 @@ SETTINGS = {"smoke": SMOKE, "imagenet": IMAGENET}
 
 
 def sgd(rate: float, steps: int) -> optax.GradientTransformation:
-    falling = optax.cosine_decay_schedule(rate, steps)
-    return optax.chain(optax.add_decayed_weights(4e-5), optax.sgd(falling, momentum=0.9, nesterov=True))
+    return weight_sharing.sgd(optax.cosine_decay_schedule(rate, steps), weight_decay=4e-5, nesterov=True)
 
 
 def smoothed(logits, y):

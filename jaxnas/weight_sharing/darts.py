@@ -20,9 +20,9 @@ from jaxnas.weight_sharing.weight_sharing import weight_sharing
 ORDERS = {"exact": unrolled, "finite_difference": finite_difference, "first": first_order}
 
 
-def sgd(learning_rate, momentum: float = 0.9, weight_decay: float = 3e-4) -> optax.GradientTransformation:
+def sgd(learning_rate, momentum: float = 0.9, weight_decay: float = 3e-4, nesterov: bool = False) -> optax.GradientTransformation:
     """SGD with momentum and coupled weight decay (added to the gradient), as in the paper; `learning_rate` may be a schedule."""
-    return optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(learning_rate, momentum=momentum))
+    return optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(learning_rate, momentum=momentum, nesterov=nesterov))
 
 
 def adam(learning_rate=3e-4, weight_decay: float = 1e-3) -> optax.GradientTransformation:

@@ -140,7 +140,8 @@ class SuperCell(nn.Module):
                     if train and skips and anneal.skip_dropout is not None:
                         y = drop(y, key, anneal.skip_dropout, y.shape)
                     ys.append(y)
-                return self.beside(mix([*(gate[k] for k in self.columns.values()), *weights.values()], ys), gate, rest), stats
+                y = mix([*(gate[k] for k in self.columns.values()), *weights.values()], ys)
+                return self.beside(fence(y), gate, rest), stats  # else XLA computes the mixture again in what reads it
 
             held = self.held("params", source), self.held("batch_stats", source)
             keys = None if not train or anneal.skip_dropout is None else jax.random.split(self.make_rng("dropout"), len(fan))

@@ -22,8 +22,8 @@ Obtained, two CPU cores, busy for most of it, 3 to 9 minutes a method; a random 
 | SNAS | 68.57 +- 9.16 % | 7 % | 3.1 |
 
 Only beta-DARTS is clearly better than a random cell.  DARTS is worse, as published (54.30 %), and so is SNAS, which is not
-(92.77 %): its temperature falls within 1,560 steps here, and it trains weights and alpha on the same 2,500 images.  Exact DARTS, single-level
-GAEA and SDARTS-ADV were not run for want of time.
+(92.77 %): its temperature falls within 1,560 steps here, and it trains weights and alpha on the same 2,500 images.  Exact
+DARTS, single-level GAEA and SDARTS-ADV were not run for want of time.
 """
 
 import json

@@ -393,15 +393,15 @@ def test_augments_refuse_negative_sizes(make):
 def test_feed_shapes_and_types():
     d = toy()
     feed = data.batches(d, 8, weight_steps=3, arch_steps=2, look_ahead=4, valid_size=5, augment=data.crop(1))
-    batch = jax.eval_shape(feed.draw, key(), feed.arrays)
+    batch = jax.eval_shape(feed.draw, key(), feed.arrays, 0)
     assert batch.train[0].shape == (3, 8, 4, 3, 2) and batch.train[1].shape == (3, 8)
     assert batch.valid[0].shape == (2, 5, 4, 3, 2) and batch.valid[1].shape == (2, 5)
     assert batch.look[0].shape == (2, 4, 8, 4, 3, 2) and batch.look[1].shape == (2, 4, 8)
     for x, y in (batch.train, batch.valid, batch.look):
         assert x.dtype == jnp.float32 and y.dtype == jnp.int32 and not x.weak_type and not y.weak_type
     assert batch.fixed is None
-    assert jax.eval_shape(data.batches(d, 8).draw, key(), feed.arrays).look is None
-    assert jax.eval_shape(data.batches(d, 8, arch_steps=0).draw, key(), feed.arrays).valid is None
+    assert jax.eval_shape(data.batches(d, 8).draw, key(), feed.arrays, 0).look is None
+    assert jax.eval_shape(data.batches(d, 8, arch_steps=0).draw, key(), feed.arrays, 0).valid is None
 
 
 def test_draws_are_pure_functions_of_their_key():
@@ -426,14 +426,14 @@ def test_draws_inside_a_scan_do_not_depend_on_its_chunks():
 
 def test_data_is_not_baked_into_the_program():
     feed = data.batches(toy(), 8)
-    jaxpr = jax.make_jaxpr(feed.draw)(key(), feed.arrays)
+    jaxpr = jax.make_jaxpr(feed.draw)(key(), feed.arrays, 0)
     assert all(np.size(c) < feed.arrays[0].x.size / 10 for c in jaxpr.consts)
 
 
 def test_batches_come_from_their_halves_with_their_labels():
     d = toy()
     feed = data.batches(d, 24, weight_steps=2, arch_steps=2, look_ahead=1)
-    batch = jax.jit(feed.draw)(key(), feed.arrays)
+    batch = jax.jit(feed.draw)(key(), feed.arrays, 0)
     for (x, y), part in ((batch.train, d.train), (batch.valid, d.valid), (batch.look, d.train)):
         label = dict(zip(np.asarray(part.x[:, 0, 0, 0]).tolist(), np.asarray(part.y).tolist(), strict=True))
         marks = np.asarray(x[..., 0, 0, 0])
@@ -445,14 +445,14 @@ def test_batches_come_from_their_halves_with_their_labels():
 def test_only_train_and_look_are_augmented():
     d = toy()
     feed = data.batches(d, 8, look_ahead=1, augment=lambda key, image: image + jax.random.uniform(key) + 1000)
-    batch = jax.jit(feed.draw)(key(), feed.arrays)
+    batch = jax.jit(feed.draw)(key(), feed.arrays, 0)
     assert batch.train[0].min() > 900 and batch.look[0].min() > 900
     assert np.isin(batch.valid[0][..., 0, 0, 0], d.valid.x[:, 0, 0, 0]).all()
 
 
 def test_each_image_has_its_own_key():
     feed = data.batches(toy(), 8, weight_steps=3, look_ahead=2, augment=lambda key, image: image * 0 + jax.random.uniform(key))
-    batch = jax.jit(feed.draw)(key(), feed.arrays)
+    batch = jax.jit(feed.draw)(key(), feed.arrays, 0)
     noise = np.concatenate([np.asarray(x[..., 0, 0, 0]).ravel() for x in (batch.train[0], batch.look[0])])
     assert len(np.unique(noise)) == 24 + 16
 
@@ -478,7 +478,7 @@ def test_indices_are_uniform_and_batches_independent(n, size):
 def test_training_draws_from_both_halves():
     d = toy()
     feed = data.training(d, 48, steps=2)
-    batch = jax.jit(feed.draw)(key(), feed.arrays)
+    batch = jax.jit(feed.draw)(key(), feed.arrays, 0)
     assert batch.train[0].shape == (2, 48, 4, 3, 2) and batch.valid is None and batch.look is None
     both = np.concatenate([d.train.x[:, 0, 0, 0], d.valid.x[:, 0, 0, 0]])
     np.testing.assert_array_equal(np.sort(batch.train[0][1, :, 0, 0, 0]), np.sort(both))
@@ -486,7 +486,7 @@ def test_training_draws_from_both_halves():
 
 def test_fixed_arrays_ride_in_the_batch():
     feed = data.fixed({"table": jnp.arange(3)})
-    batch = jax.jit(feed.draw)(key(), feed.arrays)
+    batch = jax.jit(feed.draw)(key(), feed.arrays, 0)
     chex.assert_trees_all_equal(batch.fixed, feed.arrays)
     assert batch.train is None and batch.valid is None
 
@@ -517,9 +517,9 @@ def test_feeds_refuse_bad_steps(steps):
 @pytest.mark.skipif(jax.device_count() < 2, reason="needs two devices")
 def test_the_batch_axis_is_sharded_on_a_mesh():
     feed = data.batches(toy(), 8, weight_steps=2, look_ahead=3, augment=data.flip())
-    plain = jax.jit(feed.draw)(key(), feed.arrays)
+    plain = jax.jit(feed.draw)(key(), feed.arrays, 0)
     with jax.set_mesh(sharding.mesh("batch", 2)):
-        batch = jax.jit(feed.draw)(key(), feed.arrays)
+        batch = jax.jit(feed.draw)(key(), feed.arrays, 0)
     assert batch.train[0].sharding.shard_shape(batch.train[0].shape) == (2, 4, 4, 3, 2)
     assert batch.valid[1].sharding.shard_shape(batch.valid[1].shape) == (1, 4)
     assert batch.look[1].sharding.shard_shape(batch.look[1].shape) == (1, 3, 4)

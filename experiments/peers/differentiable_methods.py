@@ -11,22 +11,22 @@ Obtained on two quiet cores of an AMD EPYC (AVX-512), jax 0.10.2:
 
 | net | method | time | peak memory | seconds a step | compile |
 |---|---|---|---|---|---|
-| cells | DARTS, first order | 1.00 | 1.00 | 0.458 | 11 s |
-| cells | DARTS, finite difference | 2.54 | 1.34 | 1.163 | 32 s |
-| cells | DARTS, exact | 2.93 | 2.75 | 1.340 | 31 s |
-| cells | SNAS | 0.62 | 1.15 | 0.284 | 7 s |
-| cells | GDAS | 0.35 | 1.92 | 0.162 | 11 s |
-| cells | PC-DARTS, K = 4 | 0.26 | 0.61 | 0.121 | 12 s |
-| cells | DrNAS | 1.01 | 1.00 | 0.463 | 15 s |
-| cells | GAEA | 1.00 | 1.00 | 0.457 | 13 s |
-| cells | SDARTS-RS | 0.97 | 1.00 | 0.444 | 12 s |
-| cells | SDARTS-ADV, 7 steps | 2.77 | 1.01 | 1.267 | 27 s |
-| cells | DARTS- | 0.55 | 1.00 | 0.250 | 12 s |
-| cells | beta-DARTS | 1.02 | 1.00 | 0.467 | 13 s |
-| layers | DARTS, first order | 1.00 | 1.00 | 0.524 | 30 s |
-| layers | FBNet | 1.12 | 1.00 | 0.589 | 26 s |
-| layers | ProxylessNAS, two paths | 0.28 | 0.15 | 0.147 | 36 s |
-| layers | ProxylessNAS, REINFORCE of 10 | 0.38 | 0.15 | 0.201 | 32 s |
+| cells | DARTS, first order | 1.00 | 1.00 | 0.221 | 9 s |
+| cells | DARTS, finite difference | 2.29 | 1.32 | 0.505 | 23 s |
+| cells | DARTS, exact | 2.91 | 2.65 | 0.644 | 25 s |
+| cells | SNAS | 0.72 | 1.14 | 0.160 | 6 s |
+| cells | GDAS | 0.73 | 1.84 | 0.162 | 10 s |
+| cells | PC-DARTS, K = 4 | 0.51 | 0.58 | 0.113 | 11 s |
+| cells | DrNAS | 1.00 | 1.00 | 0.221 | 12 s |
+| cells | GAEA | 0.97 | 1.00 | 0.213 | 10 s |
+| cells | SDARTS-RS | 0.99 | 1.00 | 0.219 | 10 s |
+| cells | SDARTS-ADV, 7 steps | 3.12 | 1.00 | 0.689 | 17 s |
+| cells | DARTS- | 1.10 | 1.01 | 0.242 | 9 s |
+| cells | beta-DARTS | 1.00 | 1.00 | 0.220 | 9 s |
+| layers | DARTS, first order | 1.00 | 1.00 | 0.520 | 24 s |
+| layers | FBNet | 1.10 | 1.00 | 0.571 | 22 s |
+| layers | ProxylessNAS, two paths | 0.27 | 0.15 | 0.138 | 33 s |
+| layers | ProxylessNAS, REINFORCE of 10 | 0.38 | 0.15 | 0.198 | 27 s |
 """
 
 import statistics

@@ -94,7 +94,7 @@ def sgd(rate: float, steps: int) -> optax.GradientTransformation:
     return weight_sharing.sgd(optax.cosine_decay_schedule(rate, steps), weight_decay=4e-5, nesterov=True)
 
 
-def smoothed(logits, y):
+def smoothed(logits, y, path=None):
     soft = optax.smooth_labels(jax.nn.one_hot(y, logits.shape[-1]), 0.1)
     return optax.softmax_cross_entropy(logits, soft).mean()
 

@@ -5,6 +5,7 @@ An objective maps metrics {name: [B]} to scores [B], or to columns [B, M] for an
     weighted        sum_k weight_k metric_k
     penalised       score - penalty sum_k max(0, metric_k / limit_k - 1)
     mnasnet         ACC (LAT / T)^w,  w = alpha if LAT <= T else beta     (Tan et al., MnasNet, CVPR 2019, arXiv:1807.11626, eq. 2)
+    absolute        ACC + beta |LAT / T - 1|                              (Bender et al., TuNAS, CVPR 2020, arXiv:2008.06120)
     columns         several of them side by side; `below` makes the column of a constraint
 
 Axes: B candidates, M columns.
@@ -66,6 +67,17 @@ def mnasnet(quality: str, cost: str, target: float, alpha: float = -0.07, beta: 
         return _read(metrics, quality) * ratio ** jnp.where(ratio <= 1, alpha, beta)
 
     return objective
+
+
+def absolute(quality: str, cost: str, target: float, beta: float = -0.1) -> Objective:
+    """TuNAS's reward: `quality` + beta |cost / target - 1|, which keeps a search at the target.
+
+    Raises:
+        ValueError: for a target that is not positive, or a beta that is.
+    """
+    if not target > 0 or not beta <= 0:
+        raise ValueError(f"the target of {cost!r} must be positive and beta must not; got {target} and {beta}")
+    return lambda metrics: _read(metrics, quality) + beta * jnp.abs(_read(metrics, cost) / target - 1)
 
 
 def negative(name: str) -> Objective:

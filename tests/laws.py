@@ -78,11 +78,14 @@ def ppo(space):
     return ask_tell.policy_gradient(space, policy, policies.ppo(policy, optax.adam(0.03), epochs=2, minibatches=2), batch=4)
 
 
+SMALL = dict(batch=10, parents=4, mutants=5, children=5, capacity=150)
+
 # On a space of its own choice: what asks for candidates, given scores.
 ALGORITHMS: dict[str, Callable] = {
     "random_search": lambda s: ask_tell.random_search(s, batch=2),
     "aging_evolution": lambda s: ask_tell.aging_evolution(s, population=8, tournament=4, batch=2),
     "tournament_evolution": lambda s: ask_tell.tournament_evolution(s, population=4, tournament=2),
+    "constrained_evolution": lambda s: ask_tell.constrained_evolution(s, lambda a: jnp.sum(s.flat(a)), 15, **SMALL),
     "genetic": lambda s: ask_tell.genetic(s, population=8),
     "local_search": lambda s: ask_tell.local_search(s, capacity=150),
     "local_search, steepest": lambda s: ask_tell.local_search(s, capacity=150, steepest=True, initial=2),
@@ -123,11 +126,6 @@ def growing():
 
 def shared(make):
     return Row(make(tiny_net(cell_space())), images, False)
-
-
-def single_path(net):
-    """Uniform single paths: a hard policy, so that unsampled weights must not move."""
-    return weight_sharing.weight_sharing(net, policies.uniform(net.space), weight_sharing.none, weight_sharing.sgd(0.1))
 
 
 def noisy_softmax(space, paths=2):
@@ -194,6 +192,13 @@ def toy(make):
     return Row(make(toy_net(cell_space())), images, False)
 
 
+def of_edges(make):
+    """On two nodes, three operations an edge: every decision has one arity, and edges mix."""
+    spec = spaces.nasbench201().spec._replace(nodes=2, ops=("none", "skip_connect", "nor_conv_1x1"))
+    space = spaces.space(Flat(np.full(3, 3)))
+    return Row(make(toy_net(space._replace(spec=spec))), images, False)
+
+
 def mobile_net():
     layers = (spaces.MobileLayer(4, 4, 1, ("k3_e1", "k3_e2", "zero")), spaces.MobileLayer(4, 4, 2, ("k3_e1", "k3_e2")))
     return nets.mobile_net(spaces.mobile(spaces.MobileSpec(layers, stem=4, head=4, stem_stride=1)), image=IMAGE, classes=CLASSES)
@@ -247,6 +252,13 @@ DIFFERENTIABLE: dict[str, Callable] = {
     "fbnet": lambda net: weight_sharing.fbnet(net, FALLING, cost=cost(net), combine=hardware.fbnet_product()),
     "darts_pt": weight_sharing.project_operations,
 }
+ONE_SHOT: dict[str, Callable] = {
+    "fairnas": weight_sharing.fairnas,
+    "few_shot": lambda net: weight_sharing.few_shot(net, [1]),
+    "one_shot": lambda net: weight_sharing.one_shot(net, rate=0.3, warm_up=RISING, ghosts=2, decay=1e-3),
+    "tunas": lambda net: weight_sharing.tunas(net, cost(net), 8.0, theta=optax.adam(0.1), networks=2),
+    "op_warm_up": lambda net: weight_sharing.op_warm_up(net, RISING),
+}
 MOBILE: dict[str, Callable] = {
     "proxylessnas": lambda net: weight_sharing.proxylessnas(net, cost=cost(net), combine=hardware.linear(5.0)),
     "proxylessnas, reinforce": lambda net: weight_sharing.proxylessnas_reinforce(net, cost=cost(net), networks=2),
@@ -260,10 +272,11 @@ ROWS: dict[str, Callable[[], Row]] = {
     "darts": lambda: shared(weight_sharing.darts),
     "darts, first order": lambda: shared(lambda net: weight_sharing.darts(net, order="first")),
     "darts, finite difference": lambda: shared(lambda net: weight_sharing.darts(net, order="finite_difference")),
-    "uniform single path": lambda: shared(single_path),
+    "spos": lambda: shared(lambda net: weight_sharing.spos(net, weight_sharing.sgd(0.1))),
     "joint gradient of two paths": lambda: shared(joint_two_paths),
     **{name: functools.partial(toy, make) for name, make in DIFFERENTIABLE.items()},
     **{name: functools.partial(mobile, make) for name, make in MOBILE.items()},
+    **{name: functools.partial(of_edges, make) for name, make in ONE_SHOT.items()},
     "darts, recurrent": lambda: text(lambda net: weight_sharing.darts(net, order="first")),
     "early_stopping": lambda: Row(watched(toy_net(cell_space())), epoch, False),
 }

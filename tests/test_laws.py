@@ -169,8 +169,8 @@ SPACES = {
     "real": spaces.space(reals=spaces.Real(np.zeros(2), np.ones(2))),
 }
 REFUSED = {  # what an algorithm makes no sense of; everything else runs
-    "mixed": {"local_search", "local_search, steepest", "reinforce", "ppo, controller", "q_learning"},
-    "real": {"local_search", "local_search, steepest", "reinforce", "ppo, controller", "q_learning", "gp"},
+    "mixed": {"local_search", "local_search, steepest", "reinforce", "ppo, controller", "q_learning", "constrained_evolution"},
+    "real": {"local_search", "local_search, steepest", "reinforce", "ppo, controller", "q_learning", "gp", "constrained_evolution"},
 }
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from laws import IMAGE, cell_space, descent, images, single_path, tiny_net
+from laws import IMAGE, cell_space, descent, images, tiny_net
 from quick import jit
 
 from jaxnas import base, evaluate, nets, spaces, training, weight_sharing
@@ -145,7 +145,7 @@ def test_a_planted_operation_is_found(planted):
 
 def test_unsampled_weights_statistics_and_momenta_do_not_move():
     net = tiny_net(cell_space())
-    search = single_path(net)
+    search = weight_sharing.spos(net, weight_sharing.sgd(0.1))
     state = jit(search.init)(jax.random.key(0))
     step = jit(search.step)
     for t in range(3):

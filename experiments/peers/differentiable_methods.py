@@ -1,6 +1,6 @@
-"""What a step of each differentiable method costs, against a step of first-order DARTS, in one run.
+"""What a step of each weight-sharing method costs, against a step of first-order DARTS, in one run.
 
-    python experiments/peers/differentiable_methods.py
+    python experiments/peers/differentiable_methods.py [METHOD ...]     (some; first-order DARTS always)
 
 Cells: the NAS-Bench-201 supernet, C=16, one cell a stage, 32x32 images, batch 32.  Layers: a mobile supernet of four layers with
 six candidates each, batch 32.  Every method is one process's compiled loop of three steps, as the driver runs them; the methods
@@ -30,12 +30,13 @@ Obtained on two quiet cores of an AMD EPYC (AVX-512), jax 0.10.2:
 """
 
 import statistics
+import sys
 import time
 
 import jax
 import jax.numpy as jnp
 
-from jaxnas import nets, spaces
+from jaxnas import nets, policies, spaces
 from jaxnas import weight_sharing as ws
 from jaxnas.base import Batch
 from jaxnas.driver import compiler_options
@@ -56,13 +57,21 @@ CELLS = {  # name -> (what the net has, the search)
     "SDARTS-ADV, 7 steps": ({}, lambda net: ws.smooth_darts(net, ws.adversarial(flat(0.1)))),
     "DARTS-": ({"auxiliary_skip": flat(0.5)}, lambda net: ws.darts(net, order="first")),
     "beta-DARTS": ({}, lambda net: ws.beta_darts(net, flat(1.0))),
+    "weights of the mixture alone": ({}, lambda net: weights_alone(net)),
+    "SPOS": ({}, ws.spos),
 }
 LAYERS = {
     "DARTS, first order": lambda net: ws.darts(net, order="first"),
     "FBNet": lambda net: ws.fbnet(net, 1.0),
     "ProxylessNAS, two paths": ws.proxylessnas,
     "ProxylessNAS, REINFORCE of 10": ws.proxylessnas_reinforce,
+    "weights of the mixture alone": lambda net: weights_alone(net),
+    "SPOS": ws.spos,
 }
+
+
+def weights_alone(net):
+    return ws.weight_sharing(net, policies.softmax(net.space), ws.none, ws.sgd(0.025))
 
 
 def cell_net(**has):
@@ -98,9 +107,10 @@ def prepare(search):
     return run, seconds, compiled.memory_analysis().temp_size_in_bytes
 
 
-def main():
-    rivals = {("cells", name): prepare(make(cell_net(**has))) for name, (has, make) in CELLS.items()}
-    rivals |= {("layers", name): prepare(make(mobile_net())) for name, make in LAYERS.items()}
+def main(*names):
+    wanted = lambda name: not names or name in ("DARTS, first order", *names)
+    rivals = {("cells", name): prepare(make(cell_net(**has))) for name, (has, make) in CELLS.items() if wanted(name)}
+    rivals |= {("layers", name): prepare(make(mobile_net())) for name, make in LAYERS.items() if wanted(name)}
     times = {name: [] for name in rivals}
     for turn in range(TURNS + 1):
         for name, (run, _, _) in rivals.items():
@@ -117,4 +127,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -10,6 +10,7 @@ from jaxnas.ask_tell.bayesian import (
     pool,
     random_draws,
 )
+from jaxnas.ask_tell.constrained_evolution import cheapest, constrained_evolution
 from jaxnas.ask_tell.genetic import GeneticState, genetic
 from jaxnas.ask_tell.local_search import LocalSearchState, local_search
 from jaxnas.ask_tell.nsga2 import NSGA2State, nsga2
@@ -33,6 +34,8 @@ __all__ = [
     "TPEState",
     "aging_evolution",
     "bayesian",
+    "cheapest",
+    "constrained_evolution",
     "genetic",
     "growing_blocks",
     "growing_edges",

@@ -2,7 +2,7 @@
 
 from jaxnas.data.augment import Augment, chain, crop, cutout, flip, identity
 from jaxnas.data.dataset import DataError, Dataset, Split, check, split
-from jaxnas.data.feed import Feed, batches, fixed, training
+from jaxnas.data.feed import Feed, batches, calibration, fixed, training
 from jaxnas.data.sources import SOURCES, load
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Feed",
     "Split",
     "batches",
+    "calibration",
     "chain",
     "check",
     "crop",

@@ -97,6 +97,37 @@ def training(dataset: Dataset, size: int, *, steps: int = 1, augment: Augment = 
     return Feed(both, lambda key, arrays, t: Batch(train=_take(key, arrays, (steps, size), augment)))
 
 
+def calibration(dataset: Dataset, size: int, batches: int, *, valid_batches: int | None = None) -> Feed:
+    """What shared weights are judged on, the same at every step: `train` to recalibrate on, `valid` to score on.
+
+    A draw is a Batch with train = (x [C, B, H, W, C], y [C, B]), the first examples of the train half (the split has shuffled
+    them), and valid = (x [A, B', ...], y [A, B']), the valid half in as few equal batches of at most B as there can be: up to
+    A - 1 examples are left over.
+
+    Args:
+        dataset: its train and valid halves.
+        size: B.
+        batches: C.
+        valid_batches: A, where fewer than all are to be used (a quick look).
+
+    Raises:
+        DataError: for no calibration batch, or for more examples than there are.
+    """
+    n, m = len(dataset.train.y), len(dataset.valid.y)
+    if size < 1 or batches < 1 or batches * size > n:
+        raise DataError(
+            f"{batches} calibration batches of {size} from {n} examples ({dataset.name}, train part): give 1 to {n} in all"
+        )
+    A = -(-m // size)
+    per = m // A
+    take = A if valid_batches is None else valid_batches
+    if not 1 <= take <= A:
+        raise DataError(f"{take} validation batches of {per} from {m} examples ({dataset.name}, valid part): give 1 to {A}")
+    cut = lambda part, count, each: tuple(a[: count * each].reshape(count, each, *a.shape[1:]) for a in part)
+    held = Batch(train=cut(dataset.train, batches, size), valid=cut(dataset.valid, take, per))
+    return Feed(held, lambda key, arrays, t: arrays)
+
+
 def fixed(arrays) -> Feed:
     """The same read-only arrays at every step, in `batch.fixed`: a table, a trained supernet."""
     return Feed(arrays, lambda key, arrays, t: Batch(fixed=arrays))

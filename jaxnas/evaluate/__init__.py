@@ -1,6 +1,7 @@
 """Evaluators: what a candidate is worth."""
 
 from jaxnas.evaluate.population import train_from_scratch
+from jaxnas.evaluate.shared import shared_weights
 from jaxnas.evaluate.table import rows, table
 
-__all__ = ["rows", "table", "train_from_scratch"]
+__all__ = ["rows", "shared_weights", "table", "train_from_scratch"]

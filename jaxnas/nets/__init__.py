@@ -6,6 +6,7 @@ from jaxnas.nets.layer_net import layer_net
 from jaxnas.nets.mobile_net import Paths, macs, mobile_net
 from jaxnas.nets.net import Net, cell_net, count_parameters, evaluation_net
 from jaxnas.nets.ops import OPS
+from jaxnas.nets.recalibrate import recalibrate
 from jaxnas.nets.recurrent_cell import TreeCell
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "layer_net",
     "macs",
     "mobile_net",
+    "recalibrate",
 ]

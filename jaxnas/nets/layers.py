@@ -64,6 +64,18 @@ def shuffle(x, groups: int):
     return x if groups == 1 else x.reshape(groups, -1, *x.shape[1:]).swapaxes(0, 1).reshape(x.shape)
 
 
+def switched(index, branches, *args):
+    """`lax.switch` that keeps nothing but `args` for the backward pass, which runs the branch again and differentiates inside it.
+
+    `lax.switch` alone keeps room for the insides of every branch.  Reverse mode only.
+    """
+    pulls = [lambda args, dy, f=f: jax.vjp(f, *args)[1](dy) for f in branches]
+    forward = lambda index, *args: lax.switch(index, branches, *args)
+    one = jax.custom_vjp(forward)
+    one.defvjp(lambda *all: (forward(*all), all), lambda all, dy: (None, *lax.switch(all[0], pulls, all[1:], dy)))
+    return one(index, *args)
+
+
 class Conv(nn.Module):
     """Dense convolution without bias; He-normal initialisation (fan out of the kernel in)."""
 

@@ -14,8 +14,8 @@ by index, of which the first is active.
     Paths              dL/dx and dL/dparams through f_index[0] alone;  dL/dweight[k] = <dL/dy, f_index[k](x)> for every k
 
 For the last, the other candidates are run for their value: nothing of their insides is kept for the backward pass, and their
-running statistics do not move.  The active one is run again in the backward pass, inside the branch that differentiates it, so
-that a layer keeps its input only; `lax.switch` alone keeps room for the insides of every candidate.
+running statistics do not move.  The active one is run again in the backward pass (`layers.switched`), so that a layer keeps its
+input only.
 
 Axes: O candidates of a layer, n paths, C channels, H rows, W columns, B batch.
 """
@@ -29,7 +29,7 @@ from jax import lax
 
 from jaxnas.bilevel import loop
 from jaxnas.nets.convolution import conv, fence
-from jaxnas.nets.layers import BatchNorm, Depthwise, mix, settle, shuffle
+from jaxnas.nets.layers import BatchNorm, Depthwise, mix, settle, shuffle, switched
 from jaxnas.spaces.mobile import MobileLayer, MobileSpec, block
 
 
@@ -104,16 +104,11 @@ def single(run, ops, paths: Paths, params, stats, x):
         return compute
 
     branches = [branch(op) for op in ops]
-    pulls = [lambda args, dy, f=f: jax.vjp(f, *args)[1](dy) for f in branches]  # the insides live and die in here
-    one = lambda k, *args: lax.switch(k, branches, *args)
-    active = jax.custom_vjp(one)
-    active.defvjp(lambda *args: (one(*args), args), lambda args, dy: (None, *lax.switch(args[0], pulls, args[1:], dy)))
-
-    y, moved = active(paths.index[0], params, stats, x)
+    y, moved = switched(paths.index[0], branches, params, stats, x)
     y = paths.weight[0] * y
     if len(others := paths.index[1:]):
         fixed = lax.stop_gradient((params, stats, x))
-        _, ys = loop(lambda _, k: (None, one(k, *fixed)[0]), None, others)  # [n - 1, C, H, W, B]
+        _, ys = loop(lambda _, k: (None, lax.switch(k, branches, *fixed)[0]), None, others)  # [n - 1, C, H, W, B]
         y = y + jnp.tensordot(paths.weight[1:], ys, 1)
     return y, moved
 

@@ -19,7 +19,7 @@ import numpy as np
 from jax import lax
 
 from jaxnas.nets.convolution import fence, max_pool
-from jaxnas.nets.layers import drop, mix, settle, shuffle
+from jaxnas.nets.layers import drop, mix, settle, shuffle, switched
 from jaxnas.nets.ops import OPS, Identity
 from jaxnas.spaces.cell import CellSpec
 
@@ -168,7 +168,7 @@ class SuperCell(nn.Module):
             own = len(blank) // self.partial
             none = lambda params, stats, gate, x: (jnp.zeros_like(blank[:own]), stats)
             branches = [branch(name, self.columns[name]) if name in self.columns else none for name in self.ops]
-            y, stats = lax.switch(jnp.argmax(gate), branches, params, stats, gate, x[:own])
+            y, stats = switched(jnp.argmax(gate), branches, params, stats, gate, x[:own])
             return shuffle(self.beside(y, gate, around(x, self.partial, stride)), self.partial), stats
 
         sources = [source for source, fan in enumerate(self.fans) if fan]

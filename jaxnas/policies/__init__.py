@@ -5,10 +5,11 @@ from jaxnas.policies.concrete import concrete, straight_through
 from jaxnas.policies.controller import controller
 from jaxnas.policies.dirichlet import dirichlet
 from jaxnas.policies.edges import edge_normalised
+from jaxnas.policies.path_dropout import path_dropout
 from jaxnas.policies.policy import Policy, close, still_open
 from jaxnas.policies.simplex import exponentiated, simplex
 from jaxnas.policies.softmax import softmax
-from jaxnas.policies.uniform import uniform
+from jaxnas.policies.uniform import only, sandwich, strictly_fair, uniform
 from jaxnas.policies.updates import Update, ppo, reinforce
 
 __all__ = [
@@ -21,11 +22,15 @@ __all__ = [
     "dirichlet",
     "edge_normalised",
     "exponentiated",
+    "only",
+    "path_dropout",
     "ppo",
     "reinforce",
+    "sandwich",
     "simplex",
     "softmax",
     "still_open",
     "straight_through",
+    "strictly_fair",
     "uniform",
 ]

@@ -25,6 +25,7 @@ class Policy(NamedTuple):
     derive: Callable  # theta -> arch
     hard: bool  # the gates are one-hot: one path can be run
     close: Callable | None = None  # (theta, still) -> theta without the operations that are not in `still`; None: cannot
+    sparse: bool = False  # of a relaxation: gates may be 0, and what they close must not move
 
 
 def logits(space: Space, scale: float = 1e-3) -> Callable:

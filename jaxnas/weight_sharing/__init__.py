@@ -4,39 +4,52 @@ from jaxnas.weight_sharing.beta_darts import beta_darts
 from jaxnas.weight_sharing.darts import adam, darts, sgd
 from jaxnas.weight_sharing.darts_pt import project_edges, project_operations
 from jaxnas.weight_sharing.drnas import drnas
+from jaxnas.weight_sharing.fairnas import fairnas
 from jaxnas.weight_sharing.fbnet import fbnet
+from jaxnas.weight_sharing.few_shot import child, few_shot, parts
 from jaxnas.weight_sharing.gaea import gaea
 from jaxnas.weight_sharing.gdas import gdas
 from jaxnas.weight_sharing.gradients import joint, none, pathwise, score, two_paths
+from jaxnas.weight_sharing.one_shot import one_shot
 from jaxnas.weight_sharing.pc_darts import pc_darts
 from jaxnas.weight_sharing.proxylessnas import proxylessnas, proxylessnas_reinforce
 from jaxnas.weight_sharing.robust_darts import early_stopping, epochs, measurements, watch
+from jaxnas.weight_sharing.rsws import rsws, two_stage
 from jaxnas.weight_sharing.smooth_darts import adversarial, random_noise, smooth_darts
 from jaxnas.weight_sharing.snas import snas
+from jaxnas.weight_sharing.spos import spos
 from jaxnas.weight_sharing.stages import at_most_skips, narrowed, widened
-from jaxnas.weight_sharing.weight_sharing import Given, Gradient, Problem, WeightSharingState, cross_entropy, weight_sharing
+from jaxnas.weight_sharing.tunas import op_warm_up, tunas
+from jaxnas.weight_sharing.weight_sharing import Given, Gradient, Path, Problem, WeightSharingState, cross_entropy, weight_sharing
 
 __all__ = [
     "Given",
     "Gradient",
+    "Path",
     "Problem",
     "WeightSharingState",
     "adam",
     "adversarial",
     "at_most_skips",
     "beta_darts",
+    "child",
     "cross_entropy",
     "darts",
     "drnas",
     "early_stopping",
     "epochs",
+    "fairnas",
     "fbnet",
+    "few_shot",
     "gaea",
     "gdas",
     "joint",
     "measurements",
     "narrowed",
     "none",
+    "one_shot",
+    "op_warm_up",
+    "parts",
     "pathwise",
     "pc_darts",
     "project_edges",
@@ -44,11 +57,15 @@ __all__ = [
     "proxylessnas",
     "proxylessnas_reinforce",
     "random_noise",
+    "rsws",
     "score",
     "sgd",
     "smooth_darts",
     "snas",
+    "spos",
+    "tunas",
     "two_paths",
+    "two_stage",
     "watch",
     "weight_sharing",
     "widened",

@@ -43,7 +43,7 @@ def fbnet(
         cost: gates -> [] (`lambda g: hardware.expected(c, g)`), in microseconds as published; default: none.
         combine: (loss, cost) -> [], such as `hardware.fbnet_product()`; goes with `cost`.
         clip: global norm of the weights' gradient; default: not.
-        loss: (logits, y) -> [], of weights and theta.
+        loss: (logits, y, path) -> [], of weights and theta.
 
     Raises:
         ValueError: for a temperature at or below 0, or half of `cost` and `combine`.

@@ -55,7 +55,7 @@ def proxylessnas(
         cost: gates -> [], linear (`lambda g: hardware.expected(c, g)`); default: none.
         combine: (loss, cost) -> [], such as `hardware.proxyless_product(...)` or `hardware.linear(...)`; goes with `cost`.
         clip: global norm of the weights' gradient; default: not, as published.
-        loss: (logits, y) -> [], of weights and alpha; default: cross-entropy (published: label smoothing 0.1).
+        loss: (logits, y, path) -> [], of weights and alpha; default: cross-entropy (published: label smoothing 0.1).
 
     Raises:
         ValueError: for another space, a layer of a single operation, or half of `cost` and `combine`.

@@ -5,9 +5,10 @@ One step, at supernet weights w, statistics s, architecture parameters theta:
     A times   theta <- gradient(theta; w, a validation batch, K look-ahead batches)     statistics discarded
     W times   w, s  <- optimizer(w; grad_w of the mean loss of M paths drawn from the policy, a train batch)
 
-A method is a policy and a gradient: DARTS is softmax x the exact unrolled step (`jaxnas.weight_sharing.darts`).  With a
-hard policy only the sampled paths are run, and only their weights, statistics and optimizer state move.  What a net keeps
-in the collection "losses" (Flax's `sow`) is added to the loss, and not kept.
+A method is a policy and a gradient: DARTS is softmax x the exact unrolled step (`jaxnas.weight_sharing.darts`), single-path
+one-shot is uniform x none (`jaxnas.weight_sharing.one_shot`).  With a hard policy only the sampled paths are run, and with a
+hard or a sparse one only their weights, statistics and optimizer state move.  What a net keeps in the collection "losses"
+(Flax's `sow`) is added to the loss, and not kept.
 
 Axes: M paths, W weight steps, A architecture steps, K look-ahead steps, B batch.
 """
@@ -17,12 +18,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxnas.base import Strategy
 from jaxnas.bilevel import loop
 from jaxnas.nets.net import Net
 from jaxnas.policies.policy import Policy
+
+FIRST = np.int32(0)  # the number of a lone path
 
 
 class Problem(NamedTuple):
@@ -43,6 +47,15 @@ class Gradient(NamedTuple):
     init: Callable  # theta -> state (of an optimizer, of a baseline)
     step: Callable  # (key, theta, state, problem, t) -> (theta, state, info {name: []})
     joint: bool = False  # single level: the weight step's sample and backward pass yield the gradient (problem.theta_grad)
+
+
+class Path(NamedTuple):
+    """What a loss may look at besides logits and labels."""
+
+    number: jax.Array  # int32[]: the m-th of the M paths
+    params: Any
+    gates: Any
+    targets: Any  # the teacher's; None without one
 
 
 class Given(NamedTuple):
@@ -69,7 +82,7 @@ class WeightSharingInfo(NamedTuple):
     gradient: dict  # what the gradient reports, {name: []}
 
 
-def cross_entropy(logits, y):
+def cross_entropy(logits, y, path=None):
     """Mean cross-entropy of logits [B, K] at labels y [B]."""
     return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
 
@@ -82,6 +95,8 @@ def weight_sharing(
     *,
     clip: float | None = 5.0,
     loss: Callable = cross_entropy,
+    teacher: Callable | None = None,
+    ghost: bool = False,
     perturb: Callable | None = None,
 ) -> Strategy:
     """A search that trains one supernet while it moves the architecture parameters.
@@ -93,7 +108,10 @@ def weight_sharing(
         weights: the weight optimizer; weight decay goes in it (`optax.add_decayed_weights` before `optax.sgd`).
         clip: global norm that the weights' gradient is clipped to, before the decay is added; None: not.  The look-ahead
             of a second-order gradient is not clipped, as published.
-        loss: (logits, y) -> [].
+        loss: (logits, y, path) -> [], with a `Path`.
+        teacher: (variables, x, fixed) -> targets, once a weight step, without a gradient; `fixed` is the batch's.  A loss
+            finds them in its path.
+        ghost: each of the M paths sees its own M-th of the batch (its ghost batch), and not all of it.
         perturb: (key, gates, loss_of, t) -> the gates that the weight step sees instead (SmoothDARTS); `loss_of(gates)` is the
             training loss of its batch with the running statistics.
 
@@ -101,18 +119,20 @@ def weight_sharing(
 
     Raises:
         ValueError: for a relaxation on a net that computes one architecture at a time; in `init`, for a theta with NaN, or for
-            operations left out of a policy that cannot.
+            operations left out of a policy that cannot; when traced, for a batch that does not split into M ghost batches.
     """
     if not policy.hard and not net.mixes:
         raise ValueError("this net computes one architecture, it mixes none: take a policy of hard gates, or a black-box search")
     clipper = optax.identity() if clip is None else optax.clip_by_global_norm(clip)
     split = lambda variables: (variables["params"], {k: v for k, v in variables.items() if k != "params"})
 
-    def evaluate(params, stats, gates, batch, key, t):
+    masked = policy.hard or policy.sparse
+
+    def evaluate(params, stats, gates, batch, key, t, number=FIRST, targets=None):
         x, y = batch
         logits, new = net.apply({**stats, "params": params}, x, gates, train=True, path=policy.hard, key=key, t=t)
         accuracy = jnp.mean((jnp.argmax(logits, -1) == y).astype(jnp.float32))
-        value = loss(logits, y) + sum(jax.tree.leaves(new.get("losses", {})))
+        value = loss(logits, y, Path(number, params, gates, targets)) + sum(jax.tree.leaves(new.get("losses", {})))
         return value, (jax.lax.stop_gradient({name: new[name] for name in stats}), accuracy)
 
     def update(grads, opt_state, params):
@@ -139,32 +159,43 @@ def weight_sharing(
         theta, gradient_state, info = gradient.step(key, state.theta, state.gradient, problem, state.step)
         return state._replace(theta=theta, gradient=gradient_state), info
 
-    def weight_step(key, state, batch):
+    def weight_step(key, state, batch, fixed):
         k_sample, k_loss, k_theta = jax.random.split(key, 3)
         params, stats = split(state.variables)
+        targets = None if teacher is None else jax.lax.stop_gradient(teacher(state.variables, batch[0], fixed))
         k_perturb = jax.random.fold_in(k_loss, 2**31 - 1)
 
         draw = lambda theta: policy.sample(jax.random.clone(k_sample), theta, state.step)  # the same M paths every time
         actions = jax.eval_shape(draw, state.theta)
         paths = jax.tree.leaves(actions)[0].shape[0]
 
-        def loss_of(gates):
-            fixed = jax.lax.stop_gradient({**stats, "params": params})
-            return loss(net.apply(fixed, batch[0], gates, train=False, path=policy.hard)[0], batch[1])
+        def part(tree, m):  # what path m sees of the batch
+            if not ghost:
+                return tree
+            if (B := len(batch[1])) % paths:
+                raise ValueError(f"a batch of {B} does not split into {paths} ghost batches: choose a multiple of {paths}")
+            return jax.tree.map(lambda a: a.reshape(paths, B // paths, *a.shape[1:])[m], tree)
 
         def one(carry, m):  # one path: its gradient is added, its statistics move
             stats, grads, used = carry
+            own, aims = part(batch, m), part(targets, m)
+
+            def loss_of(gates):
+                still = jax.lax.stop_gradient({**split(state.variables)[1], "params": params})
+                logits = net.apply(still, own[0], gates, train=False, path=policy.hard)[0]
+                return loss(logits, own[1], Path(m, still["params"], gates, aims))
 
             def on_path(params, theta):
                 gates = policy.gates(jax.tree.map(lambda a: a[m], draw(theta)))
                 if perturb is not None:
                     gates = perturb(jax.random.fold_in(k_perturb, m), gates, loss_of, state.step)
-                value, (new, accuracy) = evaluate(params, stats, gates, batch, jax.random.fold_in(k_loss, m), state.step)
+                seen = (own, jax.random.fold_in(k_loss, m), state.step, m, aims)
+                value, (new, accuracy) = evaluate(params, stats, gates, *seen)
                 return value, (new, accuracy, gates)
 
             wrt = (0, 1) if gradient.joint else (0,)
             (value, (new, accuracy, gates)), g = jax.value_and_grad(on_path, wrt, has_aux=True)(params, state.theta)
-            if policy.hard:
+            if masked:
                 mask = net.used({**stats, "params": params}, jax.lax.stop_gradient(gates))
                 new = jax.tree.map(lambda n, o, k: jnp.where(k > 0, n, o), new, stats, split(mask)[1])
                 used = jax.tree.map(jnp.maximum, used, mask["params"])
@@ -173,7 +204,7 @@ def weight_sharing(
         zeros = (params, state.theta) if gradient.joint else (params,)
         nothing = jax.tree.map(jnp.zeros_like, zeros)
         unused = ()
-        if policy.hard:
+        if masked:
             gates = jax.eval_shape(lambda: policy.gates(jax.tree.map(lambda a: jnp.zeros(a.shape[1:], a.dtype), actions)))
             gates = jax.tree.map(lambda g: jnp.zeros(g.shape, g.dtype), gates)
             unused = jax.tree.map(jnp.zeros_like, net.used(state.variables, gates)["params"])
@@ -181,7 +212,7 @@ def weight_sharing(
         grads, *theta_grad = jax.tree.map(lambda g: g / paths, grads)
         grads, _ = clipper.update(grads, clipper.init(params))
         moved, opt_state = update(grads, state.opt_state, params)
-        if policy.hard:
+        if masked:
             moved, opt_state = _masked(weights, (params, state.opt_state), (moved, opt_state), used)
         info = (jnp.mean(values), jnp.mean(accuracies), jax.tree.map(lambda g: g[0], gates))
         state = state._replace(variables={**stats, "params": moved}, opt_state=opt_state)
@@ -203,7 +234,8 @@ def weight_sharing(
             state, reported = loop(lambda s, xs: arch_step(xs[0], s, xs[1]), state, (keys, (batch.valid, look)))
         W = jax.tree.leaves(batch.train)[0].shape[0]
         keys = jax.random.split(k_weights, W)
-        state, (values, accuracies, gates, extra) = loop(lambda s, xs: weight_step(xs[0], s, xs[1]), state, (keys, batch.train))
+        weigh = lambda s, xs: weight_step(xs[0], s, xs[1], batch.fixed)
+        state, (values, accuracies, gates, extra) = loop(weigh, state, (keys, batch.train))
         info = WeightSharingInfo(
             loss=jnp.mean(values),
             accuracy=jnp.mean(accuracies),

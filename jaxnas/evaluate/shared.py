@@ -1,0 +1,69 @@
+"""Shared weights as an evaluator: a candidate is worth what its part of a trained supernet is worth.
+
+    train = phase(spos(net), steps, batches)
+    search = phase(black_box(algorithm, shared_weights(net)), trials, calibration, fix=lambda s: s.variables)
+    run(key, then(train, search))
+
+The supernet's variables ride in `batch.fixed`, calibration batches in `batch.train`, validation batches in `batch.valid`: see
+`jaxnas.data.calibration`.
+
+References: Guo et al., Single Path One-Shot, ECCV 2020, arXiv:1904.00420 (statistics of each path's own); Bender et al.,
+Understanding and Simplifying One-Shot Architecture Search, ICML 2018 (the batch's own statistics).
+
+Axes: P candidates, C calibration batches, A validation batches, B batch.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxnas.base import Evaluator, stateless
+from jaxnas.nets.net import Net
+from jaxnas.nets.recalibrate import recalibrate
+from jaxnas.weight_sharing.weight_sharing import cross_entropy
+
+STATISTICS = ("recalibrated", "running", "batch")
+
+
+def shared_weights(net: Net, statistics: str = "recalibrated", pick: Callable | None = None) -> Evaluator:
+    """The evaluator that runs a candidate's part of the supernet in `batch.fixed`, one candidate after the other.
+
+    Metrics: "accuracy" and "loss", means over the validation batches [A, B, ...]; NaN for a candidate whose logits are not finite,
+    which `black_box` counts and never lets win.
+
+    Args:
+        net: the supernet.
+        statistics: of its norms: "recalibrated" on the calibration batches [C, B, ...], the supernet's "running" ones, or those
+            of each validation "batch".
+        pick: (`batch.fixed`, arch) -> variables, where there are several supernets (`weight_sharing.few_shot`); default: it is one.
+
+    Raises:
+        ValueError: for other statistics; when traced, for variables or calibration batches that are missing.
+    """
+    if statistics not in STATISTICS:
+        raise ValueError(f"unknown statistics {statistics!r}: choose one of {', '.join(STATISTICS)}")
+
+    def one(arch, fixed, train, valid):
+        gates = net.space.gates(arch)
+        variables = fixed if pick is None else pick(fixed, arch)
+        if statistics == "recalibrated":
+            variables = recalibrate(net, variables, gates, train[0])
+
+        def on(batch):
+            x, y = batch
+            logits, _ = net.apply(variables, x, gates, train=statistics == "batch", path=True)
+            return {"accuracy": jnp.mean((jnp.argmax(logits, -1) == y).astype(jnp.float32)), "loss": cross_entropy(logits, y)}
+
+        metrics = jax.tree.map(jnp.mean, jax.lax.map(on, valid))
+        return jax.tree.map(lambda m: jnp.where(jnp.isfinite(metrics["loss"]), m, jnp.nan), metrics)
+
+    def evaluate(key, archs, batch):
+        del key  # deterministic
+        if not isinstance(batch.fixed, dict) or "params" not in batch.fixed:
+            raise ValueError("shared weights are read from `batch.fixed`: give a phase `fix=lambda state: state.variables`")
+        if statistics == "recalibrated" and batch.train is None:
+            raise ValueError("recalibration needs calibration batches in `batch.train`: see jaxnas.data.calibration")
+        return jax.lax.map(lambda arch: one(arch, batch.fixed, batch.train, batch.valid), archs)
+
+    return stateless(evaluate)

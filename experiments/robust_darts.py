@@ -50,13 +50,17 @@ from jaxnas.driver import run
 SEEDS, EPOCHS, BATCH, EVERY = 8, 40, 32, 39  # EVERY steps to an epoch
 
 
+def halved_cifar(key, images):
+    """The images as 16 x 16, means of 2 x 2."""
+    (x, y), test = arrays(images)
+    halved = lambda x: x.reshape(len(x), 16, 2, 16, 2, 3).mean((2, 4)).astype(np.uint8)
+    return data.split(key, halved(x), y, test=(halved(test[0]), test[1]), name="cifar10")
+
+
 def prepare(images, table):
     """-> (data, space, the table's accuracy of each cell [15625] in percent, the key of the searches)."""
     k_data, k_search = jax.random.split(jax.random.key(0))
-    (x, y), test = arrays(images)
-    halved = lambda x: x.reshape(len(x), 16, 2, 16, 2, 3).mean((2, 4)).astype(np.uint8)
-    dataset = data.split(k_data, halved(x), y, test=(halved(test[0]), test[1]), name="cifar10")
-    space = spaces.nasbench201()
+    dataset, space = halved_cifar(k_data, images), spaces.nasbench201()
     with np.load(table) as file:
         order = np.ravel_multi_index(file["ops"].astype(int).T, (5,) * 6)
         truth = np.zeros(5**6)

@@ -6,8 +6,8 @@ ranking of a supernet is worth, Yu et al., Evaluating the Search Phase of Neural
 
     regret_k      the best truth of all, less the best among the k of the highest scores
     recall_k      the share of the k truly best among the k of the highest scores
-    reliability   R r / (1 + (R - 1) r), r the mean correlation of two repeats (Spearman 1910, Brown 1910): the correlation that
-                  the mean of R repeats would have with that of R others; no score can rank what this does not
+    reliability   R r / (1 + (R - 1) r), r the mean rank correlation of two repeats (Spearman 1910, Brown 1910): that which the
+                  mean of R repeats would have with that of R others; no score can rank what this does not
 
 Host-side functions of plain arrays.  Larger is better.
 
@@ -114,10 +114,8 @@ def reliability(truth) -> float:
     if truth.ndim != 2 or min(truth.shape) < 2:
         raise ValueError(f"reliability needs at least two repeats of two architectures, [N, R]; got shape {truth.shape}")
     R = truth.shape[1]
-    if (np.ptp(truth, axis=0) == 0).any():
-        return 0.0  # a saturated task ranks nothing
-    r = np.mean([np.corrcoef(truth[:, i], truth[:, j])[0, 1] for i, j in itertools.combinations(range(R), 2)])
-    return float(R * r / (1 + (R - 1) * r))
+    r = np.mean([spearman(truth[:, i], truth[:, j]) for i, j in itertools.combinations(range(R), 2)])
+    return float(R * r / (1 + (R - 1) * r)) if r > 0 else 0.0  # a saturated task ranks nothing, nor do repeats that disagree
 
 
 def _top(values, k):

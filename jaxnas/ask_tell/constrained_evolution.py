@@ -12,8 +12,8 @@ Once-for-All, ICLR 2020, arXiv:1908.09791, section 3.4 (what breaks the limit is
 
 Defaults: B = 50, P = 10, M = C = 25, p_m = 0.1 (SPOS; it runs 20 generations).
 
-A candidate has T draws.  When all of them fail, it is an affordable one that has been seen (one of the draws, or the cheapest
-architecture), and counts in `repeated`.
+A mutant or a child has T draws, then it is random, with T more.  When all of them fail, it is an affordable one that has been seen
+(the last of the draws, or the cheapest architecture), and counts in `repeated`.
 
 Axes: B candidates, P parents, N the most candidates that are remembered, D decisions.
 """
@@ -120,11 +120,11 @@ def constrained_evolution(
 
             def again(carry):
                 t, _, _, done = carry
-                return (t < draws) & ~done
+                return (t < 2 * draws) & ~done
 
             def once(carry):
                 t, affordable, _, _ = carry
-                arch = propose(jax.random.fold_in(key, t), state, kind)
+                arch = propose(jax.random.fold_in(key, t), state, jnp.where(t < draws, kind, 2))
                 fits = cost(arch) <= limit
                 known = jnp.any(jnp.all(seen == space.flat(arch)[None], -1))
                 return t + 1, optax.tree.where(fits, arch, affordable), known, fits & ~known

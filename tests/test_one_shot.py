@@ -1,0 +1,529 @@
+"""One-shot search by sampling: who is trained how often, what moves, what a path is scored with, and how it is searched."""
+
+import functools
+import itertools
+import math
+
+import chex
+import jax
+import jax.numpy as jnp
+import nb201_file
+import numpy as np
+import optax
+import pytest
+import scipy.stats
+from laws import CLASSES, EXAMPLES, IMAGE, Flat, flat_space, images, mobile_net, of_edges
+from quick import jit
+
+from jaxnas import ask_tell, base, data, evaluate, nets, objectives, policies, spaces, weight_sharing
+from jaxnas.ask_tell.constrained_evolution import cheapest
+from jaxnas.base import Batch
+from jaxnas.driver import compiler_options, phase, run, then
+from jaxnas.nets.layers import switched
+from jaxnas.policies.path_dropout import incoming
+from jaxnas.spaces.space import is_shape
+from jaxnas.weight_sharing.one_shot import active_l2
+from jaxnas.weight_sharing.tunas import warming
+
+leaves = jax.tree.leaves
+NET = mobile_net()
+
+
+@functools.cache
+def toy():
+    """Three decisions of three values, which mix."""
+    return of_edges(lambda net: net).strategy
+
+
+@functools.cache
+def trained():
+    return jit(NET.init)(jax.random.key(0))
+
+
+# ---------------------------------------------------------------- who is drawn
+
+
+def test_spos_paths_are_uniform():
+    policy, space = policies.uniform(spaces.nasbench201(), paths=4000), spaces.nasbench201()
+    drawn = policy.sample(jax.random.key(0), policy.init(jax.random.key(1)), 0)
+    tokens = np.asarray(jax.vmap(space.flat)(drawn))
+    for column in tokens.T:
+        assert scipy.stats.chisquare(np.bincount(column, minlength=5)).pvalue > 1e-3
+
+
+def test_only_allowed_values_are_drawn():
+    space = flat_space()
+    allowed = np.ones((5, 4), bool)
+    allowed[2], allowed[4, :3] = [False, True, False, True], False
+    policy = policies.uniform(space, 500, allowed)
+    tokens = np.asarray(jax.vmap(space.flat)(policy.sample(jax.random.key(0), policy.init(jax.random.key(0)), 0)))
+    assert set(tokens[:, 2]) == {1, 3} and set(tokens[:, 4]) == {3} and set(tokens[:, 0]) == {0, 1, 2, 3}
+    assert space.flat(policy.derive(policy.init(jax.random.key(0)))).tolist() == [0, 0, 1, 0, 3]
+
+
+def test_fairnas_trains_every_value_exactly_once_a_step():
+    space, steps = flat_space(), 50
+    count = lambda policy: sum(
+        np.stack([np.bincount(c, minlength=4) for c in np.asarray(jax.vmap(space.flat)(policy.sample(k, policy.init(k), 0))).T])
+        for k in jax.random.split(jax.random.key(0), steps)
+    )
+    with jax.debug_key_reuse(False):
+        fair, spos = count(policies.strictly_fair(space)), count(policies.uniform(space, paths=4))
+    assert (fair == steps).all()
+    expected = math.sqrt(4 * steps * 0.25 * 0.75)
+    assert 0.5 * expected < spos.std() < 1.5 * expected
+
+
+def test_fairnas_steps_by_the_sum_of_its_paths_gradients():
+    net, batch = toy(), images(jax.random.key(1))
+    search = weight_sharing.fairnas(net, optax.sgd(0.1), clip=None)
+    state = jit(search.init)(jax.random.key(0))
+    new, _ = jit(search.step)(jax.random.key(2), state, batch)
+    k_sample = jax.random.split(jax.random.split(jax.random.split(jax.random.key(2))[1], 1)[0], 3)[0]
+    paths = policies.strictly_fair(net.space).sample(k_sample, state.theta, 0)
+    x, y = jax.tree.map(lambda a: a[0], batch.train)
+
+    def loss(params, m):
+        gates = net.space.gates(jax.tree.map(lambda a: a[m], paths))
+        return weight_sharing.cross_entropy(net.apply({**state.variables, "params": params}, x, gates, train=True)[0], y)
+
+    grads = [jax.grad(loss)(state.variables["params"], m) for m in range(3)]
+    wanted = jax.tree.map(lambda p, *g: p - 0.1 * sum(g), state.variables["params"], *grads)
+    chex.assert_trees_all_close(new.variables["params"], wanted, atol=1e-6)
+
+
+def test_the_sandwich_has_the_largest_and_the_smallest():
+    space = flat_space()
+    policy = policies.sandwich(space, space.unflat(jnp.zeros(5, jnp.int32)), space.unflat(jnp.full(5, 3, jnp.int32)), paths=5)
+    tokens = np.asarray(jax.vmap(space.flat)(policy.sample(jax.random.key(0), policy.init(jax.random.key(0)), 0)))
+    assert tokens.shape == (5, 5) and (tokens[0] == 0).all() and (tokens[1] == 3).all()
+    assert len({*map(tuple, tokens[2:])}) == 3
+
+
+# ---------------------------------------------------------------- path dropout
+
+
+def paths_into_a_node(k):
+    """A space whose one node has k paths."""
+    spec = spaces.nasbench201().spec._replace(nodes=1, ops=tuple(f"op{i}" for i in range(k)))
+    return spaces.space(Flat(np.full(1, k)))._replace(spec=spec)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 4, 5, 6])
+def test_all_paths_of_a_node_drop_together_with_odds_r(k):
+    r, n = 0.2, 20_000
+    space = paths_into_a_node(k)
+    draw = lambda t: policies.path_dropout(space, r, optax.linear_schedule(0, 1, 10), paths=n).sample(jax.random.key(k), (), t)
+    gates = np.asarray(draw(10).a)[:, 0]  # [n, k]
+    assert abs((gates == 0).all(1).mean() - r) < 2.6 * math.sqrt(r * (1 - r) / n)
+    assert abs((gates == 0).mean() - r ** (1 / k)) < 0.02
+    assert np.asarray(draw(0).a).all()
+    assert abs((np.asarray(draw(5).a) == 0).mean() - r ** (1 / k) / 2) < 0.02
+
+
+def test_paths_are_counted_by_the_node_that_they_enter():
+    assert incoming(spaces.nasbench201()).tolist() == [4, 8, 8, 12, 12, 12]
+    layers = (spaces.MobileLayer(4, 4, 1, ("k3_e1", "k3_e2", "zero")), spaces.MobileLayer(4, 4, 2, ("k3_e1", "k3_e2")))
+    mobile = spaces.mobile(spaces.MobileSpec(layers, stem=4, head=4, stem_stride=1))
+    assert [int(k) for k in incoming(mobile).op] == [2, 2]
+
+
+def test_l2_reaches_active_weights_alone():
+    net = toy()
+    params = jit(net.init)(jax.random.key(0))["params"]
+    gates = Flat(jnp.asarray([[1.0, 0, 0], [0, 1, 1], [0, 0, 0]]))
+    grads = jax.grad(lambda p: active_l2(net, p, gates))(params)["row0"]
+    on = np.asarray(gates.a) > 0
+    assert (np.asarray(grads)[~on] == 0).all()
+    np.testing.assert_allclose(np.asarray(grads)[on], np.asarray(params["row0"])[on])
+
+
+def test_ghost_batches_are_separate_passes():
+    """Norms and masks of each ghost batch of 8 = 4 x 2 are its own."""
+    net, batch, ghosts = NET, images(jax.random.key(1)), 4
+    seen = []
+
+    def perturb(key, gates, loss_of, t):  # sees what a path is run with
+        seen.append(1)
+        return gates
+
+    search = weight_sharing.one_shot(net, optax.sgd(0.1), 0.5, ghosts=ghosts, clip=None, perturb=perturb)
+    state = jit(search.init)(jax.random.key(0))._replace(variables=trained())
+    new, info = jit(search.step)(jax.random.key(2), state, batch)
+    k_sample = jax.random.split(jax.random.split(jax.random.split(jax.random.key(2))[1], 1)[0], 3)[0]
+    gates = policies.path_dropout(net.space, 0.5, paths=ghosts).sample(k_sample, (), 0)
+    path = lambda m: jax.tree.map(lambda g: g[m], gates)
+    x, y = (a[0].reshape(ghosts, -1, *a.shape[2:]) for a in batch.train)
+    stats = {"batch_stats": state.variables["batch_stats"]}
+
+    def mean(params):
+        of = lambda m: net.apply({**stats, "params": params}, x[m], path(m), train=True)[0]
+        return sum(weight_sharing.cross_entropy(of(m), y[m]) for m in range(ghosts)) / ghosts
+
+    value, grads = jit(jax.value_and_grad(mean))(state.variables["params"])
+    assert seen and abs(float(value) - float(info.loss)) < 1e-5
+    used = jax.tree.map(lambda *on: sum(on) > 0, *[net.used(state.variables, path(m))["params"] for m in range(ghosts)])
+    wanted = jax.tree.map(lambda p, g, on: jnp.where(on, p - 0.1 * g, p), state.variables["params"], grads, used)
+    chex.assert_trees_all_close(new.variables["params"], wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "rmsprop", "sgd"])
+def test_what_no_path_uses_does_not_move(optimizer):
+    """Weights, decay and every moment, of any optimizer, under a policy that drops paths."""
+    weights = {
+        "adamw": optax.adamw(0.1, weight_decay=0.1),
+        "rmsprop": optax.chain(optax.add_decayed_weights(0.1), optax.rmsprop(0.1, momentum=0.9)),
+        "sgd": optax.chain(optax.add_decayed_weights(0.1), optax.sgd(0.1, momentum=0.9, nesterov=True)),
+    }[optimizer]
+    net = toy()
+    search = weight_sharing.one_shot(net, weights, 0.5)
+    state = jit(search.init)(jax.random.key(0))
+    step, moved = jit(search.step), 0
+    for t in range(4):
+        before, (state, info) = state, step(jax.random.key(t), state, images(jax.random.key(50 + t)))
+        off = ~(np.asarray(info.gates.a) > 0)
+        pairs = [(before.variables["params"]["row0"], state.variables["params"]["row0"])]
+        same_shape = lambda s: [a for a in leaves(s) if a.shape == pairs[0][0].shape]
+        for old, new in [*pairs, *zip(same_shape(before.opt_state), same_shape(state.opt_state), strict=True)]:
+            assert (np.asarray(old)[off] == np.asarray(new)[off]).all()
+            moved += (np.asarray(old)[~off] != np.asarray(new)[~off]).any()
+        assert off.any()
+    assert moved >= 4
+
+
+# ---------------------------------------------------------------- what a path is scored with
+
+
+def test_recalibrated_statistics_are_the_mean_of_the_batches_own():
+    net, variables = NET, trained()
+    gates = net.space.gates(net.space.sample(jax.random.key(3)))
+    x = 5 + 3 * jax.random.normal(jax.random.key(4), (3, EXAMPLES, *IMAGE))
+    new = jit(lambda v, x: nets.recalibrate(net, v, gates, x))(variables, x)
+    assert all((a == b).all() for a, b in zip(leaves(new["params"]), leaves(variables["params"]), strict=True))
+    kernel = np.asarray(variables["params"]["stem"]["kernel"], np.float64)  # [C, 1, 3, 3]
+    padded = np.pad(np.asarray(x, np.float64)[..., 0], ((0, 0), (0, 0), (1, 1), (1, 1)))
+    H, W, _ = IMAGE
+    out = sum(
+        kernel[:, 0, i, j][:, None, None, None, None] * padded[None, :, :, i : i + H, j : j + W] for i in range(3) for j in range(3)
+    )
+    np.testing.assert_allclose(new["batch_stats"]["stem_norm"]["mean"], out.mean((2, 3, 4)).mean(1), rtol=1e-5)
+    np.testing.assert_allclose(new["batch_stats"]["stem_norm"]["var"], out.var((2, 3, 4), ddof=0).mean(1) * 128 / 127, rtol=1e-5)
+
+    # every other norm: a long run with the running average, from one batch again and again
+    once = jit(lambda v, x: nets.recalibrate(net, v, gates, x))(variables, x[:1])
+    drive = lambda v, _: (net.apply(v, x[0], gates, train=True, path=True)[1], None)
+    exact = jit(lambda v: jax.lax.scan(drive, v, None, length=400)[0])(variables)
+    chex.assert_trees_all_close(once["batch_stats"], exact["batch_stats"], rtol=1e-4, atol=1e-5)
+
+
+def test_recalibration_leaves_other_paths_alone():
+    net, variables = NET, trained()
+    gates = net.space.gates(net.space.unflat(jnp.asarray([1, 1])))
+    new = jit(lambda v, x: nets.recalibrate(net, v, gates, x))(variables, jax.random.normal(jax.random.key(0), (2, 4, *IMAGE)))
+    still = net.used(variables, gates)["batch_stats"]
+    same = jax.tree.map(lambda on, a, b: jnp.all((on > 0) | (a == b)), still, variables["batch_stats"], new["batch_stats"])
+    assert all(leaves(same))
+    with pytest.raises(ValueError, match="at least one calibration batch"):
+        nets.recalibrate(net, variables, gates, jnp.zeros((0, 4, *IMAGE)))
+
+
+@pytest.mark.parametrize("statistics", ["recalibrated", "running", "batch"])
+def test_shared_weights_score_the_extracted_network(statistics):
+    net, variables = NET, trained()
+    arch = net.space.sample(jax.random.key(5))
+    train, valid = (
+        (
+            jax.random.normal(jax.random.key(i), (2, EXAMPLES, *IMAGE)),
+            jax.random.randint(jax.random.key(9 + i), (2, EXAMPLES), 0, CLASSES),
+        )
+        for i in range(2)
+    )
+    evaluator = evaluate.shared_weights(net, statistics)
+    batch = Batch(train=train, valid=valid, fixed=variables)
+    _, found = jit(evaluator.step)(jax.random.key(0), (), jax.tree.map(lambda a: a[None], arch), batch)
+    module, extract = net.specialize(arch)
+    own = extract(variables)
+    if statistics == "recalibrated":
+        own = extract(nets.recalibrate(net, variables, net.space.gates(arch), train[0]))
+    run_it = lambda x: module.apply(own, x, train=statistics == "batch", mutable=["batch_stats"])[0]
+    logits = jnp.stack([run_it(x) for x in valid[0]])
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, valid[1]).mean()
+    np.testing.assert_allclose(found["loss"][0], loss, rtol=1e-5)
+    np.testing.assert_allclose(found["accuracy"][0], jnp.mean(jnp.argmax(logits, -1) == valid[1]), rtol=1e-6)
+
+
+def digits():
+    return data.load("digits", jax.random.key(0))
+
+
+def test_a_supernet_is_trained_and_then_searched_in_one_plan():
+    x, y = jax.random.normal(jax.random.key(0), (200, *IMAGE)), np.arange(200) % CLASSES
+    dataset, net = data.split(jax.random.key(1), x, y), toy()
+    train = phase(weight_sharing.spos(net), 2, data.batches(dataset, 8, arch_steps=0), name="train")
+    search = base.black_box(ask_tell.random_search(net.space, batch=2), evaluate.shared_weights(net))
+    plan = then(train, phase(search, 2, data.calibration(dataset, 32, 2, valid_batches=1), fix=lambda s: s.variables))
+    result = run(jax.random.key(0), plan)
+    assert 0 <= float(result.state.best_score) <= 1 and int(result.infos[1].failed.sum()) == 0
+
+
+def test_a_diverged_path_is_counted_and_never_wins():
+    net, variables = NET, trained()
+    broken = jax.tree_util.tree_map_with_path(
+        lambda path, a: a * jnp.nan if any(getattr(p, "key", "") == "k3_e2" for p in path) else a, variables
+    )
+    valid = (jnp.ones((1, 4, *IMAGE)), jnp.zeros((1, 4), jnp.int32))
+    batch = Batch(train=(jax.random.normal(jax.random.key(0), (1, 4, *IMAGE)), valid[1]), valid=valid, fixed=broken)
+    archs = jax.vmap(net.space.unflat)(jnp.asarray([[0, 1], [0, 0]]))
+    _, metrics = jit(evaluate.shared_weights(net).step)(jax.random.key(0), (), archs, batch)
+    assert np.isnan(metrics["accuracy"]).tolist() == [True, False]
+
+
+@pytest.mark.slow
+def test_without_recalibration_a_path_is_much_worse():
+    dataset, space = digits(), spaces.nasbench201()
+    net = nets.cell_net(space, image=dataset.image, classes=10, channels=4, cells=1)
+    state = run(jax.random.key(0), weight_sharing.spos(net), steps=600, data=data.batches(dataset, 32, arch_steps=0)).state
+    archs = jax.vmap(space.sample)(jax.random.split(jax.random.key(1), 20))
+    batch = data.calibration(dataset, 32, 8).arrays._replace(fixed=state.variables)
+    of = lambda s: np.asarray(jax.jit(evaluate.shared_weights(net, s).step)(jax.random.key(0), (), archs, batch)[1]["accuracy"])
+    assert of("recalibrated").mean() > of("running").mean() + 0.1
+
+
+# ---------------------------------------------------------------- one path in memory
+
+
+def test_switched_is_the_switch():
+    branches = [lambda w, x: (jnp.sin(w["a"] * x), x), lambda w, x: (w["b"] * x**2, 2 * x)]
+    w, x = {"a": jnp.float32(0.3), "b": jnp.float32(2.0)}, jnp.arange(3.0)
+    for k in range(2):
+        f = lambda w, x, switch=switched, k=k: sum(jnp.sum(y) for y in switch(jnp.int32(k), branches, w, x))
+        plain = functools.partial(f, switch=jax.lax.switch)
+        chex.assert_trees_all_close(jax.value_and_grad(f, (0, 1))(w, x), jax.value_and_grad(plain, (0, 1))(w, x))
+
+
+@pytest.mark.slow
+def test_a_single_path_of_cells_holds_about_one_operation():
+    """Peak memory of a training step: what the mixture's weights need, against a single path's (0.42 at C=16, 32 x 32)."""
+    net = nets.cell_net(spaces.nasbench201(), image=(16, 16, 3), classes=10, channels=4, cells=1)
+    mixture = weight_sharing.weight_sharing(net, policies.softmax(net.space), weight_sharing.none, weight_sharing.sgd(0.1))
+    x, y = jnp.zeros((1, 16, 16, 16, 3)), jnp.zeros((1, 16), jnp.int32)
+
+    def peak(search):
+        state = jax.eval_shape(search.init, jax.random.key(0))
+        lowered = jax.jit(search.step).lower(jax.random.key(0), state, Batch(train=(x, y)))
+        return lowered.compile(compiler_options()).memory_analysis().temp_size_in_bytes
+
+    assert peak(weight_sharing.spos(net)) < 0.5 * peak(mixture)
+
+
+# ---------------------------------------------------------------- searching the weights
+
+
+def flops_and_accuracy():
+    rows, space = nb201_file.load(), spaces.nasbench201()
+    return space, evaluate.rows(space, rows["ops"], {"accuracy": rows["test_acc_200"][:, 0], "flops": rows["flops"][:, 0]})
+
+
+@nb201_file.needs_file
+@pytest.mark.parametrize("limit", [50.0, 90.0])
+def test_evolution_under_a_limit_beats_random_search(limit):
+    """At 500 evaluations of real accuracies; the optima under the limits are the table's (93.40, 94.09)."""
+    space, fixed = flops_and_accuracy()
+    optimum = {50.0: 93.40, 90.0: 94.09}[limit]
+    feasible = np.asarray(fixed["accuracy"])[np.asarray(fixed["flops"]) <= limit]
+    assert abs(feasible.max() - optimum) < 0.005
+    price = jnp.asarray(fixed["flops"])
+    algorithm = ask_tell.constrained_evolution(space, lambda arch: price[space.index(arch)], limit)
+    strategy = base.black_box(algorithm, evaluate.table(space))
+    result = run(jax.random.key(0), strategy, steps=10, data=data.fixed(fixed), seeds=40)
+    archs = result.infos[0].archs.op.reshape(40, 500, 6)
+    assert (np.asarray(price)[np.ravel_multi_index(np.moveaxis(archs, -1, 0), (5,) * 6)] <= limit).all()
+    different = [len(np.unique(seed, axis=0)) for seed in archs]
+    assert np.asarray(result.state.algorithm.repeated).tolist() == [500 - n for n in different] and min(different) > 490
+    found = np.asarray(result.state.best_score)
+    rng = np.random.default_rng(0)
+    random = np.asarray([rng.choice(feasible, 500, replace=False).max() for _ in range(1000)])
+    assert found.mean() > random.mean() + 2 * random.std() / math.sqrt(40)
+
+
+def test_a_limit_that_nobody_meets_is_refused():
+    space = flat_space()
+    cost = lambda arch: 1.0 + jnp.sum(space.flat(arch))
+    assert float(cheapest(space, cost)[1]) == 1.0
+    with pytest.raises(ValueError, match="the cheapest found costs 1"):
+        ask_tell.constrained_evolution(space, cost, 0.5)
+    with pytest.raises(ValueError, match="sizes must be positive"):
+        ask_tell.constrained_evolution(space, cost, 5, batch=10)
+    lone = ask_tell.constrained_evolution(space, cost, 1.0, batch=4, mutants=2, children=2)  # one architecture is left
+    result = run(jax.random.key(0), base.black_box(lone, base.stateless(lambda k, a, b: {"accuracy": jnp.ones(4)})), steps=2)
+    assert space.flat(result.best).tolist() == [0] * 5 and int(result.state.algorithm.repeated) == 7
+
+
+@nb201_file.needs_file
+def test_two_stages_choose_as_simulated():
+    """RSWS's 1,000 -> 10 -> 1 with a noisy first look, against a simulation of its own."""
+    rows, space = nb201_file.load(), spaces.nasbench201()
+    accuracy = evaluate.rows(space, rows["ops"], {"a": rows["test_acc_200"][:, 0]})["a"]
+    truth = lambda archs: jnp.asarray(accuracy)[jax.vmap(space.index)(archs)]
+    noisy = lambda key, archs: truth(archs) + 3 * jax.random.normal(key, (len(archs.op),))
+    choose = weight_sharing.two_stage(space, noisy, lambda key, archs: truth(archs))
+    archs, scores = jit(jax.vmap(choose))(jax.random.split(jax.random.key(0), 100))
+    assert (np.asarray(truth(archs)) == np.asarray(scores)).all()
+    rng, table = np.random.default_rng(0), np.asarray(accuracy)
+    drawn = table[rng.integers(0, len(table), (2000, 1000))]
+    top = np.take_along_axis(drawn, np.argsort(-(drawn + rng.normal(0, 3, drawn.shape)), 1)[:, :10], 1).max(1)
+    assert abs(scores.mean() - top.mean()) < 3 * top.std() / 10
+    one_stage = np.take_along_axis(drawn, np.argmax(drawn + rng.normal(0, 3, drawn.shape), 1)[:, None], 1)
+    assert top.mean() > one_stage.mean() + 0.5  # the second stage is worth something
+    with pytest.raises(ValueError, match="at least as many candidates"):
+        weight_sharing.two_stage(space, noisy, noisy, candidates=5)
+
+
+def test_not_a_number_is_never_chosen():
+    space = flat_space()
+    never = lambda key, archs: jnp.where(jax.vmap(space.flat)(archs)[:, 0] == 0, 1.0, jnp.nan)
+    arch, score = jit(weight_sharing.two_stage(space, never, never, 50, 5))(jax.random.key(0))
+    assert int(space.flat(arch)[0]) == 0 and float(score) == 1.0
+
+
+# ---------------------------------------------------------------- TuNAS
+
+
+def surface(space):
+    """Accuracy and cost that rise together, with what a unit of cost is worth falling from decision to decision."""
+    worth = jnp.asarray([8.0, 6.0, 5.0, 4.0, 3.0, 2.5, 2.0, 1.5])
+
+    def evaluate(key, archs, batch):
+        v = jax.vmap(space.flat)(archs) / 3.0
+        return {"accuracy": 0.5 + jnp.sum(v * worth[None], -1) / 400, "cost": 10 + 10 * jnp.sum(v, -1)}
+
+    return base.stateless(evaluate)
+
+
+def final_costs(objective, seeds=5):
+    space = spaces.space(Flat(np.full(8, 4)))
+    policy = policies.categorical(space, scale=0.0)
+    algorithm = ask_tell.policy_gradient(space, policy, policies.reinforce(policy, optax.adam(0.05, b1=0.0), 0.95), batch=16)
+    result = run(jax.random.key(0), base.black_box(algorithm, surface(space), objective), steps=1500, seeds=seeds)
+    final = jax.vmap(policy.derive)(result.state.algorithm.theta)
+    return 10 + 10 * np.asarray(final.a).sum(-1) / 3.0
+
+
+@pytest.mark.parametrize("beta", [-0.1, -0.3, -1.0])
+def test_tunas_ends_at_its_target(beta):
+    """Within 2 % of 50 (the grid of costs has steps of 3.3)."""
+    costs = final_costs(objectives.absolute("accuracy", "cost", 50.0, beta))
+    assert (np.abs(costs / 50 - 1) <= 0.02).all()
+
+
+def test_the_soft_reward_drifts():
+    costs = final_costs(objectives.mnasnet("accuracy", "cost", 50.0))
+    assert (np.abs(costs / 50 - 1) > 0.1).all()
+
+
+def test_hierarchical_log_probability_is_brute_force():
+    space = spaces.space((3, 2, 4), parent=[-1, 0, 1], when=[[1, 1, 1, 0], [0, 1, 1, 0], [0, 1, 0, 0]])
+    policy = policies.categorical(space, scale=1.0)
+    theta = policy.init(jax.random.key(0))
+    p = [jax.nn.softmax(theta[d, :n]) for d, n in enumerate((3, 2, 4))]
+    total, seen = 0.0, set()
+    for a, b, c in itertools.product(range(3), range(2), range(4)):
+        arch = space.canonical(space.unflat(jnp.asarray([a, b, c])))
+        if (key := tuple(space.flat(arch).tolist())) in seen:
+            continue
+        seen.add(key)
+        # b is there for a = 1, 2; c for a = 1, 2 and b = 1
+        wanted = p[0][a] * (p[1][b] if a else 1) * (p[2][c] if a and b == 1 else 1)
+        found = jnp.exp(jnp.sum(policy.log_prob(theta, arch)[0]))
+        np.testing.assert_allclose(found, wanted, rtol=1e-5)
+        total += float(found)
+    assert len(seen) == space.size and abs(total - 1) < 1e-5
+
+
+def test_tunas_prefers_the_cheaper_of_two_equals():
+    net = toy()
+    table = jax.tree.map(lambda s: jnp.asarray([[1.0, 2.0, 9.0]] * 3), net.space.gate_shapes, is_leaf=is_shape)
+    cost = lambda gates: jnp.sum(gates.a * table.a)
+    search = weight_sharing.tunas(net, cost, 3.0, optax.sgd(0.0), optax.adam(0.05, b1=0.0), beta=-1.0, networks=4)
+    batch = images(jax.random.key(0))
+    state = jit(search.init)(jax.random.key(1))
+    walk = lambda s, t: (search.step(jax.random.fold_in(jax.random.key(2), t), s, batch)[0], None)
+    with jax.debug_key_reuse(False):
+        state, _ = jit(lambda s: jax.lax.scan(walk, s, jnp.arange(300)))(state)
+    assert search.best(state).a.tolist() == [0, 0, 0]
+
+
+def test_the_op_warm_up_opens_whole_decisions():
+    policy = warming(spaces.nasbench201(), optax.linear_schedule(1.0, 0.0, 10))
+    draw = lambda t: np.stack([np.asarray(policy.sample(k, (), t))[0] for k in jax.random.split(jax.random.key(0), 200)])
+    with jax.debug_key_reuse(False):
+        first, middle, last = draw(0), draw(5), draw(10)
+    assert (first == np.float32(0.2)).all()
+    assert ((last == 0) | (last == 1)).all() and (last.sum(-1) == 1).all()
+    share = (middle == np.float32(0.2)).all(-1).mean()
+    assert abs(share - 0.5) < 3 * 0.5 / math.sqrt(1200)
+
+
+# ---------------------------------------------------------------- few-shot
+
+
+@pytest.mark.parametrize("decisions", [[0], [3, 1]])
+def test_the_children_partition_the_space(decisions):
+    space = spaces.nasbench201()
+    allowed = weight_sharing.parts(space, decisions)
+    every = np.stack(np.unravel_index(np.arange(5**6), (5,) * 6), -1)
+    inside = np.stack([np.take_along_axis(part, every.T, 1).all(0) for part in allowed])  # [K, N]
+    assert len(allowed) == 5 ** len(decisions) and (inside.sum(0) == 1).all()
+    pick = weight_sharing.child(space, decisions)
+    numbers = {"n": jnp.arange(len(allowed))}
+    chosen = jax.vmap(lambda v: pick(numbers, space.unflat(v))["n"])(jnp.asarray(every[:500], jnp.int32))
+    assert (np.asarray(chosen) == inside[:, :500].argmax(0)).all()
+
+
+def test_children_start_as_their_parent_and_train_their_part():
+    net = toy()
+    parent = weight_sharing.spos(net)
+    state = jit(parent.init)(jax.random.key(0))
+    search = weight_sharing.few_shot(net, [1], optax.sgd(0.1))
+    children = jit(search.init)(jax.random.key(1), weight_sharing.Given(state.variables))
+    for own in jax.tree.map(lambda a: [a[k] for k in range(3)], children.variables["params"])["row0"]:
+        assert (own == state.variables["params"]["row0"]).all()
+    with jax.debug_key_reuse(False):
+        moved = children
+        for t in range(6):
+            moved, info = jit(search.step)(jax.random.key(t), moved, images(jax.random.key(t)))
+    assert np.isfinite(info.loss)
+    change = np.abs(np.asarray(moved.variables["params"]["row0"] - children.variables["params"]["row0"])).max((3, 4))  # [K, D, O]
+    assert (change[:, 1] > 0).tolist() == np.eye(3, dtype=bool).tolist()  # of the split decision, its own value alone
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: policies.strictly_fair(spaces.space((2, 3))), "of one arity"),
+        (lambda: policies.strictly_fair(spaces.space((2, 2), parent=[-1, 0], when=[[1, 1], [0, 1]])), "always active"),
+        (lambda: policies.uniform(flat_space(), allowed=np.zeros((5, 4), bool)), "without a value"),
+        (lambda: policies.uniform(flat_space(), allowed=np.ones((4, 4), bool)), "got shape"),
+        (lambda: policies.sandwich(flat_space(), None, None, paths=2), "too few"),
+        (lambda: policies.path_dropout(spaces.nasbench201(), 1.0), "give it in"),
+        (lambda: policies.path_dropout(flat_space(), 0.1), "needs a space of edges"),
+        (lambda: evaluate.shared_weights(NET, "moving"), "unknown statistics"),
+        (lambda: data.calibration(digits(), 32, 0), "0 calibration batches"),
+        (lambda: data.calibration(digits(), 32, 1, valid_batches=99), "validation batches"),
+        (lambda: weight_sharing.tunas(NET, None, 0.0), "positive target"),
+        (lambda: objectives.absolute("a", "b", 1.0, 0.5), "must be positive and beta"),
+        (lambda: weight_sharing.parts(spaces.nasbench201(), []), "split one or more"),
+        (lambda: weight_sharing.parts(spaces.space((2, 2), parent=[-1, 0], when=[[1, 1], [0, 1]]), [1]), "not active in every"),
+    ],
+)
+def test_bad_input_gets_one_clear_line(make, message):
+    with pytest.raises(ValueError, match=message) as error:
+        make()
+    assert "\n" not in str(error.value)
+
+
+def test_a_batch_that_does_not_split_is_refused():
+    search = weight_sharing.one_shot(toy(), ghosts=3)
+    state = jit(search.init)(jax.random.key(0))
+    with pytest.raises(ValueError, match="does not split into 3 ghost batches"):
+        jax.eval_shape(search.step, jax.random.key(1), state, images(jax.random.key(0)))

@@ -20,6 +20,9 @@ STRATEGIES = {
     "sdarts-adv": "DARTS under adversarial perturbations (Chen and Hsieh 2020)",
     "darts-minus": "DARTS with an auxiliary skip that fades (Chu et al. 2021)",
     "beta-darts": "DARTS with beta decay (Ye et al. 2022)",
+    "spos": "one supernet trained on uniform single paths, then evolution on its weights (Guo et al. 2020)",
+    "fairnas": "the same with every operation trained equally often (Chu et al. 2021); nasbench201 only",
+    "one-shot": "one supernet of all paths with path dropout, then evolution on its weights (Bender et al. 2018)",
     "aging": "aging evolution (Real et al. 2019), candidates trained from scratch",
     "random": "random search, candidates trained from scratch",
     "local": "local search (White et al. 2021), candidates trained from scratch",
@@ -28,7 +31,8 @@ STRATEGIES = {
     "tpe": "tree-structured Parzen estimator (Bergstra et al. 2011), candidates trained from scratch",
     "gp": "Gaussian process and expected improvement, candidates trained from scratch",
 }
-DIFFERENTIABLE = tuple(STRATEGIES)[: tuple(STRATEGIES).index("aging")]
+ONE_SHOT = ("spos", "fairnas", "one-shot")
+DIFFERENTIABLE = tuple(STRATEGIES)[: tuple(STRATEGIES).index("spos")]
 SPACES = {
     "nasbench201": "NAS-Bench-201 cells: 4 nodes, 5 operations, 15,625 architectures",
     "darts": "DARTS convolutional cells: normal and reduction, 1,037,664,180 each",
@@ -50,7 +54,7 @@ class Config:
     data: str = "digits"
     """digits, a file.npz with arrays x and y, or tfds:NAME."""
     steps: int = 300
-    """Search steps (DARTS: one architecture and one weight step each; black box: one candidate each)."""
+    """Search steps (DARTS: one architecture and one weight step each; one-shot: one weight step; black box: one candidate)."""
     batch: int = 64
     """Examples a batch."""
     channels: int = 8
@@ -79,7 +83,9 @@ def check(config: Config) -> None:
         value = getattr(config, field)
         if value not in known:
             raise ValueError(f"unknown {field} {value!r}: choose one of {', '.join(known)}")
-    if config.strategy in DIFFERENTIABLE and config.space in ("nasnet", "amoebanet", "pnas"):
+    if config.strategy == "fairnas" and config.space != "nasbench201":
+        raise ValueError(f"fairnas needs decisions of as many values each: search {config.space} with --strategy spos")
+    if config.strategy in (*DIFFERENTIABLE, "one-shot") and config.space in ("nasnet", "amoebanet", "pnas"):
         raise ValueError(f"{config.strategy} needs edges that mix operations: search {config.space} with --strategy aging")
     for field in ("steps", "batch", "channels", "cells", "candidate_steps", "train_steps", "seeds"):
         if getattr(config, field) < 1:

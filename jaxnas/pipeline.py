@@ -9,7 +9,9 @@ import json
 import pathlib
 from collections.abc import Callable
 
-from jaxnas.config import DIFFERENTIABLE, Config
+from jaxnas.config import DIFFERENTIABLE, ONE_SHOT, Config
+
+CANDIDATES = 20  # of a generation on shared weights; there are ten
 
 
 def make_space(name: str):
@@ -37,10 +39,11 @@ def make_net(config: Config, space, dataset):
 
 
 def make_search(config: Config, dataset):
-    """-> (space, strategy, feed) of a config."""
+    """-> (space, plan) of a config."""
     import optax
 
     from jaxnas import base, bench, data, evaluate, weight_sharing
+    from jaxnas.driver import phase, then
 
     space, augment = make_space(config.space), make_augment(config.augment)
     net = make_net(config, space, dataset)
@@ -48,7 +51,11 @@ def make_search(config: Config, dataset):
         feed = data.batches(dataset, config.batch, augment=augment)
         if config.strategy == "robust-darts":
             feed = weight_sharing.epochs(feed, _epoch(config))
-        return space, _differentiable(config, net), feed
+        return space, then(phase(_differentiable(config, net), search_steps(config), feed))
+    if config.strategy in ONE_SHOT:
+        feed = data.batches(dataset, config.batch, arch_steps=0, augment=augment)
+        train = phase(_supernet(config, net), config.steps, feed, name="supernet")
+        return space, then(train, _search_weights(config, net, dataset))
     algorithm = bench.ALGORITHMS[config.strategy].make(space, config.steps)
     schedule = optax.cosine_decay_schedule(config.learning_rate, config.candidate_steps)
     evaluator = evaluate.train_from_scratch(net, weight_sharing.sgd(schedule))
@@ -59,7 +66,32 @@ def make_search(config: Config, dataset):
         arch_steps=max(1, len(dataset.valid.y) // config.batch),
         augment=augment,
     )
-    return space, base.black_box(algorithm, evaluator), feed
+    return space, then(phase(base.black_box(algorithm, evaluator), config.steps, feed))
+
+
+def _supernet(config: Config, net):
+    """A way to train a supernet, of `ONE_SHOT`."""
+    import optax
+
+    from jaxnas import weight_sharing as ws
+
+    rate = optax.cosine_decay_schedule(config.learning_rate, config.steps)
+    if config.strategy == "one-shot":
+        return ws.one_shot(net, ws.sgd(rate, weight_decay=0.0), warm_up=optax.linear_schedule(0.0, 1.0, config.steps), decay=3e-4)
+    return {"spos": ws.spos, "fairnas": ws.fairnas}[config.strategy](net, ws.sgd(rate))
+
+
+def _search_weights(config: Config, net, dataset):
+    """Ten generations of evolution on a supernet's weights."""
+    from jaxnas import ask_tell, base, data, evaluate
+    from jaxnas.driver import phase
+
+    half = CANDIDATES // 2
+    free = ask_tell.constrained_evolution(net.space, lambda arch: 0.0, 0.0, CANDIDATES, half, half, half)
+    evaluator = evaluate.shared_weights(net, "batch" if config.strategy == "one-shot" else "recalibrated")
+    size = min(config.batch, len(dataset.train.y))
+    judge = data.calibration(dataset, size, min(8, len(dataset.train.y) // size))
+    return phase(base.black_box(free, evaluator), 10, judge, fix=lambda state: state.variables)
 
 
 def _epoch(config: Config) -> int:
@@ -121,15 +153,13 @@ def execute(directory, config: Config, *, progress: bool = False, say: Callable[
     key = jax.random.key(config.seed)
     k_data, k_search, k_random, k_train = jax.random.split(key, 4)
     dataset = data.load(config.data, k_data)
-    space, strategy, feed = make_search(config, dataset)
+    space, plan = make_search(config, dataset)
     seeds = None if config.seeds == 1 else config.seeds
 
-    def stage(key, strategy, steps, feed, where, **kw):
+    def stage(key, plan, where, **kw):
         return run(
             key,
-            strategy,
-            steps=steps,
-            data=feed,
+            plan,
             directory=where,
             resume=(where / "checkpoints").exists(),
             progress=progress,
@@ -138,7 +168,7 @@ def execute(directory, config: Config, *, progress: bool = False, say: Callable[
 
     say(f"run directory: {directory}")
     say(f"searching: {config.strategy} in {config.space} on {config.data}, {config.steps} steps")
-    searched = stage(k_search, strategy, search_steps(config), feed, directory, seeds=seeds)
+    searched = stage(k_search, plan, directory, seeds=seeds)
     lines = report.read(directory)
     best, chosen = searched.best, 0
     if seeds is not None:
@@ -183,7 +213,7 @@ def _retrain(config, dataset, space, arch, stage, key, where) -> dict:
     optimizer = weight_sharing.sgd(optax.cosine_decay_schedule(config.learning_rate, config.train_steps))
     strategy = training.train(module, optimizer, dataset.image, steps=config.train_steps)
     feed = data.training(dataset, config.batch, augment=make_augment(config.augment))
-    variables = stage(key, strategy, config.train_steps, feed, where).best
+    variables = stage(key, strategy, where, steps=config.train_steps, data=feed).best
     test = jax.jit(lambda v, split: training.accuracy(lambda x: module.apply(v, x), split))(variables, dataset.test)
     if where.name == "train":
         export.save_weights(where.parent / "weights.npz", variables)

@@ -204,6 +204,11 @@ def mobile_net():
     return nets.mobile_net(spaces.mobile(spaces.MobileSpec(layers, stem=4, head=4, stem_stride=1)), image=IMAGE, classes=CLASSES)
 
 
+def elastic_net():
+    space = spaces.ofa_small((2,), (1,), depths=(2, 1), kernels=(3, 1), expansions=(2, 1), head=3, multiple=1)
+    return nets.elastic_net(space, image=IMAGE, classes=CLASSES)
+
+
 def mobile(make):
     return Row(make(mobile_net()), images, False)
 
@@ -251,6 +256,7 @@ DIFFERENTIABLE: dict[str, Callable] = {
     "beta_darts": lambda net: weight_sharing.beta_darts(net, RISING),
     "fbnet": lambda net: weight_sharing.fbnet(net, FALLING, cost=cost(net), combine=hardware.fbnet_product()),
     "darts_pt": weight_sharing.project_operations,
+    "enas": lambda net: weight_sharing.enas(net, networks=2, hidden=4),
 }
 ONE_SHOT: dict[str, Callable] = {
     "fairnas": weight_sharing.fairnas,
@@ -277,6 +283,9 @@ ROWS: dict[str, Callable[[], Row]] = {
     **{name: functools.partial(toy, make) for name, make in DIFFERENTIABLE.items()},
     **{name: functools.partial(mobile, make) for name, make in MOBILE.items()},
     **{name: functools.partial(of_edges, make) for name, make in ONE_SHOT.items()},
+    "in_place_distillation": lambda: Row(
+        weight_sharing.in_place_distillation(elastic_net(), weight_sharing.sgd(0.1), paths=3), images, False
+    ),
     "darts, recurrent": lambda: text(lambda net: weight_sharing.darts(net, order="first")),
     "early_stopping": lambda: Row(watched(toy_net(cell_space())), epoch, False),
 }

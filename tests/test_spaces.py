@@ -16,6 +16,8 @@ from scipy import stats
 from jaxnas.spaces.blocks import amoebanet, nasnet, pnas
 from jaxnas.spaces.darts import DARTS, KINDS, OPS, DARTSCell, darts
 from jaxnas.spaces.darts_rnn import darts_rnn
+from jaxnas.spaces.elastic import ofa_small
+from jaxnas.spaces.enas import enas_macro, enas_micro, enas_rnn
 from jaxnas.spaces.layerwise import layerwise
 from jaxnas.spaces.mobile import MobileLayer, MobileSpec, mobile
 from jaxnas.spaces.nasbench201 import expression, nasbench201, representatives
@@ -71,6 +73,10 @@ SPACES = {
     "layerwise, strides": lambda: layerwise(3, strides=(1, 2, 3)),
     "recurrent": lambda: recurrent(2),
     "darts_rnn": lambda: darts_rnn(3, ("tanh", "none", "relu")),
+    "elastic net": lambda: ofa_small((4, 6), resolutions=(8, 6)),
+    "enas macro": lambda: enas_macro(4),
+    "enas micro": lambda: enas_micro(2),
+    "enas rnn": lambda: enas_rnn(4),
     "mobile": lambda: mobile(
         MobileSpec((MobileLayer(4, 4, 1, ("k3_e1", "k5_e2", "zero")), MobileLayer(4, 8, 2, ("k3_e1", "k3_e2"))), 4, 8)
     ),

@@ -251,6 +251,7 @@ def _windows(x, axis, k, stride, padding, fill):
 
 def max_pool(x, k=3, stride=1, padding=None):
     """Maximum over k x k windows of x [C, H, W, B]; the padding (default k // 2) never wins; tied entries share the gradient."""
+    x = fence(x)  # the derivative compares x with the maximum: computed twice, and rounded otherwise, it would lose the winner
     for axis in (1, 2):
         x = functools.reduce(jnp.maximum, _windows(x, axis, k, stride, k // 2 if padding is None else padding, -np.inf))
     return x

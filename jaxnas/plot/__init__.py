@@ -2,6 +2,6 @@
 
 from jaxnas.plot.cells import alphas, architecture
 from jaxnas.plot.figure import save
-from jaxnas.plot.lines import compare, curves, regret
+from jaxnas.plot.lines import compare, curves, regret, scatter
 
-__all__ = ["alphas", "architecture", "compare", "curves", "regret", "save"]
+__all__ = ["alphas", "architecture", "compare", "curves", "regret", "save", "scatter"]

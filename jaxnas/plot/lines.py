@@ -134,3 +134,36 @@ def regret(curves: dict, title: str | None = None, xlabel: str = "queries", ylab
     plain(ax)
     ax.grid(which="minor", alpha=0.12, lw=0.4)
     return figure
+
+
+def scatter(scores, truth, title: str | None = None, xlabel: str = "score", ylabel: str = "accuracy"):
+    """What an estimate says of each architecture against what it is worth, with Kendall's tau.
+
+    Args:
+        scores: [N], or {name: [N]}; an architecture without a finite score is left out.
+        truth: [N].
+        title: default none.
+        xlabel, ylabel: what the axes are.
+
+    Raises:
+        ValueError: for other shapes, or fewer than two architectures with a score.
+    """
+    from jaxnas.ranking import kendall
+
+    groups = scores if isinstance(scores, dict) else {"": scores}
+    figure = blank(5.2, 4.2, title, layout="constrained")
+    ax = figure.add_subplot()
+    truth = np.asarray(truth, float)
+    for n, (name, values) in enumerate(groups.items()):
+        values = np.asarray(values, float)
+        if values.shape != truth.shape or values.ndim != 1:
+            raise ValueError(f"give one score and one truth an architecture; got shapes {values.shape} and {truth.shape}")
+        seen = np.isfinite(values) & np.isfinite(truth)
+        tau = kendall(values[seen], truth[seen])
+        label = f"{name + ', ' if name else ''}tau = {tau:.2f}"
+        ax.plot(values[seen], truth[seen], "o", color=COLOURS[n % len(COLOURS)], alpha=0.6, ms=5, mew=0, label=label)
+    ax.set_xlabel(xlabel, fontsize=9, parse_math=False)
+    ax.set_ylabel(ylabel, fontsize=9, parse_math=False)
+    literal(ax.legend(fontsize=8, frameon=False).get_texts())
+    plain(ax)
+    return figure

@@ -5,7 +5,7 @@ Learning 8, 1992; Schulman et al., Proximal Policy Optimization Algorithms, 2017
 
     b <- bias-corrected moving average of the rewards;  advantage A = R - b, with R already in b
 
-    REINFORCE   grad mean_B sum_d log p(a_d) A  +  c grad H
+    REINFORCE   grad mean_B [sum_d log p(a_d) A  -  penalty(log p, a)]  +  c grad H
     PPO         grad mean_B sum_d min(r_d A, clip(r_d, 1 - e, 1 + e) A)  +  c grad H,    r_d = p(a_d) / p_old(a_d),
                 for some epochs over the batch; p_old is the policy that drew it
 
@@ -59,7 +59,13 @@ def _check(policy, baseline):
         raise ValueError(f"the baseline's decay lies in [0, 1); got baseline={baseline}")
 
 
-def reinforce(policy: Policy, optimizer: optax.GradientTransformation, baseline: float = 0.9, entropy: float = 0.0) -> Update:
+def reinforce(
+    policy: Policy,
+    optimizer: optax.GradientTransformation,
+    baseline: float = 0.9,
+    entropy: float = 0.0,
+    penalty: Callable | None = None,
+) -> Update:
     """REINFORCE, one optimizer step a batch.
 
     Args:
@@ -67,6 +73,7 @@ def reinforce(policy: Policy, optimizer: optax.GradientTransformation, baseline:
         optimizer: minimises; NATS-Bench uses `optax.adam(0.01)` with rewards in percent, Zoph and Le `optax.adam(6e-4)`.
         baseline: decay of the moving average, default 0.9 (NATS-Bench's).
         entropy: c, default 0 (Zoph and Le).
+        penalty: (log p [D], arch) -> [], differentiable, such as ENAS's skip rate; default: none.
 
     Raises:
         ValueError: for a policy without log_prob, or a decay outside [0, 1).
@@ -79,7 +86,8 @@ def reinforce(policy: Policy, optimizer: optax.GradientTransformation, baseline:
 
         def gain(theta):
             logp, h = jax.vmap(policy.log_prob, (None, 0))(theta, actions)  # [B, D]
-            return jnp.mean(logp.sum(-1) * advantage + entropy * h.sum(-1))
+            total = jnp.mean(logp.sum(-1) * advantage + entropy * h.sum(-1))
+            return total if penalty is None else total - jnp.mean(jax.vmap(penalty)(logp, actions))
 
         theta, opt_state = _ascend(optimizer, gain, theta, state.optimizer)
         return theta, state._replace(optimizer=opt_state)

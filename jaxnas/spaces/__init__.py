@@ -4,6 +4,8 @@ from jaxnas.spaces.blocks import BlockSpec, amoebanet, nasnet, pnas
 from jaxnas.spaces.cell import CellSpec
 from jaxnas.spaces.darts import darts
 from jaxnas.spaces.darts_rnn import darts_rnn
+from jaxnas.spaces.elastic import ElasticSpec, Unit, elastic, largest, ofa_mobilenet_v3, ofa_small, smallest
+from jaxnas.spaces.enas import MacroSpec, enas_macro, enas_micro, enas_rnn
 from jaxnas.spaces.layerwise import LayerSpec, layerwise
 from jaxnas.spaces.mobile import MobileLayer, MobileSpec, fbnet, mobile, proxylessnas
 from jaxnas.spaces.nasbench201 import nasbench201
@@ -17,23 +19,34 @@ __all__ = [
     "SPACES",
     "BlockSpec",
     "CellSpec",
+    "ElasticSpec",
     "LayerSpec",
+    "MacroSpec",
     "Mixed",
     "MobileLayer",
     "MobileSpec",
     "Real",
     "Space",
     "TreeSpec",
+    "Unit",
     "amoebanet",
     "darts",
     "darts_rnn",
+    "elastic",
+    "enas_macro",
+    "enas_micro",
+    "enas_rnn",
     "fbnet",
+    "largest",
     "layerwise",
     "mobile",
     "nasbench201",
     "nasnet",
+    "ofa_mobilenet_v3",
+    "ofa_small",
     "pnas",
     "proxylessnas",
     "recurrent",
+    "smallest",
     "space",
 ]

@@ -4,12 +4,14 @@ from jaxnas.weight_sharing.beta_darts import beta_darts
 from jaxnas.weight_sharing.darts import adam, darts, sgd
 from jaxnas.weight_sharing.darts_pt import project_edges, project_operations
 from jaxnas.weight_sharing.drnas import drnas
+from jaxnas.weight_sharing.enas import enas, final_choice, skip_rate, warm_restarts
 from jaxnas.weight_sharing.fairnas import fairnas
 from jaxnas.weight_sharing.fbnet import fbnet
 from jaxnas.weight_sharing.few_shot import child, few_shot, parts
 from jaxnas.weight_sharing.gaea import gaea
 from jaxnas.weight_sharing.gdas import gdas
 from jaxnas.weight_sharing.gradients import joint, none, pathwise, score, two_paths
+from jaxnas.weight_sharing.ofa import distillation, in_place_distillation, progressive_shrinking
 from jaxnas.weight_sharing.one_shot import one_shot
 from jaxnas.weight_sharing.pc_darts import pc_darts
 from jaxnas.weight_sharing.proxylessnas import proxylessnas, proxylessnas_reinforce
@@ -35,14 +37,18 @@ __all__ = [
     "child",
     "cross_entropy",
     "darts",
+    "distillation",
     "drnas",
     "early_stopping",
+    "enas",
     "epochs",
     "fairnas",
     "fbnet",
     "few_shot",
+    "final_choice",
     "gaea",
     "gdas",
+    "in_place_distillation",
     "joint",
     "measurements",
     "narrowed",
@@ -52,6 +58,7 @@ __all__ = [
     "parts",
     "pathwise",
     "pc_darts",
+    "progressive_shrinking",
     "project_edges",
     "project_operations",
     "proxylessnas",
@@ -60,12 +67,14 @@ __all__ = [
     "rsws",
     "score",
     "sgd",
+    "skip_rate",
     "smooth_darts",
     "snas",
     "spos",
     "tunas",
     "two_paths",
     "two_stage",
+    "warm_restarts",
     "watch",
     "weight_sharing",
     "widened",

@@ -1,0 +1,18 @@
+"""FairNAS: Chu, Zhang and Xu, ICCV 2021, arXiv:1907.01845.  Strict fairness, at the cost of four passes a step.
+
+    python experiments/fairnas.py [OUT]
+
+The paper's setting (ImageNet, 19 layers of 6 blocks, 150 epochs of 256, NSGA-II; Kendall's tau 0.95 over 13 models, FairNAS-A
+75.34 %) needs accelerators, and was not run.  Smoke: as `experiments/spos.py`, with a quarter of the steps, so as many passes.
+
+Obtained, two busy CPU cores:
+
+RECORD
+"""
+
+from spos import sgd, smoke
+
+from jaxnas import weight_sharing
+
+if __name__ == "__main__":
+    smoke("FairNAS", lambda net, n, cost, limit: [(weight_sharing.fairnas(net, sgd(n // 4)), n // 4, None)])

@@ -1,0 +1,30 @@
+"""Few-shot NAS: Zhao et al., ICML 2021, arXiv:2006.06863.  Four supernets, one for each operation of one layer.
+
+    python experiments/few_shot.py [OUT]
+
+The paper's setting (NAS-Bench-201: five supernets; ImageNet with OFA and ProxylessNAS) was not run; NAS-Bench-201 cells at a small
+size are in `experiments/ranking.py`.  Smoke: as `experiments/spos.py`; the parent trains on half of the batches, each child on an
+eighth, so as many steps in all.
+
+Obtained, two busy CPU cores:
+
+RECORD
+"""
+
+from spos import LAYERS, sgd, smoke
+
+from jaxnas import spaces, weight_sharing
+from jaxnas.spaces.mobile import MobileSpec
+
+SPLIT = [1]  # the layer that halves
+
+
+def phases(net, n, cost, limit):
+    give = lambda state: weight_sharing.Given(state.variables)
+    children = weight_sharing.few_shot(net, SPLIT, sgd(n // 8))
+    return [(weight_sharing.spos(net, sgd(n // 2)), n // 2, None), (children, n // 8, give)]
+
+
+if __name__ == "__main__":
+    space = spaces.mobile(MobileSpec(LAYERS, stem=8, head=32, stem_stride=1))
+    smoke("few-shot", phases, pick=weight_sharing.child(space, SPLIT))

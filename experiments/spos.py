@@ -1,0 +1,136 @@
+"""Single Path One-Shot: Guo et al., ECCV 2020, arXiv:1904.00420.  Train a supernet, search it, train the answer; and how it ranks.
+
+    python experiments/spos.py [OUT]          (OUT keeps the networks trained alone, for the other one-shot experiments)
+
+The paper's setting (ImageNet, 20 choice blocks of ShuffleNet units, 150,000 steps of 1,024, rate 0.5 falling linearly, evolution
+of 50 x 20 under 330 M multiply-adds: 25.6 % error) needs accelerators and those units, and was not run.  Smoke: digits, four
+mobile layers of k3_e3, k5_e3, k3_e6 or k5_e6 (256 networks), a supernet of 880 batches of 32 (40 epochs), evolution of 5 x 20
+under the median multiply-adds, the answer trained for 440 batches; three times, against random networks under the same limit.
+Ranking: the supernet's scores of 20 networks against their test accuracy when trained alone, mean of three seeds.
+
+Obtained, two busy CPU cores:
+
+RECORD
+"""
+
+import pathlib
+import sys
+import tempfile
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from proxylessnas import OPS, show
+
+import jaxnas as nas
+from jaxnas import ask_tell, base, data, evaluate, hardware, nets, ranking, spaces, weight_sharing
+from jaxnas.spaces.mobile import MobileLayer, MobileSpec
+from jaxnas.tabulate import tabulate
+
+BATCH, EPOCHS, ALONE, SEEDS, RANKED = 32, 40, 20, 3, 20
+LAYERS = tuple(MobileLayer(i, o, s, OPS) for i, o, s in ((8, 8, 1), (8, 16, 2), (16, 16, 1), (16, 16, 1)))
+
+
+class Supernet(NamedTuple):
+    """A trained supernet, and what it is judged by."""
+
+    net: nets.Net
+    state: Any
+    score: Callable  # (archs [P, ...], batch) -> [P]
+    judge: base.Batch
+    cost: Callable  # arch -> []
+    limit: float
+
+
+def sgd(steps):
+    return weight_sharing.sgd(optax.cosine_decay_schedule(0.025, steps))
+
+
+def evolution(key, trained: Supernet):
+    """The best of 100 candidates under the limit."""
+    algorithm = ask_tell.constrained_evolution(trained.net.space, trained.cost, trained.limit, 20, 5, 10, 10, capacity=100)
+    evaluator = base.stateless(lambda key, archs, batch: {"accuracy": trained.score(archs, batch)})
+    return nas.run(key, base.black_box(algorithm, evaluator), steps=5, data=data.Feed(trained.judge, lambda k, a, t: a)).best
+
+
+def study(
+    out: pathlib.Path,
+    name: str,
+    phases: Callable,
+    choose: Callable = evolution,
+    statistics: str = "recalibrated",
+    pick=None,
+    arch_steps=0,
+):
+    """Prints how a one-shot method ranks, and what it finds.
+
+    Args:
+        out: where the networks trained alone are kept.
+        name: of the method.
+        phases: (net, batches, cost, limit) -> [(strategy, steps, give)]: how the supernet is trained.
+        choose: (key, Supernet) -> arch.
+        statistics, pick: as in `evaluate.shared_weights`.
+        arch_steps: validation batches of a step.
+    """
+    k_data, k_random, k_search, k_train, k_rank = jax.random.split(jax.random.key(0), 5)
+    dataset, space = data.load("digits", k_data), spaces.mobile(MobileSpec(LAYERS, stem=8, head=32, stem_stride=1))
+    net = nets.mobile_net(space, image=dataset.image, classes=dataset.classes)
+    table = hardware.cost(space, *nets.macs(space, dataset.image, dataset.classes))
+    cost = lambda arch: hardware.expected(table, space.gates(arch))
+    some = jax.vmap(space.sample)(jax.random.split(k_random, 200))
+    limit = float(jnp.median(jax.vmap(cost)(some)))
+    affordable = [jax.tree.map(lambda a, i=i: a[i], some) for i in np.flatnonzero(jax.vmap(cost)(some) <= limit)[:SEEDS]]
+    epoch = len(dataset.train.y) // BATCH
+    feed = data.batches(dataset, BATCH, arch_steps=arch_steps)
+    judge = data.calibration(dataset, BATCH, 8).arrays
+    step = evaluate.shared_weights(net, statistics, pick).step
+    score = lambda archs, batch: step(jax.random.key(0), (), archs, batch)[1]["accuracy"]
+    ranked = jax.tree.map(lambda a: a[-RANKED:], some)
+
+    def alone(key, archs, kept):  # test accuracies in percent, [P]
+        flat, steps, path = np.asarray(jax.vmap(space.flat)(archs)), ALONE * epoch, out / f"{kept}.npz"
+        if tabulate(path, net, dataset, sgd(steps), key=key, archs=flat, steps=steps, batch=BATCH, chunk=len(flat)):
+            raise SystemExit("a network diverged when it was trained alone: lower the learning rate")
+        with np.load(path) as file:
+            return 100 * file["test"]
+
+    stack = lambda archs: jax.tree.map(lambda *a: jnp.stack(a), *archs)
+    truth = np.stack([alone(jax.random.fold_in(k_rank, r), ranked, f"alone{r}") for r in range(3)], -1)  # [N, 3]
+    print(
+        f"{RANKED} networks alone: {truth.mean():.2f} %, sd {truth.mean(1).std():.2f}; reliability {ranking.reliability(truth):.2f}"
+    )
+    show("random", test=alone(k_train, stack(affordable), "random"))
+    found = []
+    for seed in range(SEEDS):
+        key = jax.random.fold_in(k_search, seed)
+        plan = [nas.phase(s, n, feed, **({"give": g} if g else {})) for s, n, g in phases(net, EPOCHS * epoch, cost, limit)]
+        state = nas.run(key, nas.then(*plan)).state
+        trained = Supernet(net, state, score, judge._replace(fixed=state.variables), cost, limit)
+        found.append(choose(jax.random.fold_in(key, 1), trained))
+        scores = np.asarray(jax.jit(score)(ranked, trained.judge))
+        rank = ranking.ranking(jax.random.key(seed), scores, truth.mean(1), k=5)
+        print(
+            f"{name}: {space.to_text(found[-1])}; tau {rank.tau.value:.2f} ({rank.tau.low:.2f} to {rank.tau.high:.2f}), "
+            f"spearman {rank.spearman.value:.2f}, regret of the top 5 {rank.regret.value:.2f}, shared {100 * scores.mean():.1f} %",
+            flush=True,
+        )
+    show(
+        name,
+        test=alone(jax.random.clone(k_train), stack(found), name),
+        macs=[float(cost(a)) / 1e3 for a in found],
+        limit=[limit / 1e3] * 2,
+    )
+
+
+def smoke(*arguments, **options):
+    with tempfile.TemporaryDirectory() as temporary:
+        out = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else temporary)
+        jax.config.update("jax_compilation_cache_dir", str(out / "compiled"))  # seeds are compiled once
+        study(out, *arguments, **options)
+
+
+if __name__ == "__main__":
+    smoke("SPOS", lambda net, n, cost, limit: [(weight_sharing.spos(net, sgd(n)), n, None)])

@@ -729,6 +729,7 @@ def reproduces(dataset, seeds):
     assert found[:, 99].mean() > RANDOM_500[dataset]
 
 
+@pytest.mark.slow
 @nb201_file.needs_file
 def test_gp_ei_reproduces_the_reference_and_beats_five_hundred_random_draws():
     reproduces(dataset=0, seeds=32)

@@ -200,7 +200,7 @@ def zdt_volumes(problems, dimensions):
     return dict(zip(problems, np.asarray(many(jnp.arange(len(problems)), keys)), strict=True))
 
 
-@pytest.mark.parametrize("problem", [1, 2, 3, *[pytest.param(n, marks=pytest.mark.slow) for n in (4, 6)]])
+@pytest.mark.parametrize("problem", [2, 3, *[pytest.param(n, marks=pytest.mark.slow) for n in (1, 4, 6)]])
 def test_zdt_hypervolumes_reach_those_of_the_peer(problem):
     volumes = zdt_volumes((4, 6), 10) if problem in (4, 6) else zdt_volumes((1, 2, 3), 30)
     mean, sd, true = ZDT[problem]

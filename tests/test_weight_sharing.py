@@ -56,6 +56,7 @@ def lookahead():
     return bilevel, (state.theta, problem.params, problem.opt_state, problem.look, problem.valid)
 
 
+@pytest.mark.slow  # the recurrent cell's is the quick one (tests/test_darts_rnn.py)
 def test_exact_second_order_is_the_derivative_of_the_whole_look_ahead():
     """B2, A2: against central differences of (one step of momentum SGD with weight decay, then the validation loss)."""
     with jax.enable_x64(True):

@@ -27,6 +27,18 @@ Obtained on two quiet cores of an AMD EPYC (AVX-512), jax 0.10.2:
 | layers | FBNet | 1.10 | 1.00 | 0.571 | 22 s |
 | layers | ProxylessNAS, two paths | 0.27 | 0.15 | 0.138 | 33 s |
 | layers | ProxylessNAS, REINFORCE of 10 | 0.38 | 0.15 | 0.198 | 27 s |
+
+With a single path of cells held in memory (`layers.switched`), a later run of these alone, files being written beside it:
+
+| net | method | time | memory | seconds a step | compile |
+|---|---|---|---|---|---|
+| cells | DARTS, first order | 1.00 | 1.00 | 0.274 | 13 s |
+| cells | GDAS | 0.54 | 0.56 | 0.149 | 10 s |
+| cells | weights of the mixture alone | 0.69 | 0.99 | 0.188 | 6 s |
+| cells | SPOS | 0.40 | 0.42 | 0.110 | 8 s |
+| layers | DARTS, first order | 1.00 | 1.00 | 0.629 | 29 s |
+| layers | weights of the mixture alone | 0.75 | 0.99 | 0.474 | 20 s |
+| layers | SPOS | 0.21 | 0.15 | 0.133 | 30 s |
 """
 
 import statistics

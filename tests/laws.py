@@ -209,6 +209,23 @@ def elastic_net():
     return nets.elastic_net(space, image=IMAGE, classes=CLASSES)
 
 
+def meta(net):
+    policy = weight_sharing.soft_pruning(net.space, optax.linear_schedule(1.0, 0.1, 1))
+    gradient = weight_sharing.pathwise(policy, optax.sgd(0.1))
+    return weight_sharing.metanas(weight_sharing.weight_sharing(net, policy, gradient, optax.sgd(0.1)), optax.adam(0.01))
+
+
+def tasks(key):
+    """Two tasks of two steps."""
+    several = [images(k) for k in jax.random.split(key, 4)]
+    return jax.tree.map(lambda *a: jnp.stack(a).reshape(2, 2, *a[0].shape), *several)
+
+
+def memory_bank_net():
+    space = spaces.memory_bank(1, 2, blocks=1, kernels=(1, 3), dilations=(1,))
+    return nets.memory_bank_net(space, image=IMAGE, classes=CLASSES, channels=2, bottleneck=2, hyper=(2, 1))
+
+
 def mobile(make):
     return Row(make(mobile_net()), images, False)
 
@@ -286,6 +303,8 @@ ROWS: dict[str, Callable[[], Row]] = {
     "in_place_distillation": lambda: Row(
         weight_sharing.in_place_distillation(elastic_net(), weight_sharing.sgd(0.1), paths=3), images, False
     ),
+    "metanas": lambda: Row(meta(toy_net(cell_space())), tasks, False),
+    "smash": lambda: Row(weight_sharing.spos(memory_bank_net(), weight_sharing.sgd(0.1)), images, False),
     "darts, recurrent": lambda: text(lambda net: weight_sharing.darts(net, order="first")),
     "early_stopping": lambda: Row(watched(toy_net(cell_space())), epoch, False),
 }

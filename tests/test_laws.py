@@ -73,6 +73,7 @@ DRAW_BATCHES_ONLY = (
     "beta_darts",
     "gaea",
     "gaea, single level",
+    "metanas",
 )
 
 

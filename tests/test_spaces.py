@@ -19,6 +19,7 @@ from jaxnas.spaces.darts_rnn import darts_rnn
 from jaxnas.spaces.elastic import ofa_small
 from jaxnas.spaces.enas import enas_macro, enas_micro, enas_rnn
 from jaxnas.spaces.layerwise import layerwise
+from jaxnas.spaces.memory_bank import memory_bank
 from jaxnas.spaces.mobile import MobileLayer, MobileSpec, mobile
 from jaxnas.spaces.nasbench201 import expression, nasbench201, representatives
 from jaxnas.spaces.real import Real, polynomial_mutation, sbx
@@ -77,6 +78,7 @@ SPACES = {
     "enas macro": lambda: enas_macro(4),
     "enas micro": lambda: enas_micro(2),
     "enas rnn": lambda: enas_rnn(4),
+    "memory bank": lambda: memory_bank(2, 3),
     "mobile": lambda: mobile(
         MobileSpec((MobileLayer(4, 4, 1, ("k3_e1", "k5_e2", "zero")), MobileLayer(4, 8, 2, ("k3_e1", "k3_e2"))), 4, 8)
     ),

@@ -19,7 +19,7 @@ Obtained on two cores of an AMD EPYC (AVX-512), jax 0.10.2, torch 2.13.0, light 
 With mixtures fenced (a later run of first order alone, nothing else running, 7 turns): 0.240 s (min 0.216, compile 86.0 s, 2.33
 GiB) against 0.765 s (0.710), a ratio of 0.31.
 
-Exact order, fenced, nothing else running, 5 turns: 0.850 s (min 0.698, compile 265.5 s, 8.87 GiB) against 1.955 s (1.849): 0.43.  At
+Exact order, fenced, 5 turns: 0.850 s (min 0.698, compile 265.5 s, 8.87 GiB) against 1.955 s (1.849): 0.43.  At
 C=16 with 8 cells, first order, 5 turns: 1.323 s (min 1.264, compile 208.3 s, 6.60 GiB) against 1.971 s (1.883, 2.19 GiB): 0.67.
 
 The ratios of the table to channels_last are 0.34 and 0.49 (by the fastest turns 0.35 and 0.43; 0.35 and 0.42 in an earlier run with

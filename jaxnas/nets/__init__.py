@@ -6,6 +6,7 @@ from jaxnas.nets.elastic_net import macs as elastic_macs
 from jaxnas.nets.language_model import Dropouts, language_model
 from jaxnas.nets.layer_net import layer_net
 from jaxnas.nets.macro_net import macro_net
+from jaxnas.nets.memory_bank_net import memory_bank_net
 from jaxnas.nets.mobile_net import Paths, macs, mobile_net
 from jaxnas.nets.net import Net, cell_net, count_parameters, evaluation_net
 from jaxnas.nets.ops import OPS
@@ -28,6 +29,7 @@ __all__ = [
     "layer_net",
     "macro_net",
     "macs",
+    "memory_bank_net",
     "mobile_net",
     "recalibrate",
     "sort_channels",

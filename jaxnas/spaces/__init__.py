@@ -7,6 +7,7 @@ from jaxnas.spaces.darts_rnn import darts_rnn
 from jaxnas.spaces.elastic import ElasticSpec, Unit, elastic, largest, ofa_mobilenet_v3, ofa_small, smallest
 from jaxnas.spaces.enas import MacroSpec, enas_macro, enas_micro, enas_rnn
 from jaxnas.spaces.layerwise import LayerSpec, layerwise
+from jaxnas.spaces.memory_bank import MemoryBank, memory_bank
 from jaxnas.spaces.mobile import MobileLayer, MobileSpec, fbnet, mobile, proxylessnas
 from jaxnas.spaces.nasbench201 import nasbench201
 from jaxnas.spaces.real import Real
@@ -22,6 +23,7 @@ __all__ = [
     "ElasticSpec",
     "LayerSpec",
     "MacroSpec",
+    "MemoryBank",
     "Mixed",
     "MobileLayer",
     "MobileSpec",
@@ -39,6 +41,7 @@ __all__ = [
     "fbnet",
     "largest",
     "layerwise",
+    "memory_bank",
     "mobile",
     "nasbench201",
     "nasnet",

@@ -11,6 +11,7 @@ from jaxnas.weight_sharing.few_shot import child, few_shot, parts
 from jaxnas.weight_sharing.gaea import gaea
 from jaxnas.weight_sharing.gdas import gdas
 from jaxnas.weight_sharing.gradients import joint, none, pathwise, score, two_paths
+from jaxnas.weight_sharing.metanas import adapt, metanas, pruned, soft_pruning
 from jaxnas.weight_sharing.ofa import distillation, in_place_distillation, progressive_shrinking
 from jaxnas.weight_sharing.one_shot import one_shot
 from jaxnas.weight_sharing.pc_darts import pc_darts
@@ -31,6 +32,7 @@ __all__ = [
     "Problem",
     "WeightSharingState",
     "adam",
+    "adapt",
     "adversarial",
     "at_most_skips",
     "beta_darts",
@@ -51,6 +53,7 @@ __all__ = [
     "in_place_distillation",
     "joint",
     "measurements",
+    "metanas",
     "narrowed",
     "none",
     "one_shot",
@@ -63,6 +66,7 @@ __all__ = [
     "project_operations",
     "proxylessnas",
     "proxylessnas_reinforce",
+    "pruned",
     "random_noise",
     "rsws",
     "score",
@@ -70,6 +74,7 @@ __all__ = [
     "skip_rate",
     "smooth_darts",
     "snas",
+    "soft_pruning",
     "spos",
     "tunas",
     "two_paths",

@@ -249,7 +249,7 @@ def weight_sharing(
 
 def _without_nan(theta):
     for leaf in jax.tree.leaves(theta):
-        if not isinstance(leaf, jax.core.Tracer) and jnp.isnan(leaf).any():
+        if not isinstance(leaf, jax.core.Tracer) and np.isnan(np.asarray(leaf)).any():
             raise ValueError("the `theta` given has NaN in it: start from the last finite one, or leave it out")
     return theta
 

@@ -15,8 +15,9 @@ Obtained, two busy CPU cores:
 | random, under the limit | 95.73 +- 3.41 (96.66, 94.15, 96.38) | at most 238 | |
 | found | 95.36 +- 1.60 (94.99, 94.99, 96.10) | 222 | 0.14 (-0.22 to 0.48), 0.28 (-0.10 to 0.56), 0.03 (-0.36 to 0.36) |
 
-The 20 networks differ by less than chance does: 94.86 % with a deviation of 0.93, three trainings with a reliability of 0.26.  So no
-score could rank them well, and what is found is as good as what is drawn.  With shared weights they score 52 to 59 %.  16 minutes.
+The 20 networks differ by less than chance does: 94.86 % with a deviation of 0.93, three trainings with a reliability of 0.26.  So
+no score could rank them well, and what is found is as good as what is drawn.  With shared weights they score 52 to 59 %.  16
+minutes, most of them for the networks alone.
 """
 
 import pathlib

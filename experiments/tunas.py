@@ -11,7 +11,9 @@ Obtained, two busy CPU cores:
 | | test, % (95 % over 3) | thousands of multiply-adds | tau by seed |
 |---|---|---|---|
 | random, at most 238 thousand | 95.73 +- 3.41 (96.66, 94.15, 96.38) | | |
-| found, target 238 | 95.45 +- 1.60 (94.71, 95.82, 95.82) | 251, 302, 220 | 0.21 (-0.16 to 0.52), 0.44 (0.07 to 0.72), 0.49 (0.20 to 0.72) |
+| found, target 238 | 95.45 +- 1.60 (94.71, 95.82, 95.82) | 251, 302, 220 | 0.21, 0.44, 0.49 |
+
+95 % of the taus: -0.16 to 0.52, 0.07 to 0.72, 0.20 to 0.72.
 
 The likeliest network misses the target by 6, 27 and 8 %: 660 steps of one network each are few for theta (on a surface in closed
 form, in `tests/test_one_shot.py`, the reward ends at its target for three betas).  The warm-up on all operations leaves weights

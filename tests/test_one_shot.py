@@ -522,6 +522,16 @@ def test_bad_input_gets_one_clear_line(make, message):
     assert "\n" not in str(error.value)
 
 
+def test_variables_of_another_space_are_refused():
+    other = toy().init(jax.random.key(0))
+    with pytest.raises(ValueError, match="of another net or space"):
+        weight_sharing.spos(NET).init(jax.random.key(1), weight_sharing.Given(other))
+    archs = jax.tree.map(lambda a: a[None], NET.space.sample(jax.random.key(2)))
+    batch = Batch(valid=(jnp.ones((1, 4, *IMAGE)), jnp.zeros((1, 4), jnp.int32)), fixed=other)
+    with pytest.raises(ValueError, match="make the net as it was made"):
+        evaluate.shared_weights(NET, "running").step(jax.random.key(3), (), archs, batch)
+
+
 def test_a_batch_that_does_not_split_is_refused():
     search = weight_sharing.one_shot(toy(), ghosts=3)
     state = jit(search.init)(jax.random.key(0))

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnas.base import Evaluator, stateless
-from jaxnas.nets.net import Net
+from jaxnas.nets.net import Net, check_variables
 from jaxnas.nets.recalibrate import recalibrate
 from jaxnas.weight_sharing.weight_sharing import cross_entropy
 
@@ -39,7 +39,8 @@ def shared_weights(net: Net, statistics: str = "recalibrated", pick: Callable | 
         pick: (`batch.fixed`, arch) -> variables, where there are several supernets (`weight_sharing.few_shot`); default: it is one.
 
     Raises:
-        ValueError: for other statistics; when traced, for variables or calibration batches that are missing.
+        ValueError: for other statistics; when traced, for variables of another net, or variables or calibration batches that are
+            missing.
     """
     if statistics not in STATISTICS:
         raise ValueError(f"unknown statistics {statistics!r}: choose one of {', '.join(STATISTICS)}")
@@ -62,6 +63,8 @@ def shared_weights(net: Net, statistics: str = "recalibrated", pick: Callable | 
         del key  # deterministic
         if not isinstance(batch.fixed, dict) or "params" not in batch.fixed:
             raise ValueError("shared weights are read from `batch.fixed`: give a phase `fix=lambda state: state.variables`")
+        if pick is None:
+            check_variables(net, batch.fixed)
         if statistics == "recalibrated" and batch.train is None:
             raise ValueError("recalibration needs calibration batches in `batch.train`: see jaxnas.data.calibration")
         return jax.lax.map(lambda arch: one(arch, batch.fixed, batch.train, batch.valid), archs)

@@ -36,6 +36,18 @@ class Net(NamedTuple):
     mixes: bool = True  # soft gates weigh operations; False: it computes one architecture, and gates are one-hot
 
 
+def check_variables(net: Net, variables) -> None:
+    """Raises ValueError for variables of another net: another space, other sizes, or a part alone."""
+    shapes = lambda tree: {jax.tree_util.keystr(path): jnp.shape(a) for path, a in jax.tree_util.tree_leaves_with_path(tree)}
+    wanted, given = shapes(jax.eval_shape(net.init, jax.random.key(0))), shapes(variables)
+    if wanted != given:
+        odd = min(name for name in {*wanted, *given} if wanted.get(name) != given.get(name))
+        raise ValueError(
+            f"these variables are of another net or space: {odd} has shape {given.get(odd, 'none')} there, and "
+            f"{wanted.get(odd, 'none')} here; make the net as it was made when they were trained"
+        )
+
+
 def _skeleton(space: Space) -> str:
     if isinstance(space.spec, BlockSpec):
         return "nasnet"

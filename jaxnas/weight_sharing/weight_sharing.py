@@ -23,7 +23,7 @@ import optax
 
 from jaxnas.base import Strategy
 from jaxnas.bilevel import loop
-from jaxnas.nets.net import Net
+from jaxnas.nets.net import Net, check_variables
 from jaxnas.policies.policy import Policy
 
 FIRST = np.int32(0)  # the number of a lone path
@@ -118,8 +118,9 @@ def weight_sharing(
     `init(key, given)` takes a `Given` from an earlier phase.
 
     Raises:
-        ValueError: for a relaxation on a net that computes one architecture at a time; in `init`, for a theta with NaN, or for
-            operations left out of a policy that cannot; when traced, for a batch that does not split into M ghost batches.
+        ValueError: for a relaxation on a net that computes one architecture at a time; in `init`, for variables of another net, a
+            theta with NaN, or operations left out of a policy that cannot; when traced, for a batch that does not split into M
+            ghost batches.
     """
     if not policy.hard and not net.mixes:
         raise ValueError("this net computes one architecture, it mixes none: take a policy of hard gates, or a black-box search")
@@ -142,7 +143,10 @@ def weight_sharing(
     def init(key, given=None):
         k_net, k_theta = jax.random.split(key)
         variables, opt_state, theta, still = Given() if given is None else given
-        variables = net.init(k_net) if variables is None else variables
+        if variables is None:
+            variables = net.init(k_net)
+        else:
+            check_variables(net, variables)
         opt_state = weights.init(variables["params"]) if opt_state is None else opt_state
         theta = policy.init(k_theta) if theta is None else _without_nan(theta)
         if still is not None:

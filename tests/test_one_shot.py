@@ -440,17 +440,19 @@ def test_hierarchical_log_probability_is_brute_force():
     assert len(seen) == space.size and abs(total - 1) < 1e-5
 
 
-def test_tunas_prefers_the_cheaper_of_two_equals():
+@pytest.mark.parametrize(("target", "found"), [(3.0, [0, 0, 0]), (6.0, [1, 1, 1])])
+def test_tunas_goes_to_the_cost_that_it_is_given(target, found):
+    """Costs of 1, 2 and 9 a decision: the target is met by one architecture, and what is cheaper is not better."""
     net = toy()
     table = jax.tree.map(lambda s: jnp.asarray([[1.0, 2.0, 9.0]] * 3), net.space.gate_shapes, is_leaf=is_shape)
     cost = lambda gates: jnp.sum(gates.a * table.a)
-    search = weight_sharing.tunas(net, cost, 3.0, optax.sgd(0.0), optax.adam(0.05, b1=0.0), beta=-1.0, networks=4)
+    search = weight_sharing.tunas(net, cost, target, optax.sgd(0.0), optax.adam(0.05, b1=0.0), beta=-5.0, networks=4)
     batch = images(jax.random.key(0))
     state = jit(search.init)(jax.random.key(1))
     walk = lambda s, t: (search.step(jax.random.fold_in(jax.random.key(2), t), s, batch)[0], None)
     with jax.debug_key_reuse(False):
         state, _ = jit(lambda s: jax.lax.scan(walk, s, jnp.arange(300)))(state)
-    assert search.best(state).a.tolist() == [0, 0, 0]
+    assert search.best(state).a.tolist() == found
 
 
 def test_the_op_warm_up_opens_whole_decisions():

@@ -267,6 +267,7 @@ DIFFERENTIABLE: dict[str, Callable] = {
     "pc_darts": weight_sharing.pc_darts,
     "drnas": lambda net: weight_sharing.drnas(net, kl=1e-3),
     "gaea": weight_sharing.gaea,
+    "gaea, edges": lambda net: weight_sharing.gaea(net, edges=True),
     "gaea, single level": lambda net: weight_sharing.gaea(net, single_level=True),
     "smooth_darts, random": lambda net: weight_sharing.smooth_darts(net, weight_sharing.random_noise(RISING)),
     "smooth_darts, adversarial": lambda net: weight_sharing.smooth_darts(net, weight_sharing.adversarial(RISING, 2)),

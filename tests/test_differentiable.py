@@ -85,6 +85,18 @@ def test_pc_darts_moves_alpha_and_beta():
     close(after, jax.tree.map(jnp.subtract, before, by_hand(net, state, gates_of, before)))
 
 
+def test_gaea_moves_alpha_row_by_row_and_beta_node_by_node():
+    net = toy_net(spaces.darts(nodes=2, ops=("none", "skip_connect", "sep_conv_3x3")))
+    before, after, state = one_step(weight_sharing.gaea(net, rate=0.5, edges=True))
+    np.testing.assert_allclose(before.beta.normal, [1 / 2, 1 / 2, 1 / 3, 1 / 3, 1 / 3], rtol=1e-6)  # edges 0, 1 and 2, 3, 4 meet
+    gates_of = lambda theta: jax.tree.map(lambda a, b: a * b[:, None], theta.alpha, theta.beta)
+    grad = by_hand(net, state, gates_of, before)
+    unscaled = jax.tree.map(lambda a, g: a * jnp.exp(-0.5 * g), before, grad)
+    whole = lambda b: jnp.concatenate([b[:2] / b[:2].sum(), b[2:] / b[2:].sum()])
+    rows = jax.tree.map(lambda u: u / u.sum(-1, keepdims=True), unscaled.alpha)
+    close(after, type(before)(rows, jax.tree.map(whole, unscaled.beta)))
+
+
 def test_gdas_sees_one_hot_gates():
     search = weight_sharing.gdas(toy_net(cell_space()), 5.0)
     _, info = jit(search.step)(jax.random.key(2), jit(search.init)(jax.random.key(0)), images(jax.random.key(1)))

@@ -72,6 +72,7 @@ DRAW_BATCHES_ONLY = (
     "pc_darts",
     "beta_darts",
     "gaea",
+    "gaea, edges",
     "gaea, single level",
     "metanas",
 )

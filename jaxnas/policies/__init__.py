@@ -4,7 +4,7 @@ from jaxnas.policies.categorical import categorical
 from jaxnas.policies.concrete import concrete, straight_through
 from jaxnas.policies.controller import controller
 from jaxnas.policies.dirichlet import dirichlet
-from jaxnas.policies.edges import edge_normalised
+from jaxnas.policies.edges import edge_normalised, edge_simplex, exponentiated_edges
 from jaxnas.policies.path_dropout import path_dropout
 from jaxnas.policies.policy import Policy, close, still_open
 from jaxnas.policies.simplex import exponentiated, simplex
@@ -21,7 +21,9 @@ __all__ = [
     "controller",
     "dirichlet",
     "edge_normalised",
+    "edge_simplex",
     "exponentiated",
+    "exponentiated_edges",
     "only",
     "path_dropout",
     "ppo",

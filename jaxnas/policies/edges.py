@@ -7,6 +7,9 @@ arXiv:1907.05737, eq. 2.
 
 so that the gate of operation o on edge e is the product of the two, and an edge is as strong as that product.
 
+GAEA's (Li et al., ICLR 2021, arXiv:2004.07802) has no softmax in it: alpha's rows and the beta of each node's edges are points of
+simplices, which exponentiated gradients move.
+
 Axes: E edges, O operations.
 """
 
@@ -15,8 +18,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from jaxnas.policies.policy import Policy, close, logits, softmax_rows
+from jaxnas.policies.simplex import exponentiated, simplex
 from jaxnas.spaces.cell import CellSpec
 from jaxnas.spaces.space import Space
 
@@ -36,22 +41,66 @@ def edge_normalised(space: Space, scale: float = 1e-3) -> Policy:
     Raises:
         ValueError: for another space, or one with an edge of a single operation.
     """
-    spec = space.spec
-    if not isinstance(spec, CellSpec):
-        raise ValueError("only a cell space has edges that meet in a node: this `space` has none")
-    init, node = logits(space, scale), np.asarray([i for _, i in spec.edges])
-    together = jnp.asarray(node[:, None] == node[None])  # [E, E]
-
-    def weight(beta):  # softmax over each node's edges
-        return jnp.exp(beta - jax.nn.logsumexp(jnp.where(together, beta[None], -jnp.inf), -1))
+    init, weight = logits(space, scale), _softmax_by_node(space)
 
     def gates(theta):
-        return jax.tree.map(lambda a, b: a * weight(b)[:, None], softmax_rows(theta.alpha), theta.beta)
+        return _product(softmax_rows(theta.alpha), jax.tree.map(weight, theta.beta))
 
     def start(key):
         k_alpha, k_beta = jax.random.split(key)
         return EdgeTheta(init(k_alpha), jax.tree.map(lambda a: a[:, 0], init(k_beta)))
 
+    return _policy(space, start, gates, close)
+
+
+def edge_simplex(space: Space) -> Policy:
+    """Gates alpha * beta of points of simplices, uniform at first; move them with `exponentiated_edges`.
+
+    Raises:
+        ValueError: as `edge_normalised`.
+    """
+    rows, weight = simplex(space), _softmax_by_node(space)
+
+    def start(key):
+        alpha = rows.init(key)
+        return EdgeTheta(alpha, jax.tree.map(lambda a: weight(jnp.zeros(len(a))), alpha))
+
+    return _policy(space, start, lambda theta: _product(*theta), rows.close)
+
+
+def exponentiated_edges(space: Space, rate: float = 0.1) -> optax.GradientTransformation:
+    """The exponentiated gradient of `edge_simplex`'s theta: alpha row by row, beta node by node.
+
+    Args:
+        space: the policy's.
+        rate: eta, of both; default 0.1, as published.
+
+    Raises:
+        ValueError: for a rate at or below 0, or as `edge_normalised`.
+    """
+    rows, weight = exponentiated(rate), _softmax_by_node(space)
+
+    def update(grads, state, theta):
+        alpha, _ = rows.update(grads.alpha, state, theta.alpha)
+        return EdgeTheta(alpha, jax.tree.map(lambda b, g: weight(jnp.log(b) - rate * g) - b, theta.beta, grads.beta)), state
+
+    return optax.GradientTransformation(lambda theta: optax.EmptyState(), update)
+
+
+def _softmax_by_node(space):
+    """beta [E] -> its softmax over the edges of each node."""
+    if not isinstance(space.spec, CellSpec):
+        raise ValueError("only a cell space has edges that meet in a node: this `space` has none")
+    node = np.asarray([i for _, i in space.spec.edges])
+    together = jnp.asarray(node[:, None] == node[None])  # [E, E]
+    return lambda beta: jnp.exp(beta - jax.nn.logsumexp(jnp.where(together, beta[None], -jnp.inf), -1))
+
+
+def _product(alpha, beta):
+    return jax.tree.map(lambda a, b: a * b[:, None], alpha, beta)
+
+
+def _policy(space, start, gates, close):
     def sample(key, theta, t):
         del key, t  # deterministic
         return jax.tree.map(lambda a: a[None], gates(theta))

@@ -5,13 +5,15 @@ arXiv:2004.07802.
 
     theta <- theta exp(-eta grad) / sum,  row by row, in place of a softmax and Adam
 
-Published both with a validation batch (bilevel) and on the training loss alone (ERM, single level).
+Published both with a validation batch (bilevel) and on the training loss alone (ERM, single level); on PC-DARTS's net the weights
+of the edges are moved alike, those that meet in a node together.
 """
 
 import optax
 
 from jaxnas.base import Strategy
 from jaxnas.nets.net import Net
+from jaxnas.policies.edges import edge_simplex, exponentiated_edges
 from jaxnas.policies.simplex import exponentiated, simplex
 from jaxnas.weight_sharing.darts import sgd
 from jaxnas.weight_sharing.gradients import joint, pathwise
@@ -24,6 +26,7 @@ def gaea(
     rate: float = 0.1,
     *,
     single_level: bool = False,
+    edges: bool = False,
     clip: float | None = 5.0,
 ) -> Strategy:
     """The GAEA DARTS search, first order.
@@ -33,11 +36,13 @@ def gaea(
         weights: default `sgd(0.025)`.
         rate: eta.
         single_level: theta follows the training loss of the weights' step (ERM); the batches then need no validation part.
+        edges: weights of edges as well (GAEA PC-DARTS, with `cell_net(..., partial=4)`).
         clip: global norm of the weights' gradient.
 
     Raises:
-        ValueError: for a rate at or below 0.
+        ValueError: for a rate at or below 0, or edges of a space that has none.
     """
-    policy, optimizer = simplex(net.space), exponentiated(rate)
+    space = net.space
+    policy, optimizer = (edge_simplex(space), exponentiated_edges(space, rate)) if edges else (simplex(space), exponentiated(rate))
     gradient = joint(optimizer) if single_level else pathwise(policy, optimizer)
     return weight_sharing(net, policy, gradient, weights or sgd(0.025), clip=clip)

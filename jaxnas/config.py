@@ -36,9 +36,9 @@ DIFFERENTIABLE = tuple(STRATEGIES)[: tuple(STRATEGIES).index("spos")]
 SPACES = {
     "nasbench201": "NAS-Bench-201 cells: 4 nodes, 5 operations, 15,625 architectures",
     "darts": "DARTS convolutional cells: normal and reduction, 1,037,664,180 each",
-    "nasnet": "NASNet cells: normal and reduction, 5 blocks of 13 operations (black-box strategies only)",
-    "amoebanet": "AmoebaNet cells: normal and reduction, 5 blocks of 8 operations (black-box strategies only)",
-    "pnas": "PNAS cells: one, of 1 to 5 blocks of 8 operations (black-box strategies only)",
+    "nasnet": "NASNet cells: normal and reduction, 5 blocks of 13 operations (black-box strategies and spos)",
+    "amoebanet": "AmoebaNet cells: normal and reduction, 5 blocks of 8 operations (black-box strategies and spos)",
+    "pnas": "PNAS cells: one, of 1 to 5 blocks of 8 operations (black-box strategies and spos)",
 }
 AUGMENTS = ("none", "crop", "crop+flip")
 

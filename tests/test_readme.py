@@ -31,7 +31,7 @@ def test_readme_block(number, tmp_path, monkeypatch):
 
 
 def test_readme_has_its_blocks():
-    assert len(BLOCKS) == 7
+    assert len(BLOCKS) == 8
     assert all(len(block.splitlines()) <= 40 for block in BLOCKS)
 
 

@@ -35,8 +35,8 @@ Obtained, two CPU cores with much other work on them, 15 minutes (digits) and 85
 | few-shot, five supernets | batch | 0.213 +- 0.010 | 56.5 | 0.222 +- 0.078 | 26.6 | -0.062 +- 0.036 |
 
 Alone: digits 94.30 % in the mean, reliability 0.54; cifar 40.31 %, reliability 0.69, tau with the real table -0.07.  The bootstrap
-interval of one supernet's tau over the 60 cells is about 0.35 wide.  Regret of the best ten by score: 0 to 0.6 points (digits), 0.7
-to 3.2 (cifar).  Path dropout ranks better than none, by more than the intervals; FairNAS does not rank better than SPOS for as many
+interval of one supernet's tau over the 60 cells is about 0.35 wide.  Regret of the best ten by score: 0 to 0.6 points (digits), 0.6
+to 2.1 (cifar).  Path dropout ranks better than none, by more than the intervals; FairNAS does not rank better than SPOS for as many
 passes, few-shot only with running statistics on CIFAR-10.
 """
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick import jit
+from quick import jit, worst
 
 from jaxnas.nets.elastic_net import elastic_net, macs, sort_channels
 from jaxnas.nets.elastic_ops import build, filters
@@ -40,14 +40,6 @@ TINY = ElasticSpec(
     multiple=1,
 )
 ARCHS = ("k5e4-k5e4 k5e4-k5e4", "k1e2 k1e2", "k3e3-k1e4 k5e3-k3e2")
-
-
-def worst(a, b):
-    """The largest difference between two trees, relative to the largest entry."""
-    pairs = list(zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
-    assert all(np.shape(x) == np.shape(y) for x, y in pairs)
-    largest = max(float(np.max(np.abs(np.asarray(x)), initial=0)) for x, _ in pairs)
-    return max(float(np.max(np.abs(np.asarray(x) - np.asarray(y)), initial=0)) for x, y in pairs) / max(1.0, largest)
 
 
 @functools.cache

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from quick import jit
+from quick import jit, worst
 
 from jaxnas import data
 from jaxnas.base import Batch
@@ -28,14 +28,6 @@ from jaxnas.weight_sharing.enas import default_update, enas, final_choice, sampl
 
 IMAGE, CLASSES = (6, 5, 1), 3
 ARCHS = ("conv_3x3 sep_conv_5x5<0 max_pool_3x3<0,1", "max_pool_3x3 conv_3x3 sep_conv_5x5<1")
-
-
-def worst(a, b):
-    """The largest difference between two trees, relative to the largest entry."""
-    pairs = list(zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
-    assert all(np.shape(x) == np.shape(y) for x, y in pairs)
-    largest = max(float(np.max(np.abs(np.asarray(x)), initial=0)) for x, _ in pairs)
-    return max(float(np.max(np.abs(np.asarray(x) - np.asarray(y)), initial=0)) for x, y in pairs) / max(1.0, largest)
 
 
 def drawn(seed, shapes, dtype=np.float64):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from quick import jit
+from quick import jit, worst
 
 from jaxnas.ask_tell.q_learning import Layers, mdp_of, metaqnn
 from jaxnas.base import Batch
@@ -23,14 +23,6 @@ from jaxnas.spaces.space import space
 
 SMALL = dict(heights=(1, 3), widths=(3, 1, 5), filters=(2, 3))
 IMAGE, CLASSES = (5, 6, 2), 3
-
-
-def worst(a, b):
-    """The largest difference between two trees, relative to the largest entry."""
-    pairs = list(zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
-    assert all(np.shape(x) == np.shape(y) for x, y in pairs)
-    largest = max(float(np.max(np.abs(np.asarray(x)), initial=0)) for x, _ in pairs)
-    return max(float(np.max(np.abs(np.asarray(x) - np.asarray(y)), initial=0)) for x, y in pairs) / max(1.0, largest)
 
 
 def relu(x):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick import jit
+from quick import jit, worst
 
 from jaxnas.hardware.cost import cost, expected, fbnet_product, lagrangian, linear, proxyless_product, raised
 from jaxnas.nets.mobile_net import Paths, macs, mobile_net
@@ -30,14 +30,6 @@ TINY = MobileSpec(
     stem_stride=1,
 )
 ARCHS = ("k3_e2_g2 k3_e2 k3_e1", "zero k3_e1_g2 k3_e1", "k5_e2 k3_e2 k3_e1")
-
-
-def worst(a, b):
-    """The largest difference between two trees, relative to the largest entry."""
-    pairs = list(zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
-    assert all(np.shape(x) == np.shape(y) for x, y in pairs)
-    largest = max(float(np.max(np.abs(np.asarray(x)), initial=0)) for x, _ in pairs)
-    return max(float(np.max(np.abs(np.asarray(x) - np.asarray(y)), initial=0)) for x, y in pairs) / max(1.0, largest)
 
 
 def drawn(seed, shapes, wide=True):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick import jit
+from quick import jit, worst
 
 from jaxnas import data, policies, ranking
 from jaxnas.base import Batch
@@ -23,14 +23,6 @@ from jaxnas.weight_sharing.weight_sharing import weight_sharing
 
 IMAGE, CLASSES, N, G = (4, 5, 1), 3, 2, 3
 ARCHS = ("0,2>1:k3d2 1>0,1,2:k1*", "1>0:k3d1* 0,1,2>2:k3d2*", "0>:k3d1 2>0,1:k3d1")  # the last has one operation
-
-
-def worst(a, b):
-    """The largest difference between two trees, relative to the largest entry."""
-    pairs = list(zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
-    assert all(np.shape(x) == np.shape(y) for x, y in pairs)
-    largest = max(float(np.max(np.abs(np.asarray(x)), initial=0)) for x, _ in pairs)
-    return max(float(np.max(np.abs(np.asarray(x) - np.asarray(y)), initial=0)) for x, y in pairs) / max(1.0, largest)
 
 
 @functools.cache

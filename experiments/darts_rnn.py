@@ -42,6 +42,7 @@ from jaxnas.driver import phase, then
 from jaxnas.nets import Net
 from jaxnas.nets.language_model import SEARCH_DROPOUT, Dropouts, language_model
 from jaxnas.spaces.darts_rnn import darts_rnn
+from jaxnas.spaces.space import Space
 
 
 class Part(NamedTuple):
@@ -54,6 +55,8 @@ class Part(NamedTuple):
     decay: float  # of the weights
     dropouts: Dropouts | None
     uniform: float
+    clip: float = 0.25
+    beta: float = 1e-3  # of the temporal activation regulariser
 
 
 class Setting(NamedTuple):
@@ -95,9 +98,18 @@ def read(where: str, level: str) -> Text:
     return text(path, level=level, name=path.name)
 
 
+def steps_of(part: Part, source: Text, length: int) -> int:
+    return round(part.epochs * ((len(source.train) - 1) // (part.batch * length)))
+
+
+def model(space: Space, source: Text, part: Part, **options) -> Net:
+    sizes = dict(vocabulary=len(source.vocabulary), batch=part.batch, hidden=part.hidden)
+    return language_model(space, **sizes, dropouts=part.dropouts, beta=part.beta, uniform=part.uniform, **options)
+
+
 def weights(part: Part, rate) -> optax.GradientTransformation:
     """The clip is in the optimizer: the paper's look-ahead of recurrent cells is clipped."""
-    return optax.chain(optax.clip_by_global_norm(0.25), weight_sharing.sgd(rate, momentum=0.0, weight_decay=part.decay))
+    return optax.chain(optax.clip_by_global_norm(part.clip), weight_sharing.sgd(rate, momentum=0.0, weight_decay=part.decay))
 
 
 def alone(net: Net, optimizer: optax.GradientTransformation) -> nas.Strategy:
@@ -124,37 +136,36 @@ def loss(net: Net, variables, gates, stream, length: int):
     return jnp.mean(jax.lax.scan(step, variables, (x, y))[1])
 
 
+def tested(net: Net, state, source: Text, length: int) -> np.ndarray:
+    """Nats a token on the test stream, of the networks of many seeds."""
+    test = jax.jit(jax.vmap(lambda state, stream: loss(net, state.variables, state.theta, stream, length), (0, None)))
+    return np.asarray(test(state, source.test), np.float64)
+
+
+def show(what: str, space: Space, cells, nats) -> None:
+    for n in range(len(nats)):
+        print(f"{what} {n}: {space.to_text(jax.tree.map(lambda a: a[n], cells))}")
+    bits, perplexity = ("{:.3f} +- {:.3f}".format(*report.interval(a)) for a in (nats / np.log(2), np.exp(nats)))
+    print(f"{what}: perplexity {perplexity} ({np.exp(nats).round(3).tolist()}), bits a token {bits}", flush=True)
+
+
 def main(name: str = "smoke", where: str = "tinyshakespeare.txt") -> None:
     setting = SETTINGS[name]
     source, space = read(where, setting.level), darts_rnn()
-    V, length = len(source.vocabulary), setting.length
-
-    def steps(part: Part) -> int:
-        return round(part.epochs * ((len(source.train) - 1) // (part.batch * length)))
-
-    def net(part: Part, norms: bool) -> Net:
-        sizes = dict(vocabulary=V, batch=part.batch, hidden=part.hidden)
-        return language_model(space, **sizes, dropouts=part.dropouts, norms=norms, uniform=part.uniform)
-
-    s, t = setting.search, setting.train
+    s, t, length = setting.search, setting.train, setting.length
     architecture = weight_sharing.adam(setting.arch_rate, weight_decay=1e-3)
-    search = weight_sharing.darts(net(s, True), weights(s, s.rate), architecture, setting.order, clip=None)
-    evaluated = net(t, False)
-    train = alone(evaluated, weights(t, optax.cosine_decay_schedule(t.rate, steps(t))))
-    training = dict(steps=steps(t), data=bptt(source, t.batch, length, arch_steps=0))
+    search = weight_sharing.darts(model(space, source, s), weights(s, s.rate), architecture, setting.order, clip=None)
+    evaluated, steps = model(space, source, t, norms=False), [steps_of(part, source, length) for part in (s, t)]
+    train = alone(evaluated, weights(t, optax.cosine_decay_schedule(t.rate, steps[1])))
+    training = dict(steps=steps[1], data=bptt(source, t.batch, length, arch_steps=0))
     give = lambda state: weight_sharing.Given(theta=space.gates(search.best(state)))
-    plan = then(phase(search, steps(s), bptt(source, s.batch, length)), phase(train, **training, give=give, name="train"))
+    plan = then(phase(search, steps[0], bptt(source, s.batch, length)), phase(train, **training, give=give, name="train"))
     options = dict(seeds=setting.seeds, progress=sys.stderr.isatty())
-    print(f"{V} tokens, {steps(s)} steps of search, {steps(t)} of training", flush=True)
-    test = jax.jit(jax.vmap(lambda state, stream: loss(evaluated, state.variables, state.theta, stream, length), (0, None)))
+    print(f"{len(source.vocabulary)} tokens, {steps[0]} steps of search, {steps[1]} of training", flush=True)
     found = nas.run(jax.random.key(0), plan, **options)
     random = nas.run(jax.random.key(1), train, **training, **options)
     for what, result in (("found", found), ("random", random)):
-        for n in range(setting.seeds):
-            print(f"{what} {n}: {space.to_text(jax.tree.map(lambda a: a[n], result.best))}")
-        nats = np.asarray(test(result.state, source.test), np.float64)
-        bits, perplexity = ("{:.3f} +- {:.3f}".format(*report.interval(a)) for a in (nats / np.log(2), np.exp(nats)))
-        print(f"{what}: perplexity {perplexity} ({np.exp(nats).round(3).tolist()}), bits a token {bits}", flush=True)
+        show(what, space, result.best, tested(evaluated, result.state, source, length))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The command line: jaxnas search | resume | show | bench | tabulate | list.
+"""The command line: jaxnas search | resume | show | bench | tabulate | rank | list.
 
 Whatever a person can get wrong is answered with one line on stderr and exit code 2; Ctrl-C with 130 after saving.
 """
@@ -93,11 +93,39 @@ class Tabulate:
 
 
 @dataclasses.dataclass(frozen=True)
+class Rank:
+    """Score architectures before training, and say how well that ranks them against a table."""
+
+    proxy: tuple[str, ...] = ("params", "synflow", "nwot")
+    """Which: see `jaxnas list`."""
+    table: str = "nasbench201:cifar10"
+    """The reference, as in jaxnas bench."""
+    space: str = "nasbench201"
+    """Of the table's rows: nasbench201, or another cell space of `jaxnas list` that a file.npz is of."""
+    data: str = "digits"
+    """What the batches are of: digits, a file.npz with arrays x and y, or tfds:NAME."""
+    architectures: int = 100
+    """How many of the table's rows, drawn at random."""
+    batch: int = 64
+    """Examples a batch."""
+    channels: int = 16
+    """Channels of the first cells."""
+    cells: int = 5
+    """As in jaxnas search; a shallow network ranks otherwise than the deep one that was trained."""
+    top: int = 10
+    """k of recall and regret."""
+    seed: int = 0
+    """The root of all randomness."""
+    out: str = "rank"
+    """Where results.md, scores.csv and the pictures go; never overwritten."""
+
+
+@dataclasses.dataclass(frozen=True)
 class List:
     """List spaces, strategies, operations and data."""
 
 
-COMMANDS = {"search": Search, "resume": Resume, "show": Show, "bench": Bench, "tabulate": Tabulate, "list": List}
+COMMANDS = {"search": Search, "resume": Resume, "show": Show, "bench": Bench, "tabulate": Tabulate, "rank": Rank, "list": List}
 
 
 def parse(arguments: list[str]):
@@ -244,10 +272,46 @@ def _tabulate(command: Tabulate) -> None:
         print(f"compare algorithms on it: jaxnas bench --tables {command.out}")
 
 
+def _rank(command: Rank) -> None:
+    out = pathlib.Path(command.out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f"{out} exists: give another --out")
+    if command.space not in SPACES:
+        raise ValueError(f"unknown space {command.space!r}: choose one of {', '.join(SPACES)}")
+    _configure()
+    import jax
+
+    from jaxnas import data, estimators, nets, pipeline
+    from jaxnas.evaluate.benchmark import find, load
+
+    space = pipeline.make_space(command.space)
+    benchmark = load(command.table, space) if command.table.endswith(".npz") else find(command.table)
+    if list(benchmark.space.arity) != list(space.arity):
+        raise ValueError(f"the rows of {command.table} are not of {command.space}: give the --space that they are of")
+    k_data, k_rank, k_judge = jax.random.split(jax.random.key(command.seed), 3)
+    dataset = data.load(command.data, k_data)
+    net = nets.cell_net(space, image=dataset.image, classes=dataset.classes, channels=command.channels, cells=command.cells)
+    texts, scores, truth = estimators.rank_proxies(
+        k_rank,
+        net,
+        dataset,
+        benchmark,
+        command.proxy,
+        architectures=command.architectures,
+        batch=command.batch,
+        say=lambda line: print(line, file=sys.stderr),
+    )
+    judged = estimators.judge(k_judge, scores, truth, command.top)
+    estimators.write(out, texts, scores, truth, judged, command.top)
+    print(estimators.markdown(judged, command.top))
+    print(f"kept in {out}: {', '.join(sorted(p.name for p in out.iterdir()))}")
+
+
 def _list() -> None:
     from jaxnas.bench import ALGORITHMS
     from jaxnas.data import SOURCES
     from jaxnas.nets import OPS
+    from jaxnas.proxies import PROXIES
 
     algorithms = {name: entry.about for name, entry in ALGORITHMS.items()}
     for title, table in (("spaces", SPACES), ("strategies", STRATEGIES), ("bench algorithms", algorithms), ("data", SOURCES)):
@@ -255,6 +319,7 @@ def _list() -> None:
         for name, text in table.items():
             print(f"  {name:<14} {text}")
     print("operations\n  " + ", ".join(OPS))
+    print("proxies\n  " + ", ".join(PROXIES))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -274,6 +339,8 @@ def main(arguments: list[str] | None = None) -> int:
             _bench(command)
         elif isinstance(command, Tabulate):
             _tabulate(command)
+        elif isinstance(command, Rank):
+            _rank(command)
         else:
             _list()
     except KeyboardInterrupt:

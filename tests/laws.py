@@ -261,6 +261,12 @@ def text(make):
 FALLING = optax.linear_schedule(10.0, 0.1, 10)
 RISING = optax.linear_schedule(0.03, 0.3, 10)
 
+
+def priced(net, sign):
+    """A proxy: what an architecture costs."""
+    return lambda _, variables, gates, batch: sign * (1 + cost(net)(gates))
+
+
 DIFFERENTIABLE: dict[str, Callable] = {
     "snas": lambda net: weight_sharing.snas(net, FALLING, cost=cost(net), paths=2),
     "gdas": lambda net: weight_sharing.gdas(net, FALLING),
@@ -275,6 +281,7 @@ DIFFERENTIABLE: dict[str, Callable] = {
     "fbnet": lambda net: weight_sharing.fbnet(net, FALLING, cost=cost(net), combine=hardware.fbnet_product()),
     "darts_pt": weight_sharing.project_operations,
     "enas": lambda net: weight_sharing.enas(net, networks=2, hidden=4),
+    "te_nas": lambda net: weight_sharing.te_nas(net, net, 2, 2, priced(net, -1.0), priced(net, 1.0)),
 }
 ONE_SHOT: dict[str, Callable] = {
     "fairnas": weight_sharing.fairnas,

@@ -158,11 +158,15 @@ def test_the_mixture_weighs_every_edge():
     assert float(jnp.max(jnp.abs(one[0]))) == 0.0  # none
 
 
-@pytest.mark.parametrize(("x64", "norms", "tolerance"), [(False, True, 1e-5), (True, False, 1e-9)])
-def test_three_ways_agree(x64, norms, tolerance):
+@pytest.mark.parametrize(
+    ("x64", "norms", "enas", "tolerance"),
+    [(False, True, False, 1e-5), (True, False, False, 1e-9), (True, True, True, 1e-9)],
+)
+def test_three_ways_agree(x64, norms, enas, tolerance):
     """The mixture at one-hot gates, its single path, and the plain network: outputs, states, statistics, gradients."""
     with jax.enable_x64(x64):
-        net, key = small(norms=norms, dropouts=Dropouts(0.1, 0.1, 0.1, 0.3, 0.1)), jax.random.key(5)
+        options = dict(norms=norms, private=enas, loose_ends=enas)
+        net, key = small(**options, dropouts=Dropouts(0.1, 0.1, 0.1, 0.3, 0.1)), jax.random.key(5)
         arch = net.space.sample(jax.random.key(2))._replace(previous=jnp.asarray([0, 0, 2], jnp.int32))
         variables = jit(net.init)(jax.random.key(0))
         variables["carry"] = {"hidden": jax.random.normal(jax.random.key(3), (B, H), jnp.float32)}
@@ -202,6 +206,48 @@ def test_used_are_the_nodes_with_a_real_gate():
     loss = lambda v: weight_sharing.cross_entropy(net.apply(v, tokens(jax.random.key(2)), cut, train=True)[0], y)
     grads = jit(jax.grad(lambda p: loss({**variables, "params": p})))(variables["params"])
     assert float(jnp.max(jnp.abs(grads["nodes"][1]))) == 0.0 < float(jnp.min(jnp.max(jnp.abs(grads["nodes"][::2]), (1, 2))))
+
+
+def test_the_output_is_the_mean_of_loose_ends():
+    """One token.  A chain has its last node, which two means tell; a star all of its nodes; otherwise what nobody reads."""
+    x, op = tokens(jax.random.key(1), (B, 1)), np.asarray([0, 3, 2], np.int32)
+    variables = jit(small(norms=False).init)(jax.random.key(0))
+
+    @functools.cache
+    def program(nodes, loose_ends):
+        net = small(nodes, norms=False, loose_ends=loose_ends)
+        return net.space.gates, jit(lambda v, gates: net.apply(v, x, gates, train=False)[1]["carry"]["hidden"])
+
+    def h(*previous, loose_ends=False):
+        N = len(previous)
+        gates, run = program(N, loose_ends)
+        first = {**variables, "params": {**variables["params"], "nodes": variables["params"]["nodes"][:N]}}
+        return run(first, gates(RNNCell(op[:N], np.asarray(previous, np.int32))))
+
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    two = 2 * h(0, 1)  # s_1 + s_2
+    close(h(0, 1, 2, loose_ends=True), 3 * h(0, 1, 2) - two)
+    close(h(0, 1, 1, loose_ends=True), (3 * h(0, 1, 1) - h(0)) / 2)
+    np.testing.assert_array_equal(h(0, 0, 0, loose_ends=True), h(0, 0, 0))
+
+
+def test_used_are_the_private_matrices_of_the_cell():
+    net = small(private=True, loose_ends=True)
+    variables = jit(net.init)(jax.random.key(0))
+    gates = net.space.gates(RNNCell(jnp.asarray([1, 0, 3]), jnp.asarray([0, 0, 2])))
+    used = net.used(variables, gates)
+    wanted = np.zeros((6, 4))
+    wanted[0, 1] = wanted[1, 0] = wanted[5, 3] = 1  # edges 0->1, 0->2, 2->3
+    np.testing.assert_array_equal(used["params"]["nodes"][:, :, 0, 0], wanted)
+    jax.tree.map(lambda m, v: np.broadcast_shapes(m.shape, v.shape), used, variables)
+    assert all(float(jnp.min(m)) == 1 for m in jax.tree.leaves({**used, "params": used["params"]["embedding"]}))
+    assert variables["params"]["nodes"].shape == (6, 4, H, 2 * H)
+
+
+@pytest.mark.parametrize("option", ["private", "loose_ends"])
+def test_enas_has_no_mixture(option):
+    with pytest.raises(ValueError, match="it mixes none"):
+        weight_sharing.darts(small(**{option: True}))
 
 
 def test_two_windows_are_one_window_twice_as_long():

@@ -1,7 +1,6 @@
 """One-shot search by sampling: who is trained how often, what moves, what a path is scored with, and how it is searched."""
 
 import functools
-import itertools
 import math
 
 import chex
@@ -21,9 +20,7 @@ from jaxnas.base import Batch
 from jaxnas.driver import compiler_options, phase, run, then
 from jaxnas.nets.layers import switched
 from jaxnas.policies.path_dropout import incoming
-from jaxnas.spaces.space import is_shape
 from jaxnas.weight_sharing.one_shot import active_l2
-from jaxnas.weight_sharing.tunas import warming
 
 leaves = jax.tree.leaves
 NET = mobile_net()
@@ -388,86 +385,6 @@ def test_not_a_number_is_never_chosen():
     never = lambda key, archs: jnp.where(jax.vmap(space.flat)(archs)[:, 0] == 0, 1.0, jnp.nan)
     arch, score = jit(weight_sharing.two_stage(space, never, never, 50, 5))(jax.random.key(0))
     assert int(space.flat(arch)[0]) == 0 and float(score) == 1.0
-
-
-# ---------------------------------------------------------------- TuNAS
-
-
-def surface(space):
-    """Accuracy and cost that rise together, with what a unit of cost is worth falling from decision to decision."""
-    worth = jnp.asarray([8.0, 6.0, 5.0, 4.0, 3.0, 2.5, 2.0, 1.5])
-
-    def evaluate(key, archs, batch):
-        v = jax.vmap(space.flat)(archs) / 3.0
-        return {"accuracy": 0.5 + jnp.sum(v * worth[None], -1) / 400, "cost": 10 + 10 * jnp.sum(v, -1)}
-
-    return base.stateless(evaluate)
-
-
-def final_costs(objective, seeds=5):
-    space = spaces.space(Flat(np.full(8, 4)))
-    policy = policies.categorical(space, scale=0.0)
-    algorithm = ask_tell.policy_gradient(space, policy, policies.reinforce(policy, optax.adam(0.05, b1=0.0), 0.95), batch=16)
-    result = run(jax.random.key(0), base.black_box(algorithm, surface(space), objective), steps=1500, seeds=seeds)
-    final = jax.vmap(policy.derive)(result.state.algorithm.theta)
-    return 10 + 10 * np.asarray(final.a).sum(-1) / 3.0
-
-
-@pytest.mark.parametrize("beta", [-0.1, -0.3, -1.0])
-def test_tunas_ends_at_its_target(beta):
-    """Within 2 % of 50 (the grid of costs has steps of 3.3)."""
-    costs = final_costs(objectives.absolute("accuracy", "cost", 50.0, beta))
-    assert (np.abs(costs / 50 - 1) <= 0.02).all()
-
-
-def test_the_soft_reward_drifts():
-    costs = final_costs(objectives.mnasnet("accuracy", "cost", 50.0))
-    assert (np.abs(costs / 50 - 1) > 0.1).all()
-
-
-def test_hierarchical_log_probability_is_brute_force():
-    space = spaces.space((3, 2, 4), parent=[-1, 0, 1], when=[[1, 1, 1, 0], [0, 1, 1, 0], [0, 1, 0, 0]])
-    policy = policies.categorical(space, scale=1.0)
-    theta = policy.init(jax.random.key(0))
-    p = [jax.nn.softmax(theta[d, :n]) for d, n in enumerate((3, 2, 4))]
-    total, seen = 0.0, set()
-    for a, b, c in itertools.product(range(3), range(2), range(4)):
-        arch = space.canonical(space.unflat(jnp.asarray([a, b, c])))
-        if (key := tuple(space.flat(arch).tolist())) in seen:
-            continue
-        seen.add(key)
-        # b is there for a = 1, 2; c for a = 1, 2 and b = 1
-        wanted = p[0][a] * (p[1][b] if a else 1) * (p[2][c] if a and b == 1 else 1)
-        found = jnp.exp(jnp.sum(policy.log_prob(theta, arch)[0]))
-        np.testing.assert_allclose(found, wanted, rtol=1e-5)
-        total += float(found)
-    assert len(seen) == space.size and abs(total - 1) < 1e-5
-
-
-@pytest.mark.parametrize(("target", "found"), [(3.0, [0, 0, 0]), (6.0, [1, 1, 1])])
-def test_tunas_goes_to_the_cost_that_it_is_given(target, found):
-    """Costs of 1, 2 and 9 a decision: the target is met by one architecture, and what is cheaper is not better."""
-    net = toy()
-    table = jax.tree.map(lambda s: jnp.asarray([[1.0, 2.0, 9.0]] * 3), net.space.gate_shapes, is_leaf=is_shape)
-    cost = lambda gates: jnp.sum(gates.a * table.a)
-    search = weight_sharing.tunas(net, cost, target, optax.sgd(0.0), optax.adam(0.05, b1=0.0), beta=-5.0, networks=4)
-    batch = images(jax.random.key(0))
-    state = jit(search.init)(jax.random.key(1))
-    walk = lambda s, t: (search.step(jax.random.fold_in(jax.random.key(2), t), s, batch)[0], None)
-    with jax.debug_key_reuse(False):
-        state, _ = jit(lambda s: jax.lax.scan(walk, s, jnp.arange(300)))(state)
-    assert search.best(state).a.tolist() == found
-
-
-def test_the_op_warm_up_opens_whole_decisions():
-    policy = warming(spaces.nasbench201(), optax.linear_schedule(1.0, 0.0, 10))
-    draw = lambda t: np.stack([np.asarray(policy.sample(k, (), t))[0] for k in jax.random.split(jax.random.key(0), 200)])
-    with jax.debug_key_reuse(False):
-        first, middle, last = draw(0), draw(5), draw(10)
-    assert (first == np.float32(0.2)).all()
-    assert ((last == 0) | (last == 1)).all() and (last.sum(-1) == 1).all()
-    share = (middle == np.float32(0.2)).all(-1).mean()
-    assert abs(share - 0.5) < 3 * 0.5 / math.sqrt(1200)
 
 
 # ---------------------------------------------------------------- few-shot

@@ -27,14 +27,13 @@ nothing else running), for goals of 0.35; the goal of the compilation, missed by
 """
 
 import argparse
-import multiprocessing
-import resource
 import statistics
 import sys
 import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+from contest import contest
 
 SIZE = {"channels": 8, "cells": 4, "batch": 16}
 TURN = 5  # steps
@@ -89,17 +88,6 @@ CONTESTANTS = {
 }
 
 
-def serve(name, size, pipe):
-    make, arguments = CONTESTANTS[name]
-    step, seconds = make(*arguments, **size)
-    step()
-    pipe.send(seconds)
-    while pipe.recv():
-        started = time.perf_counter()
-        step()
-        pipe.send(((time.perf_counter() - started) / TURN, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20))
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repetitions", type=int, default=7)
@@ -107,29 +95,14 @@ def main():
     for name, value in SIZE.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     arguments = parser.parse_args()
-    size = {name: getattr(arguments, name) for name in SIZE}
-    context = multiprocessing.get_context("spawn")
-    rivals = {}
-    for name in CONTESTANTS:  # one at a time: nothing else runs while a step compiles
-        if arguments.only in name:
-            here, there = context.Pipe()
-            process = context.Process(target=serve, args=(name, size, there), daemon=True)
-            process.start()
-            rivals[name] = (here, process, here.recv())
-    times = {name: [] for name in rivals}
-    memory = {}
-    for _ in range(arguments.repetitions):
-        for name, (pipe, _, _) in rivals.items():
-            pipe.send(True)
-            seconds, memory[name] = pipe.recv()
-            times[name].append(seconds)
-    for pipe, process, _ in rivals.values():
-        pipe.send(False)
-        process.join()
+    size = tuple(getattr(arguments, name) for name in SIZE)
+    chosen = {name: (make, (*options, *size)) for name, (make, options) in CONTESTANTS.items() if arguments.only in name}
+    results = contest(chosen, arguments.repetitions)
+    times = {name: [seconds / TURN for seconds in result.seconds] for name, result in results.items()}
     median = {name: statistics.median(t) for name, t in times.items()}
     print(f"{'':<55}{'median':>9}{'min':>9}{'compile':>9}{'memory':>10}")
-    for name, (_, _, seconds) in rivals.items():
-        print(f"{name:<55}{median[name]:8.3f}s{min(times[name]):8.3f}s{seconds:8.1f}s{memory[name]:6.2f} GiB")
+    for name, result in results.items():
+        print(f"{name:<55}{median[name]:8.3f}s{min(times[name]):8.3f}s{result.compiling:8.1f}s{result.memory:6.2f} GiB")
     for order, ours in (("first order", "jaxnas, first order"), ("second order", "jaxnas, exact second order")):
         for name in median:
             if name.startswith("PyTorch") and order in name and ours in median:

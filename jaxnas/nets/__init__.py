@@ -12,6 +12,8 @@ from jaxnas.nets.net import Net, cell_net, count_parameters, evaluation_net
 from jaxnas.nets.ops import OPS
 from jaxnas.nets.recalibrate import recalibrate
 from jaxnas.nets.recurrent_cell import TreeCell
+from jaxnas.nets.tunas_net import macs as tunas_macs
+from jaxnas.nets.tunas_net import tunas_net
 
 __all__ = [
     "OPS",
@@ -33,4 +35,6 @@ __all__ = [
     "mobile_net",
     "recalibrate",
     "sort_channels",
+    "tunas_macs",
+    "tunas_net",
 ]

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxnas.nets import probe
 from jaxnas.nets.layers import BatchNorm, Conv, drop_path, settle
 from jaxnas.nets.ops import FactorizedReduce
 from jaxnas.spaces.blocks import Blocks, BlockSpec
@@ -49,7 +50,7 @@ class Together(nn.Module):
 
     @nn.compact
     def __call__(self, first, second, train):
-        y = Conv(self.features)(nn.relu(jnp.concatenate([first, second], 0)))
+        y = Conv(self.features)(probe.relu(jnp.concatenate([first, second], 0)))
         return settle(BatchNorm()(y, train, defer=True))
 
 

@@ -12,15 +12,19 @@ residual reductions between (arXiv:2001.00326).
 Axes: E edges, O operations, C channels, H rows, W columns, B batch, N nodes with the inputs.
 """
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
+from jax import lax
 
+from jaxnas.nets import probe
 from jaxnas.nets.block_cell import AnyBlockCell, BlockCell
 from jaxnas.nets.convolution import avg_pool
-from jaxnas.nets.layers import BatchNorm, Conv, drop_path, settle, shuffle, to_net
+from jaxnas.nets.layers import BatchNorm, Conv, Dense, drop_path, settle, shuffle, to_net
 from jaxnas.nets.ops import FactorizedReduce, Identity, ReLUConvBN
 from jaxnas.nets.super_cell import FINAL, Choice, SuperCell, around
 from jaxnas.spaces.blocks import BlockSpec
@@ -83,11 +87,11 @@ class Auxiliary(nn.Module):
 
     @nn.compact
     def __call__(self, x, train):
-        x = avg_pool(nn.relu(x), 5, 2 if self.imagenet else 3, padding=0)
-        x = nn.relu(BatchNorm()(Conv(128)(x), train))
+        x = avg_pool(probe.relu(x), 5, 2 if self.imagenet else 3, padding=0)
+        x = probe.relu(BatchNorm()(Conv(128)(x), train))
         x = Conv(768, 2, padding=0)(x)
-        x = nn.relu(x if self.imagenet else BatchNorm()(x, train))  # the authors' ImageNet head omits this norm
-        return nn.Dense(self.classes)(jnp.mean(x, (1, 2)).T)
+        x = probe.relu(x if self.imagenet else BatchNorm()(x, train))  # the authors' ImageNet head omits this norm
+        return Dense(self.classes)(jnp.mean(x, (1, 2)).T)
 
 
 class CellNet(nn.Module):
@@ -143,12 +147,19 @@ class CellNet(nn.Module):
         of_kind = lambda kind: gates if gates is None or not self.spec.kinds else getattr(gates, kind)
         if self.skeleton == "nasbench201":
             x = BatchNorm(name="stem_norm")(Conv(self.channels, 3, name="stem")(x), train)
-            for i, (kind, features, _) in enumerate(self.layout):
-                if kind == "residual":
-                    x = ResidualReduction(features, name=f"cell{i}")(x, train)
-                else:
-                    x = self.cell(i)([x], of_kind(kind), train, path, rate, **more)[-1]
-            x = nn.relu(BatchNorm(name="head_norm")(x, train))
+            alike = path and self.choice is None and not self.is_initializing()
+            for (kind, features, _), run in itertools.groupby(range(len(self.layout)), self.layout.__getitem__):
+                run = list(run)
+                if alike and len(run) > 1:
+                    x = self.in_turn(run, x, of_kind(kind), train)
+                    continue
+                for i in run:
+                    (x,) = probe.whole(x)
+                    if kind == "residual":
+                        x = ResidualReduction(features, name=f"cell{i}")(x, train)
+                    else:
+                        x = self.cell(i)([x], of_kind(kind), train, path, rate, **more)[-1]
+            x = probe.relu(BatchNorm(name="head_norm")(x, train))
         else:
             s0, s1, reduced = self.two_inputs(x, train)
             deeper = rate is not None and isinstance(self.spec, BlockSpec)
@@ -159,12 +170,28 @@ class CellNet(nn.Module):
                 adapt = (halved if reduced else same_size)(f"pre0_{i}")
                 inputs = [settle(adapt(s0, train)), settle(same_size(f"pre1_{i}")(s1, train))]
                 nodes = self.cell(i)(inputs, of_kind(kind), train, path, dropped, **more)
-                s0, s1, reduced = s1, jnp.concatenate(nodes, 0), stride == 2
+                s0, s1 = probe.whole(s1, jnp.concatenate(nodes, 0))
+                reduced = stride == 2
                 if self.auxiliary and i == 2 * len(self.layout) // 3 and (train or self.is_initializing()):
                     aux = Auxiliary(self.classes, self.skeleton == "darts_imagenet", name="auxiliary")(s1, train)
             x = s1
-        logits = nn.Dense(self.classes, name="classifier")(jnp.mean(x, (1, 2)).T)
+        logits = Dense(self.classes, name="classifier")(jnp.mean(probe.last(x), (1, 2)).T)
         return (logits, aux) if self.auxiliary and train else logits
+
+    def in_turn(self, run, x, gates, train):
+        """Single paths of equal cells of one input, as a scan over their variables: compiled once, however many there are."""
+        cell, held = self.cell(run[0]).clone(parent=None), self.variables
+        of = lambda collection: jax.tree.map(lambda *v: jnp.stack(v), *[held[collection][f"cell{i}"] for i in run])
+
+        def body(x, variables):
+            nodes, moved = cell.apply(variables, probe.whole(x), gates, train, True, None, mutable=["batch_stats"])
+            return nodes[-1], moved
+
+        x, moved = lax.scan(body, x, {collection: of(collection) for collection in held})
+        for n, i in enumerate(run if train else ()):
+            for collection, stats in moved.items():
+                self.put_variable(collection, f"cell{i}", jax.tree.map(lambda a: a[n], stats))
+        return x
 
     def two_inputs(self, x, train):
         """The stem of the DARTS skeletons: the first cell's inputs, and whether the first is twice as large."""
@@ -173,7 +200,7 @@ class CellNet(nn.Module):
         if self.skeleton != "darts_imagenet":
             s = norm("stem_norm", Conv(3 * C, 3, name="stem")(x))
             return s, s, False
-        x = nn.relu(norm("stem_norm0", Conv(C // 2, 3, 2, name="stem0")(x)))
+        x = probe.relu(norm("stem_norm0", Conv(C // 2, 3, 2, name="stem0")(x)))
         s0 = norm("stem_norm1", Conv(C, 3, 2, name="stem1")(x))
-        s1 = norm("stem_norm2", Conv(C, 3, 2, name="stem2")(nn.relu(s0)))
+        s1 = norm("stem_norm2", Conv(C, 3, 2, name="stem2")(probe.relu(s0)))
         return s0, s1, True

@@ -23,6 +23,8 @@ from jax.experimental.xla_metadata import set_xla_metadata
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from jaxnas.nets import probe
+
 
 def default_form() -> str:
     """The form that is fast on the default backend: "shifts" on CPU, "dense" elsewhere."""
@@ -196,6 +198,10 @@ _depthwise_dw = _bilinear(
 
 def depthwise(x, w, stride=1, dilation=1, form=None):
     """Depthwise convolution of x [C, H, W, B] with w [C, k, k] -> [C, ceil(H / stride), ceil(W / stride), B]."""
+    return probe.linear(_each(x, w, stride, dilation, form), w[0].size)
+
+
+def _each(x, w, stride=1, dilation=1, form=None):
     if (form or default_form()) == "shifts":
         return _depthwise.bind(x[None], w[None], stride=stride, dilation=dilation)[0]
     return _lax_conv(x, w[:, None], stride, dilation, groups=x.shape[0])
@@ -208,7 +214,7 @@ def per_channel(v):
 
 def scale_channels(x, a):
     """x [C, H, W, B] times a [C]."""
-    return depthwise(x, a[:, None, None]) if default_form() == "shifts" else x * per_channel(a)
+    return _each(x, a[:, None, None]) if default_form() == "shifts" else x * per_channel(a)
 
 
 def conv(x, w, stride=1, dilation=1, padding=None, form=None):
@@ -217,6 +223,10 @@ def conv(x, w, stride=1, dilation=1, padding=None, form=None):
     `padding` other than None replaces the k // 2 on both sides (0: valid).  The kernel may have fewer rows than columns, or
     more; stride and padding are then pairs, or one number for both.
     """
+    return probe.linear(_dense(x, w, stride, dilation, padding, form), w[0].size)
+
+
+def _dense(x, w, stride, dilation, padding, form):
     D, _, *k = w.shape
     if (form or default_form()) != "shifts":
         return _lax_conv(x, w, stride, dilation, padding)
@@ -263,7 +273,7 @@ def avg_pool(x, k=3, stride=1, padding=None):
     inside = lambda n: np.convolve(np.pad(np.ones(n), p), np.ones(k), "valid")[::stride]  # [Ho]
     share = 1 / np.outer(inside(x.shape[1]), inside(x.shape[2]))
     if padding is None:
-        total = depthwise(x, jnp.ones((x.shape[0], k, k), x.dtype), stride)
+        total = _each(x, jnp.ones((x.shape[0], k, k), x.dtype), stride)
     else:
         total = functools.reduce(jnp.add, _taps(x, k, stride, 1, p))
     return total * jnp.asarray(share[None, :, :, None], x.dtype)

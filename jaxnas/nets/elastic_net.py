@@ -31,7 +31,7 @@ from jaxnas.nets.elastic_ops import (
     narrowed,
     permuted,
 )
-from jaxnas.nets.layers import BatchNorm, Conv, switched, to_net
+from jaxnas.nets.layers import BatchNorm, Conv, Dense, switched, to_net
 from jaxnas.nets.net import Net
 from jaxnas.spaces.elastic import Elastic, ElasticSpec, chosen, largest, size_of
 from jaxnas.spaces.space import Space
@@ -63,8 +63,8 @@ class ElasticNet(nn.Module):
                 x = x + y if layers[u, i].keeps else y
         x = jnp.mean(act(norm("head_norm")(Conv(spec.head, name="head")(x), train)), (1, 2)).T
         if spec.features is not None:
-            x = act(nn.Dense(spec.features, use_bias=False, name="features")(x))
-        return nn.Dense(self.classes, name="classifier")(x)
+            x = act(Dense(spec.features, use_bias=False, name="features")(x))
+        return Dense(self.classes, name="classifier")(x)
 
 
 def elastic_net(space: Space, *, image: tuple[int, int, int], classes: int) -> Net:

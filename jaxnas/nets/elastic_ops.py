@@ -25,7 +25,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas.nets.layers import BatchNorm, Conv, Depthwise
+from jaxnas.nets import probe
+from jaxnas.nets.layers import BatchNorm, Conv, Dense, Depthwise
 from jaxnas.spaces.elastic import ElasticLayer, ElasticSpec
 
 AXES = {  # of a module's largest leaf; a bias has the last of them
@@ -55,14 +56,14 @@ class ElasticBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x, train):
-        act = jax.nn.hard_swish if self.swish else nn.relu
+        act = jax.nn.hard_swish if self.swish else probe.relu
         norm = lambda name: BatchNorm(epsilon=self.epsilon, name=name)
         if self.expand:
             x = act(norm("expand_norm")(Conv(self.hidden, name="expand")(x), train))
         x = act(norm("depthwise_norm")(Depthwise(self.kernel, self.stride, name="depthwise")(x), train))
         if self.squeezed is not None:
-            s = nn.relu(nn.Dense(self.squeezed, name="squeeze")(jnp.mean(x, (1, 2)).T))
-            s = jax.nn.hard_sigmoid(nn.Dense(self.hidden, name="excite")(s))  # [B, hidden]
+            s = nn.relu(Dense(self.squeezed, name="squeeze")(jnp.mean(x, (1, 2)).T))
+            s = jax.nn.hard_sigmoid(Dense(self.hidden, name="excite")(s))  # [B, hidden]
             x = x * s.T[:, None, None]
         return norm("project_norm")(Conv(self.outputs, name="project")(x), train)
 

@@ -20,8 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxnas.nets import probe
 from jaxnas.nets.convolution import conv, per_channel
-from jaxnas.nets.layers import BatchNorm, Conv, to_net
+from jaxnas.nets.layers import BatchNorm, Conv, Dense, to_net
 from jaxnas.nets.net import Net
 from jaxnas.spaces.layerwise import Chosen, LayerSpec, chosen
 from jaxnas.spaces.space import Space, is_shape
@@ -128,13 +129,13 @@ class AnyLayerNet(nn.Module):
             y = strided(strided(y, 1, *by_height), 2, *by_width)
             height, width = strided(largest(read, rows), 0, *by_height), strided(largest(read, columns), 0, *by_width)
             inside = jnp.outer(height, width)[None, :, :, None]
-            y = AnyNorm(name=f"norm{i}")(nn.relu(y) * inside, inside, train)
+            y = AnyNorm(name=f"norm{i}")(probe.relu(y) * inside, inside, train)
             maps.append(y * inside * per_channel(masks.filters[i]))
             rows.append(height)
             columns.append(width)
         pixels = jnp.sum(largest(masks.last, rows[1:])) * jnp.sum(largest(masks.last, columns[1:]))
         sums = [last * jnp.sum(m, (1, 2)) for last, m in zip(masks.last, maps[1:], strict=True)]
-        return nn.Dense(self.classes, name="classifier")(jnp.concatenate(sums).T / pixels)
+        return Dense(self.classes, name="classifier")(jnp.concatenate(sums).T / pixels)
 
 
 class LayerNet(nn.Module):
@@ -150,9 +151,9 @@ class LayerNet(nn.Module):
         for i, layer in enumerate(self.layers):
             y = together([maps[1 + j] for j in layer.inputs] or maps[:1])
             y = Conv(layer.filters, layer.kernel, layer.stride, name=f"conv{i}")(y)
-            maps.append(BatchNorm(name=f"norm{i}")(nn.relu(y), train))
+            maps.append(BatchNorm(name=f"norm{i}")(probe.relu(y), train))
         last = together([maps[1 + i] for i in unread(self.layers)])
-        return nn.Dense(self.classes, name="classifier")(jnp.mean(last, (1, 2)).T)
+        return Dense(self.classes, name="classifier")(jnp.mean(last, (1, 2)).T)
 
 
 def together(maps):

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxnas.nets import probe
 from jaxnas.nets.convolution import conv, depthwise, per_channel, scale_channels
 
 
@@ -69,6 +70,8 @@ def switched(index, branches, *args):
 
     `lax.switch` alone keeps room for the insides of every branch.  Reverse mode only.
     """
+    branches, taps = zip(*map(probe.carried, branches), strict=True)
+    args = (taps[0], *args)
     pulls = [lambda args, dy, f=f: jax.vjp(f, *args)[1](dy) for f in branches]
     forward = lambda index, *args: lax.switch(index, branches, *args)
     one = jax.custom_vjp(forward)
@@ -106,6 +109,14 @@ class Depthwise(nn.Module):
         return depthwise(x, w, self.stride, self.dilation)
 
 
+class Dense(nn.Dense):
+    """x [B, C] -> [B, features]."""
+
+    @nn.compact
+    def __call__(self, x):
+        return probe.linear(super().__call__(x).T, x.shape[-1]).T
+
+
 class BatchNorm(nn.Module):
     """Batch normalisation (Ioffe and Szegedy 2015) over H, W, B; running statistics are kept out of every gradient.
 
@@ -120,6 +131,8 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x, train, defer=False):
+        if not probe.norms():
+            return x
         C, n = x.shape[0], x.size // x.shape[0]
         zeros, ones = (lambda: jnp.zeros(C, x.dtype)), (lambda: jnp.ones(C, x.dtype))
         mean, var = self.variable("batch_stats", "mean", zeros), self.variable("batch_stats", "var", ones)

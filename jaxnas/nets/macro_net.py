@@ -23,8 +23,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnas.nets import probe
 from jaxnas.nets.convolution import avg_pool, fence, max_pool
-from jaxnas.nets.layers import BatchNorm, Conv, Depthwise, drop, mix, settle, switched, to_net
+from jaxnas.nets.layers import BatchNorm, Conv, Dense, Depthwise, drop, mix, settle, switched, to_net
 from jaxnas.nets.net import Net
 from jaxnas.spaces.enas import MacroChoice, MacroSpec, chosen
 from jaxnas.spaces.space import Space, is_shape
@@ -41,14 +42,14 @@ class Branch(nn.Module):
 
     @nn.compact
     def __call__(self, x, train):
-        x = nn.relu(BatchNorm(name="before_norm")(Conv(self.features, name="before")(x), train))
+        x = probe.relu(BatchNorm(name="before_norm")(Conv(self.features, name="before")(x), train))
         if self.kind.endswith("pool"):
             return {"avg_pool": avg_pool, "max_pool": max_pool}[self.kind](x, self.kernel)
         if self.kind == "sep_conv":
             x = Conv(self.features, name="conv")(Depthwise(self.kernel, name="depthwise")(x))
         else:
             x = Conv(self.features, self.kernel, name="conv")(x)
-        return nn.relu(BatchNorm(name="norm")(x, train))
+        return probe.relu(BatchNorm(name="norm")(x, train))
 
 
 OPS: Mapping[str, Build] = {
@@ -145,10 +146,10 @@ class MacroNet(nn.Module):
             if i + 1 in (L // 3, 2 * (L // 3)):
                 outputs = [Halve(C, name=f"halve{i}_{j}")(output, train) for j, output in enumerate(outputs)]
                 x = outputs[-1]
-        x = jnp.mean(x, (1, 2)).T
+        x = jnp.mean(probe.last(x), (1, 2)).T
         if train and self.dropout and self.has_rng("dropout"):
             x = drop(x, self.make_rng("dropout"), self.dropout, x.shape)
-        return nn.Dense(self.classes, name="classifier")(x)
+        return Dense(self.classes, name="classifier")(x)
 
 
 def macro_net(

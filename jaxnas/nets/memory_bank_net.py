@@ -24,9 +24,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnas.nets import probe
 from jaxnas.nets.convolution import avg_pool, conv, per_channel
 from jaxnas.nets.hyper_net import HyperNet, embedding, standardised
-from jaxnas.nets.layers import BatchNorm, Conv, to_net
+from jaxnas.nets.layers import BatchNorm, Conv, Dense, to_net
 from jaxnas.nets.net import Net
 from jaxnas.spaces.memory_bank import Chosen, MemoryBankSpec, chosen, there
 from jaxnas.spaces.space import Space, is_shape
@@ -97,8 +98,8 @@ class AnyOp(nn.Module):
     @nn.compact
     def __call__(self, banks, w, gates, train):
         (G, _, N), gated = w.shape, gates.gated[1]
-        x = nn.relu(BatchNorm(name="read")(banks, train))
-        x = nn.relu(conv(x, w.reshape(G, -1, 1, 1)))
+        x = probe.relu(BatchNorm(name="read")(banks, train))
+        x = probe.relu(conv(x, w.reshape(G, -1, 1, 1)))
         a = AnyConv(N, self.spec, name="conv")(x, gates)
         b = AnyConv(N, self.spec, name="gate")(x, gates)
         return BatchNorm(name="write")((1 - gated) * a + gated * jnp.tanh(a) * nn.sigmoid(b), train)
@@ -113,8 +114,8 @@ class Op(nn.Module):
 
     @nn.compact
     def __call__(self, banks, train):
-        x = nn.relu(BatchNorm(name="read")(banks, train))
-        x = nn.relu(Conv(self.G, name="point")(x))
+        x = probe.relu(BatchNorm(name="read")(banks, train))
+        x = probe.relu(Conv(self.G, name="point")(x))
         branch = lambda name: DilatedConv(self.N, self.made.kernel, self.made.dilation, name=name)(x)
         a = jnp.tanh(branch("conv")) * nn.sigmoid(branch("gate")) if self.made.gated else branch("conv")
         return BatchNorm(name="write")(a, train)
@@ -142,7 +143,7 @@ class MemoryBankNet(nn.Module):
         banks = BatchNorm(name="stem_norm")(Conv(M * N, self.stem, name="stem")(x), train)
         for i in range(spec.layers):
             if i and i % spec.ops == 0:
-                y = nn.relu(BatchNorm(name=f"halve{i}_norm")(banks, train))
+                y = probe.relu(BatchNorm(name=f"halve{i}_norm")(banks, train))
                 banks = avg_pool(Conv(M * N, name=f"halve{i}")(y), 2, 2, 0)
             if self.choice is None:
                 own = jax.tree.map(lambda g, i=i: g[i], gates)
@@ -153,8 +154,8 @@ class MemoryBankNet(nn.Module):
                 y = Op(made, self.G, N, name=f"op{i}")(banks[slots(made.reads, N)], train)
                 on = np.isin(np.arange(M), made.writes).astype(y.dtype)
             banks = banks + per_channel(jnp.repeat(on, N)) * jnp.tile(y, (M, 1, 1, 1))
-        x = nn.relu(BatchNorm(name="head_norm")(banks, train))
-        return nn.Dense(self.classes, name="classifier")(jnp.mean(x, (1, 2)).T)
+        x = probe.relu(BatchNorm(name="head_norm")(banks, train))
+        return Dense(self.classes, name="classifier")(jnp.mean(x, (1, 2)).T)
 
 
 def slots(banks, N: int) -> np.ndarray:

@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas.nets.layers import BatchNorm, Conv, settle, to_net
-from jaxnas.nets.mobile_ops import Paths, SuperLayer, build
+from jaxnas.nets import probe
+from jaxnas.nets.layers import BatchNorm, Conv, Dense, settle, to_net
+from jaxnas.nets.mobile_ops import Paths, SuperLayer, activation, build
 from jaxnas.nets.net import Net
 from jaxnas.spaces.mobile import Mobile, MobileLayer, MobileSpec, block, chosen
 from jaxnas.spaces.space import Space, is_shape
@@ -34,7 +35,7 @@ class MobileNet(nn.Module):
     def __call__(self, x, gates=None, *, train=False, path=False, rate=None):
         del rate  # no path to drop
         spec, x = self.spec, to_net(x)
-        act = nn.relu6 if spec.relu6 else nn.relu
+        act = activation(spec.relu6)
         norm = lambda name: BatchNorm(epsilon=spec.epsilon, name=name)
         x = act(norm("stem_norm")(Conv(spec.stem, 3, spec.stem_stride, name="stem")(x), train))
         if spec.fixed is not None:
@@ -48,9 +49,9 @@ class MobileNet(nn.Module):
                 continue
             else:
                 y = settle(build(spec, layer, self.choice[i], name=f"layer{i}")(x, train))
-            x = x + y if layer.keeps else y
+            (x,) = probe.whole(x + y if layer.keeps else y)
         x = act(norm("head_norm")(Conv(spec.head, name="head")(x), train))
-        return nn.Dense(self.classes, name="classifier")(jnp.mean(x, (1, 2)).T)
+        return Dense(self.classes, name="classifier")(jnp.mean(probe.last(x), (1, 2)).T)
 
 
 def mobile_net(space: Space, *, image: tuple[int, int, int], classes: int) -> Net:

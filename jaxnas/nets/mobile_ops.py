@@ -28,6 +28,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxnas.bilevel import loop
+from jaxnas.nets import probe
 from jaxnas.nets.convolution import conv, fence
 from jaxnas.nets.layers import BatchNorm, Depthwise, mix, settle, shuffle, switched
 from jaxnas.spaces.mobile import MobileLayer, MobileSpec, block
@@ -54,6 +55,11 @@ class Pointwise(nn.Module):
         return jnp.concatenate([conv(*part) for part in parts]) if self.groups > 1 else conv(x, w)
 
 
+def activation(relu6: bool):
+    """The activation of a mobile net."""
+    return lambda x: probe.relu(x, nn.relu6 if relu6 else nn.relu)
+
+
 class MBConv(nn.Module):
     """An inverted bottleneck without its shortcut; the last norm is not applied yet (`layers.Affine`)."""
 
@@ -67,7 +73,7 @@ class MBConv(nn.Module):
 
     @nn.compact
     def __call__(self, x, train):
-        act = nn.relu6 if self.relu6 else nn.relu
+        act = activation(self.relu6)
         norm = lambda name: BatchNorm(epsilon=self.epsilon, name=name)
         if self.expansion > 1:
             x = act(norm("expand_norm")(Pointwise(self.expansion * x.shape[0], self.groups, name="expand")(x), train))

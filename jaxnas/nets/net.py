@@ -147,7 +147,7 @@ def cell_net(
         more = {"path": path, "anneal": Anneal(at(auxiliary_skip), at(skip_dropout))}
         if not train:
             return module.apply(variables, x, gates, **more), variables
-        rngs = {} if skip_dropout is None or t is None else {"dropout": key}
+        rngs = {} if skip_dropout is None or t is None or key is None else {"dropout": key}
         logits, new = module.apply(variables, x, gates, train=True, rngs=rngs, mutable=["batch_stats"], **more)
         return logits, {**variables, **new}
 

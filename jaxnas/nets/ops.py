@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jaxnas.nets import probe
 from jaxnas.nets.convolution import avg_pool, max_pool
 from jaxnas.nets.layers import BatchNorm, Conv, Depthwise, settle
 
@@ -46,7 +47,7 @@ class FactorizedReduce(nn.Module):
 
     @nn.compact
     def __call__(self, x, train):
-        x = nn.relu(x)
+        x = probe.relu(x)
         half = self.features // 2
         shifted = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))[:, 1:, 1:]  # odd sizes: both halves give ceil(H / 2)
         y = jnp.concatenate([Conv(half, stride=2)(x), Conv(self.features - half, stride=2)(shifted)], 0)
@@ -61,7 +62,7 @@ class ReLUConvBN(nn.Module):
 
     @nn.compact
     def __call__(self, x, train):
-        y = Conv(self.features, self.kernel, self.stride)(nn.relu(x))
+        y = Conv(self.features, self.kernel, self.stride)(probe.relu(x))
         return BatchNorm(self.affine)(y, train, defer=True)
 
 
@@ -76,7 +77,7 @@ class SepConv(nn.Module):
     @nn.compact
     def __call__(self, x, train):
         for stride in (self.stride, 1):
-            x = Conv(self.features)(Depthwise(self.kernel, stride)(nn.relu(settle(x))))
+            x = Conv(self.features)(Depthwise(self.kernel, stride)(probe.relu(settle(x))))
             x = BatchNorm(self.affine)(x, train, defer=True)
         return x
 
@@ -91,7 +92,7 @@ class DilConv(nn.Module):
 
     @nn.compact
     def __call__(self, x, train):
-        x = Conv(self.features)(Depthwise(self.kernel, self.stride, 2)(nn.relu(x)))
+        x = Conv(self.features)(Depthwise(self.kernel, self.stride, 2)(probe.relu(x)))
         return BatchNorm(self.affine)(x, train, defer=True)
 
 
@@ -106,7 +107,7 @@ class TwoStripes(nn.Module):
     @nn.compact
     def __call__(self, x, train):
         for kernel, stride in (((1, self.kernel), (1, self.stride)), ((self.kernel, 1), (self.stride, 1))):
-            x = Conv(self.features, kernel, stride)(nn.relu(settle(x)))
+            x = Conv(self.features, kernel, stride)(probe.relu(settle(x)))
             x = BatchNorm(self.affine)(x, train, defer=True)
         return x
 

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxnas.nets import probe
 from jaxnas.nets.convolution import fence, max_pool
 from jaxnas.nets.layers import drop, mix, settle, shuffle, switched
 from jaxnas.nets.ops import OPS, Identity
@@ -135,7 +136,8 @@ class SuperCell(nn.Module):
             def edge(params, stats, gate, key):
                 ys = []
                 for name in (*self.columns, *weights):
-                    y, stats = self.one(name, stride, params, stats, x[: len(x) // self.partial], train)
+                    with probe.where(name in weights or gate[self.columns[name]] != 0):
+                        y, stats = self.one(name, stride, params, stats, x[: len(x) // self.partial], train)
                     skips = name == "skip_connect" and isinstance(self.built[stride][name], Identity)
                     if train and skips and anneal.skip_dropout is not None:
                         y = drop(y, key, anneal.skip_dropout, y.shape)

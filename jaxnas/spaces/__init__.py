@@ -13,6 +13,7 @@ from jaxnas.spaces.nasbench201 import nasbench201
 from jaxnas.spaces.real import Real
 from jaxnas.spaces.recurrent import TreeSpec, recurrent
 from jaxnas.spaces.space import Mixed, Space, space
+from jaxnas.spaces.tunas import TunasSpec, TunasStage, proxylessnas_enlarged, tunas, widest
 
 SPACES = {"nasbench201": nasbench201, "darts": darts, "nasnet": nasnet, "pnas": pnas, "amoebanet": amoebanet}
 
@@ -30,6 +31,8 @@ __all__ = [
     "Real",
     "Space",
     "TreeSpec",
+    "TunasSpec",
+    "TunasStage",
     "Unit",
     "amoebanet",
     "darts",
@@ -49,7 +52,10 @@ __all__ = [
     "ofa_small",
     "pnas",
     "proxylessnas",
+    "proxylessnas_enlarged",
     "recurrent",
     "smallest",
     "space",
+    "tunas",
+    "widest",
 ]

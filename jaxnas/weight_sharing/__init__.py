@@ -22,6 +22,7 @@ from jaxnas.weight_sharing.smooth_darts import adversarial, random_noise, smooth
 from jaxnas.weight_sharing.snas import snas
 from jaxnas.weight_sharing.spos import spos
 from jaxnas.weight_sharing.stages import at_most_skips, narrowed, widened
+from jaxnas.weight_sharing.te_nas import te_nas
 from jaxnas.weight_sharing.tunas import op_warm_up, tunas
 from jaxnas.weight_sharing.weight_sharing import Given, Gradient, Path, Problem, WeightSharingState, cross_entropy, weight_sharing
 
@@ -76,6 +77,7 @@ __all__ = [
     "snas",
     "soft_pruning",
     "spos",
+    "te_nas",
     "tunas",
     "two_paths",
     "two_stage",

@@ -5,7 +5,8 @@ the numbers are those of the authors' scripts.
 
     w       <- sgd(w; grad L_train(w, a)),  a ~ pi_theta: one network, drawn anew for every batch
     theta   <- adam(theta; mean over M networks of grad log pi(a) (R - b)  +  c grad H  -  weight grad KL)
-    R       the accuracy of a on one validation batch, with that batch's statistics;  b moves by 0.99 at each network
+    R       the quality of a on one validation batch, with that batch's statistics and nothing dropped out: its accuracy, or of a
+            recurrent cell 80 / perplexity = 80 / exp(min(mean loss, 10));  b moves by 0.99 at each network
     KL      mean over layers of sum over a layer's skip bits of  p log(p / 0.4) + (1 - p) log((1 - p) / 0.6)         (macro)
 
     answer  the best of 10 networks on one validation batch (`final_choice`), trained from scratch
@@ -14,16 +15,23 @@ the numbers are those of the authors' scripts.
 |---|---|---|---|---|---|---|---|---|---|
 | macro | 1.5 | 1 | 20 | 1e-3 | 1e-4 | 5e-4 | 128 | 310 | 50 |
 | micro | 1.1; 0.44 of operations | 1 | 10 | 3.5e-3 | 1e-4 | 2e-4 | 160 | 150 | 30 |
-| other (rnn) | 2.5 | 5 | 10 | 1e-3 | 1e-3 | 2e-7 | 20 | 100 | 100 |
+| rnn, other | 2.5 | 5 | 10 | 1e-3 | 1e-3 | 2e-7 | 20 | 100 | 100 |
 
-LSTM: one layer of 64 units, U(-0.1, 0.1), one head for all operations.  Weights: Nesterov's momentum, `warm_restarts`.  The
-decay is twice the published factor of |w|^2, and only what was drawn decays.  Steps of theta may be spread among those of w
-(`data.batches(..., weight_steps=7)`: 351 batches, 50 steps) or come after all of an epoch's.
+LSTM: one layer of 64 units (rnn: 100), U(-0.1, 0.1), one head for all operations.  Weights: Nesterov's momentum, `warm_restarts`
+(rnn: plain SGD at 0.25, from the 12th epoch 0.95 of it each, clip 10, of losses summed over a window).  The decay is twice the
+published factor of |w|^2, and only what was drawn decays.  Steps of theta may be spread among those of w (`data.batches(...,
+weight_steps=7)`: 351 batches, 50 steps) or come after all of an epoch's.
 
 Not as published: M networks meet one validation batch, whose statistics they use (the released code: the running ones), and the
 baseline moves once, by 0.99^M; the entropy is differentiated, not a part of the reward; KL of the bit's own probability p, not of
 the two sigmoids of its logits; in cells a token has a head for the states it may read, not attention over them, tokens come field
-by field, and the separable convolutions have no bias; of recurrent cells, accuracy for 80 / perplexity.
+by field, and the separable convolutions have no bias.  Of recurrent cells: logits of what a node reads are not lowered by a twelfth
+of the distance squared, the first node is a tanh, and norms, of other places, have an epsilon of 1e-5 and not 1.
+
+Recurrent cells: the net is `language_model(space, ..., beta=0, private=True, loose_ends=True)`; beta, since the loss that is
+rewarded has the net's regulariser in it.  As published each of the M networks starts from a hidden state of zeros and leaves none
+(every validation window is a `first` in `data.text.bptt`), and the weights go on from the state that the cell drawn before has
+left.  There it is also set back to zeros after each epoch, and a validation window may start anywhere.
 
 Axes: D decisions, M networks.
 """
@@ -42,6 +50,7 @@ from jaxnas.policies.controller import controller
 from jaxnas.policies.policy import Policy
 from jaxnas.policies.updates import reinforce
 from jaxnas.spaces.blocks import TwoCells
+from jaxnas.spaces.darts_rnn import RNNCell
 from jaxnas.spaces.enas import MacroSpec
 from jaxnas.spaces.layerwise import LayerSpec, anchors, kind
 from jaxnas.spaces.space import Space
@@ -65,6 +74,12 @@ class Published(NamedTuple):
 MACRO = Published(1.5, 1.0, 1.0, 20, 1e-3, 1e-4, 5e-4)
 MICRO = Published(1.1, 2.5, 1.0, 10, 3.5e-3, 1e-4, 2e-4)
 OTHER = Published(2.5, 1.0, 5.0, 10, 1e-3, 1e-3, 2e-7)
+
+
+def perplexity(loss, accuracy):
+    """80 / perplexity, a `quality`; a loss of more than 10, or one that is not a number, counts as 10."""
+    del accuracy
+    return 80 * jnp.exp(-jnp.where(loss < 10, loss, 10.0))
 
 
 def _is_chain(space: Space) -> bool:
@@ -132,29 +147,34 @@ def enas(
     hidden: int = 64,
     clip: float | None = 5.0,
     loss: Callable = cross_entropy,
+    quality: Callable | None = None,
 ) -> Strategy:
     """The ENAS search; its `best` is the controller's greedy network, the published answer is `final_choice`.
 
     Args:
-        net: a supernet: `macro_net` of `enas_macro`, `cell_net` of `enas_micro`, or another.
+        net: a supernet: `macro_net` of `enas_macro`, `cell_net` of `enas_micro`, `language_model` of `enas_rnn`, or another.
         weights: default `sgd(0.05)` with Nesterov's momentum and the space's decay; published: `warm_restarts` of the rate.
         update: policy of M paths -> `Update` of theta; default: REINFORCE with the numbers above, and the skip rate where there
             are skips.
         networks: M; default: the space's.
-        hidden: units of the LSTM.
+        hidden: units of the LSTM, default 64 (published for recurrent cells: 100).
         clip: global norm of the weights' gradient.
         loss: as `weight_sharing`.
+        quality: (loss, accuracy) -> [], what is rewarded; default: `perplexity` for recurrent cells, accuracy for others.
 
     Raises:
         ValueError: for a space with real dimensions, or sizes below 1.
     """
     space = net.space
+    if quality is None and isinstance(space.decisions, RNNCell):
+        quality = perplexity
     row = published(space)
     networks = row.networks if networks is None else networks
     many = sampler(space, networks, hidden)
     weights = weights or sgd(0.05, weight_decay=row.decay, nesterov=True)
     moved = (update or default_update(space, networks))(many)
-    return weight_sharing(net, sampler(space, 1, hidden), score(many, moved), weights, clip=clip, loss=loss)
+    gradient = score(many, moved, quality=quality)
+    return weight_sharing(net, sampler(space, 1, hidden), gradient, weights, clip=clip, loss=loss)
 
 
 def default_update(space: Space, networks: int | None = None, rate: float | None = None) -> Callable:

@@ -99,26 +99,30 @@ def joint(optimizer: optax.GradientTransformation, penalty: Callable | None = No
     return Gradient(optimizer.init, step, joint=True)
 
 
-def score(policy: Policy, update: Update, reward: Callable | None = None) -> Gradient:
+def score(policy: Policy, update: Update, reward: Callable | None = None, quality: Callable | None = None) -> Gradient:
     """The score function: M networks drawn from the policy meet one validation batch, with its own batch statistics.
+
+    Nothing is dropped out.  What else a net keeps (a hidden state) each network finds as the weights left it, and leaves so.
 
     Args:
         policy: with a log_prob, and as many paths as networks are to be drawn (ProxylessNAS: 10).
         update: `policies.reinforce(...)` or `policies.ppo(...)`.
-        reward: (accuracy [], gates) -> []; default: the accuracy.
+        reward: (quality [], gates) -> []; default: the quality.
+        quality: (loss [], accuracy []) -> [], of the validation batch; default: the accuracy.
 
     Reports "reward", the mean.
     """
-    reward = (lambda accuracy, gates: accuracy) if reward is None else reward
+    reward = (lambda quality, gates: quality) if reward is None else reward
+    quality = (lambda loss, accuracy: accuracy) if quality is None else quality
 
     def step(key, theta, state, problem: Problem, t):
-        k_sample, k_loss, k_update = jax.random.split(key, 3)
+        k_sample, k_update = jax.random.split(key)
         actions = policy.sample(k_sample, theta, t)
 
         def one(_, m):
             gates = policy.gates(_path(actions, m))
-            _, (_, accuracy) = problem.loss(problem.params, gates, problem.valid, jax.random.clone(k_loss))
-            return None, reward(accuracy, gates)
+            loss, (_, accuracy) = problem.loss(problem.params, gates, problem.valid, None)
+            return None, reward(quality(loss, accuracy), gates)
 
         rewards = jax.lax.scan(one, None, jnp.arange(_paths(actions)))[1]
         theta, state = update.step(k_update, theta, state, actions, rewards, t)

@@ -8,13 +8,14 @@ arXiv:2008.06120.
     w     <- optimizer(w; grad L_train(w, a))                       the same policy draws
 
 Before that, a phase in which theta stands still (`op_warm_up`): with odds that fall linearly from 1 to 0 a decision has all its
-operations, at equal weights 1 / n, and otherwise one, drawn uniformly.  What follows takes its variables:
+operations, at equal weights 1 / n, or, where it is a number of filters, the largest (the filter warm-up); otherwise it is drawn
+uniformly.  What follows takes its variables:
 
-    phase(op_warm_up(net, falling, weights), n, data)
+    phase(op_warm_up(net, falling, weights, full=widest(space)), n, data)
     phase(tunas(net, cost, target, weights, rate), m, data, give=lambda s: Given(s.variables, s.opt_state))
 
-Published: rate of theta 3e-4 times batch / 256, growing tenfold over the search, Adam with b1 = 0, b2 = 0.999; warm-up over the
-first quarter.  Not here: the filter warm-up.
+Published: rate of theta 3e-4 times batch / 256, growing tenfold over the search, Adam with b1 = 0, b2 = 0.999; both warm-ups over
+the first quarter.  Spaces with filters: `jaxnas.spaces.tunas`.
 
 Axes: M paths, O operations of a decision.
 """
@@ -69,37 +70,40 @@ def tunas(
     return weight_sharing(net, policy, score(many, update, reward), weights or sgd(0.025), **options)
 
 
-def warming(space: Space, share: Callable) -> Policy:
-    """All operations of a decision at 1 / n with the odds share(t), one of them otherwise; theta does not exist."""
-    tree = jax.tree.structure(space.gate_shapes, is_leaf=is_shape)
+def warming(space: Space, share: Callable, full=None) -> Policy:
+    """A decision is as in `full` with the odds share(t), and one value of it otherwise; theta does not exist."""
+    shapes, tree = jax.tree.flatten(space.gate_shapes, is_leaf=is_shape)
+    whole = [jnp.full(shape, 1 / shape[-1]) for shape in shapes] if full is None else tree.flatten_up_to(full)
+    D = len(space.arity)
 
     def sample(key, theta, t):
         del theta
         k_arch, k_open = jax.random.split(key)
-        one = space.gates(space.sample(k_arch))
-        leaves = tree.flatten_up_to(one)
-        keys = jax.random.split(k_open, len(leaves))
+        tokens = jax.random.randint(k_arch, (D,), 0, space.arity)  # also below what may be opened
+        keys = jax.random.split(k_open, len(shapes))
 
-        def row(key, gate):
+        def row(key, gate, all):
             opened = jax.random.bernoulli(key, share(t), gate.shape[:-1])[..., None]
-            return jnp.where(opened, 1 / gate.shape[-1], gate)[None]
+            return jnp.where(opened, all, gate)[None]
 
-        return tree.unflatten([row(k, g) for k, g in zip(keys, leaves, strict=True)])
+        one = tree.flatten_up_to(space.gates(space.unflat(tokens)))
+        return tree.unflatten([row(*each) for each in zip(keys, one, whole, strict=True)])
 
-    first = lambda theta: space.unflat(jnp.zeros(len(space.arity), jnp.int32))
+    first = lambda theta: space.unflat(jnp.zeros(D, jnp.int32))
     return Policy(lambda key: (), sample, lambda gates: gates, None, first, False, sparse=True)
 
 
-def op_warm_up(net: Net, share: Callable, weights: optax.GradientTransformation | None = None, **options) -> Strategy:
+def op_warm_up(net: Net, share: Callable, weights: optax.GradientTransformation | None = None, *, full=None, **options) -> Strategy:
     """Trains the weights before theta moves.
 
     Args:
         net: a supernet that mixes operations.
-        share: t -> the odds that a decision has all its operations, as `optax.linear_schedule(1, 0, steps)`.
+        share: t -> the odds that a decision is full, as `optax.linear_schedule(1, 0, steps)`.
         weights: as `tunas`.
+        full: gates; what full decisions hold, as `spaces.tunas.widest(space)`; default: all operations at 1 / n.
         options: further ones of `weight_sharing`.
 
     Raises:
         ValueError: for a net that mixes none.
     """
-    return weight_sharing(net, warming(net.space, share), none, weights or sgd(0.025), **options)
+    return weight_sharing(net, warming(net.space, share, full), none, weights or sgd(0.025), **options)

@@ -1,0 +1,158 @@
+"""Zero-cost proxies on NAS-Bench-201: do they rank, and do they agree with the published scores?
+
+    python experiments/zero_cost.py shallow TABLE.npz                              400 cells, C=16, one cell a stage, noise
+    python experiments/zero_cost.py deep TABLE.npz SCORES.npz IMAGES.npz OUT [N]   N cells (1,000), C=16, five a stage, CIFAR-10
+    python experiments/zero_cost.py warm TABLE.npz SCORES.npz                      aging evolution from the best of synflow
+
+TABLE has `ops` [N, 6] and `test_acc_200` [N, D] (CIFAR-10 first), SCORES `scores` [N, M] and `proxy_names`, NaN where nothing was
+published; IMAGES as `experiments/cifar10_cells.py` wants them.  `deep` keeps what it has in OUT and goes on from there.
+
+Weights within 1 / sqrt(fan in), as PyTorch draws them, but He's for nwot in `shallow`, and N(0, 1) for zen.
+
+RECORD
+"""
+
+import pathlib
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxnas as nas
+from jaxnas import estimators, proxies, ranking
+from jaxnas.driver import compiler_options
+
+SPACE = nas.spaces.nasbench201()
+PUBLISHED = {"jacob_cov": "jacov"}  # where the file has another name
+
+
+def scored(key, archs, names, batch, cells, draw, chunk=20, kept=None):
+    """{proxy: [N]} of architectures, a chunk at a time; `kept` is a file that is gone on with."""
+    image = batch[0].shape[2:]
+    net = nas.cell_net(SPACE, image=image, classes=10, cells=cells)
+    variables = jax.jit(lambda key: proxies.drawn(net, key, draw))(key)
+    evaluator = nas.evaluate.zero_cost(net, *names, draw=draw)
+    run = jax.jit(lambda v, archs, batch: evaluator.step(None, v, archs, nas.Batch(train=batch))[1])
+    compiled, N = None, len(archs.op)
+    done = dict(np.load(kept)) if kept is not None and kept.exists() else {name: np.zeros(0) for name in names}
+    while (start := len(done[names[0]])) < N:
+        at = np.minimum(start + np.arange(chunk), N - 1)
+        arguments = variables, jax.tree.map(lambda a: a[at], archs), batch
+        if compiled is None:
+            began = time.perf_counter()
+            compiled = run.lower(*arguments).compile(compiler_options=compiler_options())
+            print(f"{', '.join(names)}: compiled in {time.perf_counter() - began:.1f} s", flush=True)
+        began = time.perf_counter()
+        new = jax.tree.map(np.asarray, compiled(*arguments))
+        done = {name: np.concatenate([values, new[name]])[:N] for name, values in done.items()}
+        if kept is not None:
+            np.savez(kept, **done)
+        if start % 100 == 0:
+            print(f"  {start + chunk} of {N}, {chunk / (time.perf_counter() - began):.2f} a second", flush=True)
+    return done
+
+
+def archs_of(ops, rows):
+    return jax.vmap(SPACE.unflat)(jnp.asarray(ops[rows], jnp.int32))
+
+
+def shallow(table):
+    table = np.load(table)
+    rows = np.random.default_rng(0).choice(15625, 400, replace=False)
+    archs, truth = archs_of(table["ops"], rows), table["test_acc_200"][rows]
+    k_draw, k_x, k_y = jax.random.split(jax.random.key(0), 3)
+    of = lambda B: (jax.random.normal(k_x, (2, B, 16, 16, 3)), jax.random.randint(k_y, (2, B), 0, 10))
+    groups = {
+        "uniform": (("params", "flops"), ("synflow",), ("jacob_cov",), ("grad_norm", "snip", "fisher"), ("zico",), ("grasp",)),
+        "net": (("nwot",),),
+        "normal": (("zen",),),
+    }
+    scores = {}
+    for draw, several in groups.items():
+        for names in several:
+            scores |= scored(k_draw, archs, names, of(16 if names == ("zen",) else 32), 1, draw)
+    print("| proxy | C10 | C100 | Kendall C10 |\n|---|---|---|---|")
+    for name, s in scores.items():
+        rho = [f"{ranking.spearman(s, truth[:, d]):.3f}" for d in (0, 1)]
+        print(f"| {name} | {' | '.join(rho)} | {ranking.kendall(s, truth[:, 0]):.3f} |")
+
+
+def deep(table, scores, images, out, n="1000"):
+    from cifar10_cells import arrays
+
+    table, published, out = np.load(table), np.load(scores), pathlib.Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    column = {str(name): published["scores"][:, i] for i, name in enumerate(published["proxy_names"])}
+    there = np.flatnonzero(np.isfinite(column["synflow"]))
+    rows = np.sort(np.random.default_rng(0).choice(there, int(n), replace=False))
+    archs, truth = archs_of(table["ops"], rows), table["test_acc_200"][rows, 0]
+    k_data, k_draw, k_batch = jax.random.split(jax.random.key(0), 3)
+    (x, y), _ = arrays(images)
+    dataset = nas.data.split(k_data, x[:5000], y[:5000], name="cifar10")
+    feed = nas.data.batches(dataset, 64, weight_steps=2, arch_steps=0)
+    batch = jax.jit(feed.draw)(k_batch, feed.arrays, 0).train
+    mine = {}
+    for names in (("params", "flops"), ("synflow",), ("grad_norm", "snip", "fisher"), ("nwot",), ("jacob_cov",)):
+        mine |= scored(k_draw, archs, names, batch, 5, "uniform", kept=out / f"{names[0]}.npz")
+    mine["vote"] = np.asarray(proxies.vote(jnp.stack([mine[name] for name in ("synflow", "jacob_cov", "snip")], -1)))
+    mine["synflow + nwot"] = np.asarray(proxies.rank_average(jnp.stack([mine["synflow"], mine["nwot"]], -1)))
+    judged = estimators.judge(jax.random.key(1), mine, truth)
+    print(estimators.markdown(judged))
+    print("| proxy | agreement with the published score | its Spearman with accuracy | published |\n|---|---|---|---|")
+    for name, s in mine.items():
+        if (theirs := column.get(PUBLISHED.get(name, name))) is not None:
+            pairs = (s, theirs[rows]), (s, truth), (theirs[rows], truth)
+            print(f"| {name} | {' | '.join(f'{ranking.spearman(*pair):.3f}' for pair in pairs)} |")
+    estimators.write(out, [str(row) for row in rows], mine, truth, judged)
+    print(
+        "of the whole table, published parameters:",
+        *(f"{ranking.spearman(table['params'][:, d], table['test_acc_200'][:, d]):.3f}" for d in (0, 1)),
+    )
+
+
+def warm(table, scores):
+    """Aging evolution of 50 queries, 12-epoch validation its guide: its first 10 drawn, or the best ten of 1,000 by synflow."""
+    table, published = np.load(table), np.load(scores)
+    names = [str(name) for name in published["proxy_names"]]
+    synflow = published["scores"][:, names.index("synflow")]
+    rows = np.flatnonzero(np.isfinite(synflow))  # where there is a score, for both
+    columns = nas.evaluate.rows(SPACE, table["ops"], {"accuracy": table["val_acc_12"][:, 0], "test": table["test_acc_200"][:, 0]})
+    place = np.asarray(jax.vmap(SPACE.index)(archs_of(table["ops"], np.arange(15625))))
+    value = jnp.full(15625, -jnp.inf).at[place].set(jnp.where(jnp.isfinite(synflow), synflow, -jnp.inf))
+    usable = jnp.asarray(np.sort(place[rows]))
+
+    def search(key, warmed):
+        k_pool, k_steps = jax.random.split(key)
+        pool = usable[jax.random.permutation(k_pool, len(usable))[:1000]]
+        first = jnp.where(warmed, pool[jnp.argsort(-value[pool])], pool)[:10]
+        algorithm = nas.aging_evolution(SPACE, population=10, tournament=5)
+        state = algorithm.init(key)
+
+        def query(carry, t):
+            state, best, test = carry
+            k_ask, k_tell = jax.random.split(jax.random.fold_in(k_steps, t))
+            asked, archs = algorithm.ask(k_ask, state)
+            given = jax.tree.map(lambda a: a[None], SPACE.from_index(first[jnp.minimum(t, 9)]))
+            archs = jax.tree.map(lambda a, b: jnp.where(t < 10, b, a), archs, given)
+            i = jax.vmap(SPACE.index)(archs)
+            score = columns["accuracy"][i]
+            better = score[0] > best
+            carry = (
+                algorithm.tell(k_tell, asked, archs, score),
+                jnp.maximum(best, score[0]),
+                jnp.where(better, columns["test"][i[0]], test),
+            )
+            return carry, None
+
+        return jax.lax.scan(query, (state, jnp.asarray(-jnp.inf), jnp.asarray(0.0)), jnp.arange(50))[0][2]
+
+    keys = jax.random.split(jax.random.key(0), 500)
+    plain, warmed = (np.asarray(jax.jit(jax.vmap(search, (0, None)))(keys, flag), float) for flag in (False, True))
+    for name, values in (("plain", plain), ("warmed", warmed), ("warmed - plain", warmed - plain)):
+        print(f"{name}: {values.mean():.3f}, s.e. {values.std(ddof=1) / np.sqrt(len(values)):.3f}")
+
+
+if __name__ == "__main__":
+    {"shallow": shallow, "deep": deep, "warm": warm}[sys.argv[1]](*sys.argv[2:])

@@ -1,0 +1,126 @@
+"""Which estimate of an architecture's worth to trust: scores of many against a reference, as a table and pictures.
+
+`judge` is for scores that you have, whatever they come from; `rank_proxies` makes those of zero-cost proxies on a benchmark's
+space.
+
+Axes: N architectures.
+"""
+
+import csv
+import pathlib
+import time
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnas.base import Batch
+from jaxnas.data.dataset import Dataset
+from jaxnas.data.feed import batches
+from jaxnas.driver import compiler_options
+from jaxnas.evaluate.benchmark import Benchmark
+from jaxnas.evaluate.proxies import zero_cost
+from jaxnas.nets.net import Net
+from jaxnas.proxies import LOWEST, TOGETHER
+from jaxnas.ranking import Ranking, ranking
+
+
+def judge(key, scores: Mapping[str, np.ndarray], truth, k: int = 10) -> dict[str, Ranking]:
+    """The rank quality of each score [N] against the truth [N], all over the same resamples.
+
+    Raises:
+        ValueError: for no score, or as `ranking`.
+    """
+    if not scores:
+        raise ValueError("give at least one score: {name: [N]}")
+    return {name: ranking(key, values, truth, k) for name, values in scores.items()}
+
+
+def markdown(judged: Mapping[str, Ranking], k: int = 10) -> str:
+    """A table: value (95 % of the bootstrap over architectures)."""
+    head = ("score", "Spearman", "Kendall", f"recall of the top {k}", f"regret of the top {k}", "architectures")
+    show = lambda e: f"{e.value:.3f} ({e.low:.3f} to {e.high:.3f})"
+    rows = [
+        (
+            name,
+            show(r.spearman),
+            show(r.tau),
+            show(r.recall),
+            show(r.regret),
+            f"{r.count}" + f" ({r.failed} failed)" * (r.failed > 0),
+        )
+        for name, r in judged.items()
+    ]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, ("---",) * len(head), *rows))
+
+
+def write(out, archs, scores: Mapping[str, np.ndarray], truth, judged: Mapping[str, Ranking], k: int = 10) -> None:
+    """results.md, scores.csv (a line an architecture) and a scatter plot of each score into the directory `out`."""
+    from jaxnas import plot
+
+    out = pathlib.Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "results.md").write_text(markdown(judged, k) + "\n")
+    with open(out / "scores.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("architecture", "truth", *scores))
+        writer.writerows(zip(archs, truth, *scores.values(), strict=True))
+    for name, values in scores.items():
+        values = np.asarray(values, float)
+        drawn = np.where(values > LOWEST, values, np.nan)  # the lowest score is no place on an axis
+        if np.isfinite(drawn).sum() > 1:
+            plot.save(plot.scatter(drawn, truth, title=name, xlabel=name), out / f"{name}.png")
+
+
+def rank_proxies(
+    key: jax.Array,
+    net: Net,
+    dataset: Dataset,
+    benchmark: Benchmark,
+    proxies: tuple[str, ...],
+    *,
+    architectures: int = 100,
+    batch: int = 64,
+    chunk: int = 10,
+    say: Callable[[str], None] = lambda line: None,
+) -> tuple[list[str], dict[str, np.ndarray], np.ndarray]:
+    """-> (texts [N], {proxy: [N]}, what the benchmark reports [N]) of architectures drawn from its rows.
+
+    Args:
+        key: of the draw of architectures, weights and batches.
+        net: the supernet of the benchmark's space.
+        dataset: the batches are of its train half.
+        benchmark: the reference.
+        proxies: names of `jaxnas.proxies.PROXIES`.
+        architectures: N; fewer if there are fewer.
+        batch: examples of each of the two batches.
+        chunk: architectures between two lines to a person.
+        say: takes a line.
+
+    Raises:
+        ValueError: for an unknown proxy, sizes below 2, or as `batches`.
+    """
+    if architectures < 2 or batch < 2:
+        raise ValueError(f"a ranking needs at least two architectures and two examples a batch; got {architectures} and {batch}")
+    together = lambda name: next((names for names in TOGETHER if name in names), (name,))
+    groups = [[name for name in proxies if together(name) == names] for names in dict.fromkeys(map(together, proxies))]
+    evaluators = [(", ".join(names), zero_cost(net, *names)) for names in groups]  # what is unknown is found before it is computed
+    k_rows, k_batch, k_draw = jax.random.split(key, 3)
+    there = np.flatnonzero(np.isfinite(benchmark.test))
+    rows = np.sort(np.random.default_rng(np.asarray(jax.random.bits(k_rows, (4,)))).permutation(there)[:architectures])
+    space, feed = net.space, batches(dataset, batch, weight_steps=2, arch_steps=0)
+    archs = jax.vmap(space.from_index)(jnp.asarray(rows))
+    data = jax.jit(feed.draw)(k_batch, feed.arrays, jnp.zeros((), jnp.int32)).train
+    chunk, scores = min(chunk, len(rows)), {}
+    for name, evaluator in evaluators:
+        variables, began, found = jax.jit(evaluator.init)(k_draw), time.perf_counter(), []
+        compiled = jax.jit(evaluator.step, compiler_options=compiler_options())
+        for start in range(0, len(rows), chunk):
+            at = np.minimum(start + np.arange(chunk), len(rows) - 1)  # the last chunk is filled up: one compiled program
+            found.append(compiled(k_draw, variables, jax.tree.map(lambda a: a[at], archs), Batch(train=data))[1])
+            say(f"{name}: {min(start + chunk, len(rows))} architectures in {time.perf_counter() - began:.1f} s")
+        scores |= {n: np.concatenate([np.asarray(part[n]) for part in found])[: len(rows)] for n in found[0]}
+    scores = {name: scores[name] for name in proxies}
+    texts = [space.to_text(jax.tree.map(lambda a: np.asarray(a[i]), archs)) for i in range(len(rows))]
+    return texts, scores, benchmark.test[rows]

@@ -1,0 +1,36 @@
+"""The baselines every proxy has to beat: the weights and the multiply-adds of a network, without its biases and norms.
+
+    params    weights of convolutions and dense layers
+    flops     multiply-adds of one example; pools, norms and activations are free
+
+Both are of all the operations an architecture has, those that do not reach its output included, as published tables count.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jaxnas.nets import probe
+from jaxnas.proxies.proxy import layers, logits_of
+
+
+def params(net, variables, gates, batch):
+    del batch
+    return sum(jnp.sum(on, dtype=float) * values.shape[1] for values, on in layers(net, variables, gates))
+
+
+@jax.custom_vjp
+def _counted(tap, y, n):
+    """y, of one example; the tap's cotangent is its multiply-adds."""
+    del tap, n
+    return y
+
+
+_counted.defvjp(lambda tap, y, n: (y, (n, jnp.zeros_like(y))), lambda kept, dy: (kept[0] * kept[1].size, dy, None))
+
+
+def flops(net, variables, gates, batch):
+    def out(tap):
+        with probe.probing(probe.Probe(tap, linear=lambda tap, y, n: _counted(tap, y, jnp.asarray(n, y.dtype)))):
+            return jnp.sum(logits_of(net, variables, gates, batch[0][0, :1])(variables["params"]))
+
+    return jax.grad(out)(jnp.zeros((), batch[0].dtype))

@@ -1,0 +1,285 @@
+"""Zero-cost proxies against what the specialised network, NumPy and the published counts say."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from quick import jit
+
+import jaxnas as nas
+from jaxnas import proxies
+from jaxnas.evaluate import zero_cost
+from jaxnas.nets import probe
+from jaxnas.nets.layers import BatchNorm, Conv, Dense, Depthwise, to_net
+from jaxnas.proxies.kernel import agreement
+from jaxnas.proxies.synflow import flows
+
+SPACE = nas.spaces.nasbench201()
+RICH = SPACE.from_text("|nor_conv_3x3~0|+|skip_connect~0|nor_conv_1x1~1|+|avg_pool_3x3~0|nor_conv_3x3~1|skip_connect~2|")
+SKIPS = SPACE.from_text("|skip_connect~0|+|skip_connect~0|skip_connect~1|+|skip_connect~0|skip_connect~1|skip_connect~2|")
+CUT = SPACE.from_text("|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|none~0|none~1|none~2|")  # nothing reaches the end
+S, B, IMAGE, CLASSES = 2, 4, (6, 6, 2), 3
+NAMES = tuple(proxies.PROXIES)
+
+
+class Toy(nn.Module):
+    """Two ways of a gate each, and what the cell nets have around them: stem, norms, cuts, head."""
+
+    @nn.compact
+    def __call__(self, x, gates, train):
+        x = probe.relu(BatchNorm(name="norm0")(Conv(3, 3, name="stem")(to_net(x)), train))
+        (x,) = probe.whole(x)
+        x = gates[0] * Conv(3, name="dense")(x) + gates[1] * Depthwise(3, name="depthwise")(x)
+        x = probe.relu(BatchNorm(name="norm1")(x, train))
+        return Dense(CLASSES, name="classifier")(jnp.mean(probe.last(x), (1, 2)).T)
+
+
+@functools.cache
+def toy():
+    """-> (net of two decisions, each there or not, variables, batch), in float64."""
+    on = lambda gates: (gates > 0.5).astype(jnp.int32)
+    space = nas.spaces.space((np.full(2, 2),), gates=lambda a: a[0].astype(float), derive=lambda g: (on(g),), gate_shapes=(2,))
+    module = Toy()
+
+    def apply(variables, x, gates, *, train, path=False, key=None, t=None):
+        logits, new = module.apply(variables, x, gates, train, mutable=["batch_stats"])
+        return logits, {**variables, **new}
+
+    def used(variables, gates):
+        on = {"dense": gates[0], "depthwise": gates[1]}
+        return jax.tree_util.tree_map_with_path(lambda path, v: jnp.full((1,) * v.ndim, on.get(path[1].key, 1.0)), variables)
+
+    init = lambda key, gates=None: module.init(key, jnp.zeros((1, *IMAGE)), jnp.ones(2), True)
+    net = nas.nets.Net(init, apply, used, None, space, IMAGE, CLASSES)
+    with jax.enable_x64(True):
+        variables = jax.tree.map(lambda a: np.asarray(a, np.float64), proxies.drawn(net, jax.random.key(0), "uniform"))
+        k_x, k_y = jax.random.split(jax.random.key(1))
+        x = jax.random.normal(k_x, (S, B, *IMAGE), jnp.float64)
+        return net, variables, (np.asarray(x), np.asarray(jax.random.randint(k_y, (S, B), 0, CLASSES)))
+
+
+@functools.cache
+def scores():
+    """{proxy: [3]} of both ways, of the dense one alone, and of none."""
+    net, variables, batch = toy()
+    with jax.enable_x64(True):
+        all_of = lambda v, gates, batch: {n: f(net, v, gates, batch) for n, f in proxies.PROXIES.items()}
+        run = lambda v, gates, batch: jax.lax.map(lambda g: all_of(v, g, batch), gates)
+        return jax.tree.map(np.asarray, jit(run)(variables, jnp.asarray([[1.0, 1], [1, 0], [0, 0]]), batch))
+
+
+def alone():
+    """The network of both ways as a function: (logits_of(params, x), params, its kernels of a tree)."""
+    net, variables, _ = toy()
+    logits_of = lambda params, x: net.apply({**variables, "params": params}, x, jnp.ones(2), train=True)[0]
+    kernels = lambda tree: [a for path, a in jax.tree_util.tree_leaves_with_path(tree) if path[-1].key == "kernel"]
+    return logits_of, variables["params"], kernels
+
+
+def loss(params, x, y):
+    return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(alone()[0](params, x)), y[:, None], 1))
+
+
+@functools.cache
+def gradients():
+    """The gradient of each batch, of the specialised network's kernels."""
+    with jax.enable_x64(True):
+        g = jit(jax.vmap(jax.grad(loss), (None, 0, 0)))(alone()[1], *toy()[2])
+        return [np.asarray(a) for a in alone()[2](g)]
+
+
+def test_saliencies_are_those_of_the_network_alone():
+    w, g = [np.asarray(a) for a in alone()[2](alone()[1])], gradients()
+    assert scores()["grad_norm"][0] == pytest.approx(sum(np.linalg.norm(a[0]) for a in g), rel=1e-9)
+    assert scores()["snip"][0] == pytest.approx(sum(np.abs(a[0] * b).sum() for a, b in zip(g, w, strict=True)), rel=1e-9)
+    size = [np.abs(a) for a in g]
+    ratios = [a.mean(0)[a.std(0) > 0] / a.std(0)[a.std(0) > 0] for a in size]
+    assert scores()["zico"][0] == pytest.approx(sum(np.log(r.sum()) for r in ratios), rel=1e-9)
+    assert scores()["params"].tolist() == [sum(a.size for a in w), sum(a.size for a in w) - 27, sum(a.size for a in w) - 36]
+
+
+def test_grasp_is_minus_the_hessian_times_the_gradient_by_finite_differences():
+    x, y = (a[0] for a in toy()[2])
+    _, params, kernels = alone()
+    with jax.enable_x64(True):
+        is_kernel = jax.tree_util.tree_map_with_path(lambda path, a: float(path[-1].key == "kernel"), params)
+        grad = jit(lambda p: jax.tree.map(jnp.multiply, jax.grad(loss)(p, x, y), is_kernel))
+        g, step = grad(params), 1e-5
+        there, back = (grad(jax.tree.map(lambda p, d: p + s * d, params, g)) for s in (step, -step))
+        inner = lambda a: sum(np.sum(u * v) for u, v in zip(kernels(a), kernels(params), strict=True))
+        assert scores()["grasp"][0] == pytest.approx(float(inner(back) - inner(there)) / (2 * step), rel=1e-6)
+
+
+def test_fisher_is_the_square_of_the_gradient_of_each_channel_s_gate():
+    """sum over the map of a dL/da is the derivative of a factor m[c, b] on the output, at m = 1."""
+    x, y = (a[0] for a in toy()[2])
+    with jax.enable_x64(True):
+        fans, shapes = [], []
+        with probe.probing(probe.Probe(linear=lambda tap, a, n: (fans.append(n), shapes.append((a.shape[0], B)), a)[-1])):
+            jax.eval_shape(lambda: loss(alone()[1], x, y))
+
+        def gated(gates):
+            left = iter(gates)
+            factor = lambda tap, a, n: a * jnp.expand_dims(m, tuple(range(1, a.ndim - 1))) if (m := next(left)) is not None else a
+            with probe.probing(probe.Probe(linear=factor)):
+                return loss(alone()[1], x, y)
+
+        g = jit(jax.grad(gated))([jnp.ones(shape) for shape in shapes])
+    expected = sum(n / 2 * np.sum(np.mean(np.square(a), -1)) for n, a in zip(fans, g, strict=True))
+    assert scores()["fisher"][0] == pytest.approx(expected, rel=1e-9)
+
+
+def test_synflow_is_conserved():
+    """Every layer that all paths cross has sum |W dR/dW| = R, and so have two ways together; the score is the log of the sum."""
+    net, variables, batch = toy()
+    with jax.enable_x64(True):
+        log_r, flow = jit(lambda v: flows(net, v, jnp.ones(2), batch))(variables)
+        with probe.probing(probe.Probe(norms=False)):
+            R = np.sum(alone()[0](jax.tree.map(jnp.abs, alone()[1]), jnp.ones((1, *IMAGE))))
+    sums = {
+        name: float(np.exp(log_r) * np.sum(np.asarray(leaves["kernel"]))) for name, leaves in flow.items() if "kernel" in leaves
+    }
+    ways = sums.pop("dense") + sums.pop("depthwise")
+    assert [*sums.values(), ways] == pytest.approx([float(R)] * 3, rel=1e-9)
+    assert scores()["synflow"][0] == pytest.approx(np.log(3 * float(R)), rel=1e-12)
+
+
+def test_synflow_needs_no_float64():
+    """Weights a thousand million times as large: three layers that all cross, each adds its log to the score."""
+    net, variables, batch = jax.tree.map(lambda a: a.astype(np.float32) if isinstance(a, np.ndarray) else a, toy())
+    large = {**variables, "params": jax.tree.map(lambda w: 1e15 * w, variables["params"])}
+    score = jit(lambda v: proxies.synflow(net, v, jnp.ones(2), batch))(large)
+    assert score == pytest.approx(scores()["synflow"][0] + 3 * np.log(1e15), rel=1e-5) and score > 88.7  # float32 ends at e^88.7
+
+
+def test_the_kernel_of_signs_counts_agreements():
+    x = toy()[2][0][0]
+    signs = []
+    with jax.enable_x64(True):
+        with probe.probing(probe.Probe(relu=lambda tap, a, f: (signs.append(np.asarray(a > 0)), f(a))[-1])):
+            alone()[0](alone()[1], x)
+        K, _ = jit(lambda v: agreement(toy()[0], v, jnp.ones(2), x))(toy()[1])
+    z = np.concatenate([s.reshape(-1, B) for s in signs]).T  # [B, units]
+    assert np.array_equal(K, (z[:, None] == z[None]).sum(-1)) and np.array_equal(K, K.T)
+    assert (np.diagonal(K) == z.shape[1]).all()
+    assert scores()["nwot"][0] == pytest.approx(np.linalg.slogdet(np.asarray(K))[1], rel=1e-9)
+    assert scores()["regions"][0] == len(np.unique(z, axis=0))
+
+
+def test_jacobians_are_those_of_the_network_alone():
+    x, _ = (a[0] for a in toy()[2])
+    logits_of, params, kernels = alone()
+    with jax.enable_x64(True):
+        J = np.asarray(jit(jax.grad(lambda x: jnp.sum(logits_of(params, x))))(x)).reshape(B, -1)
+        rows = jit(jax.jacrev(lambda p: jnp.sum(logits_of(p, x), -1)))(params)
+    v = np.linalg.eigvalsh(np.corrcoef(J))
+    assert scores()["jacob_cov"][0] == pytest.approx(-np.sum(np.log(v + 1e-5) + 1 / (v + 1e-5)), rel=1e-4)  # v goes to 0
+    rows = np.concatenate([np.asarray(a).reshape(B, -1) for a in kernels(rows)], 1)
+    v = np.linalg.eigvalsh(rows @ rows.T)
+    assert scores()["ntk"][0] == pytest.approx(-v[-1] / v[0], rel=1e-6)
+
+
+def test_zen_is_the_difference_of_maps_and_the_running_variances():
+    net, variables, _ = toy()
+    with jax.enable_x64(True):
+        x, e = (jax.random.normal(k, (B, *IMAGE), jnp.float64) for k in jax.random.split(jax.random.key(0)))
+        maps = []
+        with probe.probing(probe.Probe(last=maps.append)):
+            for image in (x, x + 0.01 * e):
+                _, variables = net.apply(variables, image, jnp.ones(2), train=True)
+        norms = jax.tree_util.tree_leaves_with_path(variables["batch_stats"])
+        scale = sum(np.log(np.mean(v)) / 2 for path, v in norms if path[-1].key == "var")
+        expected = np.log(np.mean(np.sum(np.abs(maps[0] - maps[1]), (0, 1, 2)))) + scale
+    assert scores()["zen"][0] == pytest.approx(float(expected), rel=1e-9)
+
+
+def test_a_network_without_a_way_from_input_to_output_scores_lowest():
+    for name in set(NAMES) - {"params", "flops"}:  # sizes count what is there
+        assert np.isfinite(scores()[name]).all(), name
+        assert scores()[name][2] == proxies.LOWEST < min(scores()[name][:2]), name
+
+
+def test_multiply_adds_are_the_published_ones():
+    net = nas.cell_net(SPACE, image=(32, 32, 3), classes=10)
+    batch = jnp.zeros((1, 2, 32, 32, 3)), jnp.zeros((1, 2), jnp.int32)
+    archs = jax.tree.map(lambda *a: jnp.stack(a), SKIPS, SPACE.unflat(jnp.full(6, 3)))
+    count = lambda variables, archs: jax.lax.map(lambda a: proxies.flops(net, variables, SPACE.gates(a), batch), archs)
+    variables = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(net.init, jax.random.key(0)))
+    assert jit(count)(variables, archs).tolist() == [7_783_040, 220_119_680]
+
+
+@functools.cache
+def in_cells(names):
+    """{proxy: [2]} of RICH and CUT by the supernet's single path, and of RICH by its specialised network; float64."""
+    net = nas.cell_net(SPACE, image=IMAGE, classes=CLASSES, channels=2, cells=2)
+    batch = toy()[2]
+    with jax.enable_x64(True):
+        variables = jit(lambda key: proxies.drawn(net, key, "uniform"))(jax.random.key(0))
+        variables = jax.tree.map(lambda a: np.asarray(a, np.float64), variables)
+        of = lambda net, v, gates: {name: proxies.PROXIES[name](net, v, gates, batch) for name in names}
+        archs = jax.tree.map(lambda *a: jnp.stack(a), RICH, CUT)
+        path = jit(lambda v: jax.lax.map(lambda arch: of(net, v, SPACE.gates(arch)), archs))(variables)
+        module, extract = net.specialize(RICH)
+
+        def apply(variables, x, gates, *, train, path=False, key=None, t=None):
+            logits, new = module.apply(variables, x, train=True, mutable=["batch_stats"])
+            return logits, {**variables, **new}
+
+        used = lambda variables, gates: jax.tree.map(lambda v: jnp.ones((1,) * v.ndim), variables)
+        plain = net._replace(apply=apply, used=used)
+        return path, jit(lambda v: of(plain, v, None))(extract(variables))
+
+
+def agrees(names):
+    path, plain = in_cells(names)
+    for name in names:
+        assert path[name][0] == pytest.approx(float(plain[name]), rel=1e-5 if name == "jacob_cov" else 1e-8), name
+        assert path[name][1] == proxies.LOWEST, name
+
+
+def test_a_single_path_of_cells_scores_as_the_specialised_network():
+    """Through the scan over cells, the scan over edges, the switch, and its backward pass of its own."""
+    agrees(("fisher", "nwot"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("names", [("grad_norm", "snip", "zico"), ("grasp",), ("synflow", "zen"), ("jacob_cov", "regions", "ntk")])
+def test_and_so_do_the_others(names):
+    agrees(names)
+
+
+def test_aggregates_are_of_ranks():
+    columns = jnp.asarray([[1.0, 10.0, 3.0], [2.0, 30.0, 1.0], [2.0, 20.0, 2.0], [0.0, 0.0, 0.0]])
+    assert np.array_equal(proxies.aggregate.ranks(columns), [[2, 2, 4], [3.5, 4, 2], [3.5, 3, 3], [1, 1, 1]])
+    assert np.allclose(proxies.rank_average(columns), [8 / 12, 9.5 / 12, 9.5 / 12, 3 / 12])
+    assert np.allclose(proxies.vote(columns), [1.0, 2.5, 2.5, 0.0])  # the two in the middle tie, one for each
+    assert np.allclose(proxies.log_rank(columns)[3], 3 * np.log(1 / 4))
+
+
+def test_what_cannot_be_scored_is_said():
+    net, variables, (x, y) = toy()
+    gates = jnp.ones(2)
+    for f, batch, word in (
+        (proxies.snip, (x[:, :1], y[:, :1]), "two examples"),
+        (proxies.snip, (x[0], y[0]), "batches"),
+        (proxies.zico, (x[:1], y[:1]), "at least two"),
+    ):
+        with pytest.raises(ValueError, match=word):
+            f(net, variables, gates, batch)
+    for args, word in ((("foo",), "unknown proxy foo"), ((), "unknown proxy"), (("zen", "snip"), "other weights")):
+        with pytest.raises(ValueError, match=word):
+            zero_cost(net, *args)
+    with pytest.raises(ValueError, match="unknown draw"):
+        zero_cost(net, "snip", draw="zero")
+
+
+def test_constant_inputs_and_one_class_are_scored():
+    net, variables, (x, y) = toy()
+    gates = jnp.ones(2)
+    with jax.enable_x64(True):
+        for f in (proxies.nwot, proxies.jacob_cov):
+            assert jit(lambda v, f=f: f(net, v, gates, (np.zeros_like(x), y)))(variables) <= 0
+        assert np.isfinite(jit(lambda v: proxies.snip(net, v, gates, (x, np.zeros_like(y))))(variables))

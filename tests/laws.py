@@ -262,9 +262,11 @@ FALLING = optax.linear_schedule(10.0, 0.1, 10)
 RISING = optax.linear_schedule(0.03, 0.3, 10)
 
 
-def priced(net, sign):
-    """A proxy: what an architecture costs."""
-    return lambda _, variables, gates, batch: sign * (1 + cost(net)(gates))
+def drawn_price(sign):
+    """A proxy: what an architecture's operations cost, by a price that is drawn with the weights."""
+    of = lambda gate, weights: jnp.sum(gate * jnp.mean(jnp.square(weights), (-2, -1)))
+    total = lambda gates, params: sum(map(of, jax.tree.leaves(gates), jax.tree.leaves(params)))  # both in the order of the rows
+    return lambda net, variables, gates, batch: sign * (0.01 + total(gates, variables["params"]))
 
 
 DIFFERENTIABLE: dict[str, Callable] = {
@@ -281,7 +283,7 @@ DIFFERENTIABLE: dict[str, Callable] = {
     "fbnet": lambda net: weight_sharing.fbnet(net, FALLING, cost=cost(net), combine=hardware.fbnet_product()),
     "darts_pt": weight_sharing.project_operations,
     "enas": lambda net: weight_sharing.enas(net, networks=2, hidden=4),
-    "te_nas": lambda net: weight_sharing.te_nas(net, net, 2, 2, priced(net, -1.0), priced(net, 1.0)),
+    "te_nas": lambda net: weight_sharing.te_nas(net, net, 2, 2, drawn_price(-1.0), drawn_price(1.0)),
 }
 ONE_SHOT: dict[str, Callable] = {
     "fairnas": weight_sharing.fairnas,

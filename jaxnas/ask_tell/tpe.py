@@ -52,6 +52,11 @@ class Points(NamedTuple):
     on: jax.Array  # bool[..., D]: the decisions that matter
 
 
+def points_of(space: Space, archs) -> Points:
+    """Those of architectures [N, ...]."""
+    return jax.vmap(lambda a: Points(space.flat(a), space.unit(a), space.active(a)))(archs)
+
+
 class Density(NamedTuple):
     sample: Callable  # (key, n) -> (v [n, D], u [n, R]); decisions that turn out to be off are to be ignored
     log_prob: Callable  # Points of one architecture -> []; decisions that are off do not count
@@ -89,26 +94,27 @@ def independent(space: Space, points: Points, weight) -> Density:
     return Density(sample, log_prob)
 
 
-def joint(space: Space, points: Points, weight, bandwidth: Callable | None = None) -> Density:
+def joint(space: Space, points: Points, weight, bandwidth: Callable | None = None, prior: float = 1.0) -> Density:
     """One kernel around each of the points [N, ...] of weight [N] (0: not there), and a uniform prior.
 
     Args:
         bandwidth: (space, points, weight) -> (lambda [D], sigma [R]), default `optuna_bandwidth`.
+        prior: its weight.
     """
     c, D, R = space.arity, len(space.arity), points.u.shape[1]
     lam, sigma = (optuna_bandwidth if bandwidth is None else bandwidth)(space, points, weight)
-    w = jnp.append(weight, 1.0)  # and the prior
+    w = jnp.append(weight, prior)
 
     def sample(key, n):
         k_i, k_v, k_u = jax.random.split(key, 3)
         i = _pick(jax.random.uniform(k_i, (n,)), w[None])
-        prior, i = (i == len(weight))[:, None], jnp.minimum(i, len(weight) - 1)
+        around, i = (i < len(weight))[:, None], jnp.minimum(i, len(weight) - 1)
         move, where, free = jax.random.uniform(k_v, (3, n, D))
-        center = jnp.where(points.on[i] & ~prior, points.v[i], jnp.floor(free * c[None]).astype(jnp.int32))
+        center = jnp.where(points.on[i] & around, points.v[i], jnp.floor(free * c[None]).astype(jnp.int32))
         other = (center + 1 + jnp.floor(where * (c[None] - 1)).astype(jnp.int32)) % c[None]
-        v = jnp.where(points.on[i] & ~prior & (move < lam[None]), other, center)
+        v = jnp.where(points.on[i] & around & (move < lam[None]), other, center)
         draw, flat = jax.random.uniform(k_u, (2, n, R))
-        return v, jnp.where(prior, flat, _truncated(draw, points.u[i], sigma[None]))
+        return v, jnp.where(around, _truncated(draw, points.u[i], sigma[None]), flat)
 
     def log_prob(x):
         near = jnp.where(points.v == x.v[None], jnp.log1p(-lam)[None], jnp.log(lam / np.maximum(c - 1, 1))[None])
@@ -181,7 +187,6 @@ def tpe(
     goods = np.asarray([count(n) for n in range(1, N + 1)], np.int32)
     if ((goods < 1) | (goods > np.arange(1, N + 1))).any():
         raise ValueError(f"gamma must call at least 1 and at most n of n observations good; got {goods.tolist()[:10]}...")
-    points = lambda archs: jax.vmap(lambda a: Points(space.flat(a), space.unit(a), space.active(a)))(archs)
 
     def init(key):
         del key  # nothing to draw
@@ -195,12 +200,12 @@ def tpe(
         score = jnp.where(mask, state.scores[order], -jnp.inf)
         before = (score[None] > score[:, None]) | ((score[None] == score[:, None]) & np.tri(N, k=-1, dtype=bool))
         good = mask & (jnp.sum(before, -1) < jnp.asarray(goods)[n - 1])
-        known = points(archs)
+        known = points_of(space, archs)
         best, rest = (density(space, known, _weights(members)) for members in (good, mask & ~good))  # l, g
         v, u = best.sample(k_draw, C)
         on = jax.vmap(lambda v, u: space.active(space.unflat(v, u)))(v, u)
         options = jax.vmap(space.unflat)(jnp.where(on, v, 0), u)
-        value = jax.vmap(lambda x: best.log_prob(x) - rest.log_prob(x))(points(options))
+        value = jax.vmap(lambda x: best.log_prob(x) - rest.log_prob(x))(points_of(space, options))
         codes = jax.vmap(lambda arch: code(space, arch))
         if unique:
             spare = jax.vmap(space.sample)(jax.random.split(k_spare, C))

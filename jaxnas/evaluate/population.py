@@ -2,14 +2,18 @@
 
 One compiled program trains any architecture of the space: the supernet with one-hot gates.  Three ways to run it:
     "vmap"  all candidates side by side: every operation is computed for each (a `switch` under `vmap` is a select)
-    "map"   one candidate at a time, and only its own operations
+    "map"   one candidate at a time, only its own operations, and no further once its loss is not finite
     n       chunks of n candidates side by side
 On CPU "map" wins for convolutional cells, "vmap" for small dense ones; the default is "map" there and "vmap" elsewhere.
+
+A member's life is `start`, `advance` and `judge`: what trains trials, whose members go on later, is made of the same three
+(`jaxnas.evaluate.trials`).
 
 Axes: P candidates, S training steps, B batch.
 """
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +25,74 @@ from jaxnas.nets.net import Net
 from jaxnas.weight_sharing.weight_sharing import cross_entropy
 
 
-def population(net: Net, optimizer: optax.GradientTransformation, score: Callable, mode: str | int | None = None) -> Callable:
+class Member(NamedTuple):
+    """One candidate in training."""
+
+    variables: Any
+    opt_state: Any
+    losses: jax.Array  # float32[S]: of every step on its batch; NaN where it has not been
+    alive: jax.Array  # bool[]: every loss was finite
+
+
+def start(net: Net, optimizer: optax.GradientTransformation, key, gates, steps: int) -> Member:
+    """A new member, with room for the losses of `steps`."""
+    variables = net.init(key, gates)
+    nowhere = jnp.full(steps, jnp.nan, jnp.float32)
+    return Member(variables, optimizer.init(variables["params"]), nowhere, jnp.ones((), bool))
+
+
+def advance(net: Net, optimizer, member: Member, gates, begin, end, batch_of: Callable, path: bool) -> Member:
+    """Trains the steps [begin, end), which may be traced, on `batch_of(t)`; with `path` alone, and until it diverges."""
+
+    def step(t, member):
+        x, y = batch_of(t)
+        stats = {k: v for k, v in member.variables.items() if k != "params"}
+        params = member.variables["params"]
+
+        def loss(params):
+            logits, new = net.apply({**stats, "params": params}, x, gates, train=True, path=path)
+            return cross_entropy(logits, y), new
+
+        (value, new), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        updates, opt_state = optimizer.update(grads, member.opt_state, params)
+        return Member(
+            variables={**new, "params": optax.apply_updates(params, updates)},
+            opt_state=opt_state,
+            losses=member.losses.at[t].set(value),
+            alive=member.alive & jnp.isfinite(value),
+        )
+
+    going = lambda carry: (carry[0] < end) & (carry[1].alive if path else True)
+    count = lambda t: jnp.asarray(t, jnp.int32)
+    return jax.lax.while_loop(going, lambda carry: (carry[0] + 1, step(*carry)), (count(begin), member))[1]
+
+
+def judge(net: Net, member: Member, gates, end, score: Callable, held, path: bool) -> dict[str, jax.Array]:
+    """The metrics of `score` and "loss", that of step `end` - 1; NaN for a member that diverged."""
+    logits_of = lambda x: net.apply(member.variables, x, gates, train=False, path=path)[0]
+    metrics = {**score(logits_of, held), "loss": member.losses[end - 1]}
+    return jax.tree.map(lambda m: jnp.where(member.alive, m, jnp.nan), metrics)
+
+
+def one_by_one(mode: str | int | None) -> tuple[bool, Callable]:
+    """(path, run): whether members are alone, and run(f, inputs) -> f of each input [P, ...].
+
+    Raises:
+        ValueError: for another mode.
+    """
+    if mode is None:
+        mode = "map" if jax.default_backend() == "cpu" else "vmap"
+    if mode not in ("vmap", "map") and not (isinstance(mode, int) and mode >= 1):
+        raise ValueError(f"unknown mode {mode!r}: choose 'vmap', 'map' or a chunk size")
+    path = mode == "map"
+    if mode == "vmap":
+        return path, lambda f, inputs: jax.vmap(f)(inputs)
+    return path, lambda f, inputs: jax.lax.map(f, inputs, batch_size=None if path else mode)
+
+
+def population(
+    net: Net, optimizer: optax.GradientTransformation, score: Callable, mode: str | int | None = None, every: int | None = None
+) -> Callable:
     """-> (keys [P], archs [P, ...], train, held) -> {name: [P]}: trains every candidate on `train`, then scores it on `held`.
 
     `train` is (x, y) of S steps, [S, B, ...].  Metrics are those of `score` and "loss", of the last training step; all are
@@ -32,65 +103,60 @@ def population(net: Net, optimizer: optax.GradientTransformation, score: Callabl
         optimizer: of the weights.
         score: (logits_of, held) -> {name: []}, where logits_of(x [B, H, W, C]) -> [B, K] uses running statistics.
         mode: "vmap", "map" or a chunk size; default by backend.
+        every: k, for learning curves: "losses" [P, S], NaN from where a candidate diverged, and "curves", what `score` gives after
+            every k steps, {name: [P, S / k]}; default: no curves.
 
     Raises:
-        ValueError: for another mode.
+        ValueError: for another mode, or, when called, a k that does not divide S.
     """
-    if mode is None:
-        mode = "map" if jax.default_backend() == "cpu" else "vmap"
-    if mode not in ("vmap", "map") and not (isinstance(mode, int) and mode >= 1):
-        raise ValueError(f"unknown mode {mode!r}: choose 'vmap', 'map' or a chunk size")
-    path = mode == "map"
+    path, run = one_by_one(mode)
 
     def one(key, arch, train, held):
-        gates = net.space.gates(arch)
-        variables = net.init(key, gates)
+        gates, steps = net.space.gates(arch), len(jax.tree.leaves(train)[0])
+        k = steps if every is None else every
+        if k < 1 or steps % k:
+            raise ValueError(f"a score every so many steps must divide them: {k} does not divide {steps}")
+        batch_of = lambda t: jax.tree.map(lambda a: a[t], train)
 
-        def step(carry, batch):
-            variables, opt_state = carry
-            x, y = batch
-            stats = {k: v for k, v in variables.items() if k != "params"}
+        def segment(member, i):
+            member = advance(net, optimizer, member, gates, i * k, (i + 1) * k, batch_of, path)
+            return member, judge(net, member, gates, (i + 1) * k, score, held, path)
 
-            def loss(params):
-                logits, new = net.apply({**stats, "params": params}, x, gates, train=True, path=path)
-                return cross_entropy(logits, y), new
-
-            (value, new), grads = jax.value_and_grad(loss, has_aux=True)(variables["params"])
-            updates, opt_state = optimizer.update(grads, opt_state, variables["params"])
-            return ({**new, "params": optax.apply_updates(variables["params"], updates)}, opt_state), value
-
-        (variables, _), losses = jax.lax.scan(step, (variables, optimizer.init(variables["params"])), train)
-        metrics = {**score(lambda x: net.apply(variables, x, gates, train=False, path=path)[0], held), "loss": losses[-1]}
-        return jax.tree.map(lambda m: jnp.where(jnp.isfinite(losses[-1]), m, jnp.nan), metrics)
+        begin = start(net, optimizer, key, gates, steps)
+        if every is None:
+            return segment(begin, 0)[1]
+        member, curves = jax.lax.scan(segment, begin, jnp.arange(steps // k))
+        metrics = jax.tree.map(lambda c: c[-1], curves)
+        return {**metrics, "losses": member.losses, "curves": {name: c for name, c in curves.items() if name != "loss"}}
 
     def all_of_them(keys, archs, train, held):
         inputs = sharding.constrain((keys, archs), "pop")
-        run = lambda inputs: one(*inputs, train, held)
-        if mode == "vmap":
-            return jax.vmap(run)(inputs)
-        return jax.lax.map(run, inputs, batch_size=None if path else mode)
+        return run(lambda inputs: one(*inputs, train, held), inputs)
 
     return all_of_them
 
 
-def train_from_scratch(net: Net, optimizer: optax.GradientTransformation, mode: str | int | None = None) -> Evaluator:
+def mean_accuracy(logits_of, valid) -> dict[str, jax.Array]:
+    """{"accuracy": on batches [A, B, ...], all of them}."""
+    right = lambda batch: jnp.mean((jnp.argmax(logits_of(batch[0]), -1) == batch[1]).astype(jnp.float32))
+    return {"accuracy": jnp.mean(jax.lax.map(right, valid))}
+
+
+def train_from_scratch(
+    net: Net, optimizer: optax.GradientTransformation, mode: str | int | None = None, every: int | None = None
+) -> Evaluator:
     """The evaluator that trains each candidate on `batch.train` ([S, B, ...]: S steps) and scores it on `batch.valid`.
 
     Metrics: "accuracy" on the validation batches ([A, B, ...], all of them) with running statistics, and "loss", of the last
-    training step.  A candidate that diverges scores NaN, and only loses.
+    training step; with `every`, learning curves.  A candidate that diverges scores NaN, and only loses.
 
     Args:
-        net, optimizer, mode: as in `population`.
+        net, optimizer, mode, every: as in `population`.
 
     Raises:
-        ValueError: for another mode.
+        ValueError: as `population`.
     """
-
-    def score(logits_of, valid):
-        right = lambda batch: jnp.mean((jnp.argmax(logits_of(batch[0]), -1) == batch[1]).astype(jnp.float32))
-        return {"accuracy": jnp.mean(jax.lax.map(right, valid))}
-
-    train = population(net, optimizer, score, mode)
+    train = population(net, optimizer, mean_accuracy, mode, every)
 
     def evaluate(key, archs, batch):
         keys = jax.random.split(key, jax.tree.leaves(archs)[0].shape[0])

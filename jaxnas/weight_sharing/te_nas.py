@@ -69,28 +69,33 @@ def te_nas(
         rows = alive / jnp.maximum(jnp.sum(alive, -1, keepdims=True), 1)
         return tree.unflatten(part.reshape(shape) for part, shape in zip(jnp.split(rows, ends[:-1]), shapes, strict=True))
 
-    def measure(key, alive, batch):
-        """(kappa, R) of what is alive."""
+    def draw(key, i):
+        """Draw i of both nets' weights, and of the points."""
+        k_net, k_thin, k_points = jax.random.split(jax.random.fold_in(key, i), 3)
+        x = jax.random.normal(k_points, (1, points, *thin.image))
+        return drawn(net, k_net), drawn(thin, k_thin), (x, jnp.zeros(x.shape[:2], jnp.int32))
 
-        def one(key):
-            k_net, k_thin, k_points = jax.random.split(key, 3)
-            x = jax.random.normal(k_points, (1, points, *thin.image))
-            noise = (x, jnp.zeros(x.shape[:2], jnp.int32))
-            of = lambda n, proxy, k, data: proxy(n, drawn(n, k), gates(alive), data)
-            return -of(soft[0], trainability, k_net, batch.train), of(soft[1], expressivity, k_thin, noise)
+    def measure(held, alive, batch):
+        """(kappa, R) of what is alive, means over the draws held."""
 
-        return jax.tree.map(jnp.mean, jax.lax.map(one, jax.random.split(key, draws)))
+        def one(held):
+            variables, of_thin, noise = held
+            kappa = -trainability(soft[0], variables, gates(alive), batch.train)
+            return kappa, expressivity(soft[1], of_thin, gates(alive), noise)
+
+        return jax.tree.map(jnp.mean, jax.lax.map(one, held))
 
     def step(key, state, batch):
         alive = state.alive
-        kappa, R = measure(key, alive, batch)
+        held = jax.lax.map(lambda i: draw(key, i), jnp.arange(draws))  # one for all: what is compared sees the same
+        kappa, R = measure(held, alive, batch)
         places = jnp.stack(jnp.meshgrid(jnp.arange(D), jnp.arange(width), indexing="ij"), -1).reshape(-1, 2)  # [D O, 2]
 
         def without(place):
             wanted = alive[place[0], place[1]] & (jnp.sum(alive[place[0]]) > 1)
             pruned = alive.at[place[0], place[1]].set(False)
             blank = lambda: (jnp.asarray(jnp.inf, kappa.dtype), jnp.zeros_like(R))
-            return jax.lax.cond(wanted, lambda: measure(key, pruned, batch), blank)  # the same draws as before
+            return jax.lax.cond(wanted, lambda: measure(held, pruned, batch), blank)
 
         k, r = jax.lax.map(without, places)
         many = jnp.sum(alive, -1, keepdims=True) > 1

@@ -1,0 +1,62 @@
+"""Trials: what a multi-fidelity algorithm asks for, an architecture and how far to train it.
+
+    ask -> Trial [B]      train the member in `slot` from `start` to `stop`, units of the evaluator's budget
+
+start = 0 is a new member, with weights of its own; any other goes on from where the slot's member stands.  start = stop is idle,
+what fills up a batch: nothing is trained, and the score is that which the member has.  The slots of one batch are different.
+
+Axes: B trials of one step.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxnas.ask_tell.history import blank
+from jaxnas.base import Arch
+
+
+class Trial(NamedTuple):
+    arch: Arch
+    slot: jax.Array  # int32[]: where the evaluator keeps the member
+    start: jax.Array  # int32[]
+    stop: jax.Array  # int32[]
+
+
+class Answer(NamedTuple):
+    """The best at the largest budget seen: scores at two budgets are never compared."""
+
+    arch: Arch
+    score: jax.Array  # float32[]
+    budget: jax.Array  # int32[]; 0 before the first
+
+
+def no_answer(space) -> Answer:
+    arch = jax.tree.map(lambda a: a[0], blank(space, 1))
+    return Answer(arch, jnp.full((), -jnp.inf, jnp.float32), jnp.zeros((), jnp.int32))
+
+
+def better(answer: Answer, trials: Trial, scores) -> Answer:
+    """The answer after B trials more; idle ones do not count."""
+    budget = jnp.where(trials.start < trials.stop, trials.stop, 0)  # [B]
+    top = jnp.maximum(answer.budget, jnp.max(budget))
+    at_top = jnp.where(budget == top, scores, -jnp.inf)
+    i = jnp.argmax(at_top)
+    new = Answer(jax.tree.map(lambda a: a[i], trials.arch), at_top[i], top)
+    take = (top > answer.budget) | (at_top[i] > answer.score)
+    return jax.tree.map(lambda a, b: jnp.where(take, a, b), new, answer)
+
+
+def levels(R: int, r: int = 1, eta: int = 3) -> list[int]:
+    """The budgets between r and R, each eta times the last, counted down from R: floor(R eta^-k), the smallest first.
+
+    Raises:
+        ValueError: for an r outside [1, R], or an eta below 2.
+    """
+    if not 1 <= r <= R or eta < 2 or any(n != int(n) for n in (R, r, eta)):
+        raise ValueError(f"give whole budgets 1 <= r <= R and a whole eta of at least 2; got r={r}, R={R}, eta={eta}")
+    found = [R]
+    while r * eta ** len(found) <= R:
+        found.append(R // eta ** len(found))
+    return found[::-1]

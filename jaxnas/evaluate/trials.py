@@ -1,0 +1,146 @@
+"""Evaluators of trials: what an architecture is worth at a budget (`jaxnas.ask_tell.trial.Trial`).
+
+    by_budget       a table with a column for each budget
+    train_trials    members in slots, each with weights, optimizer state and losses of its own: who goes on goes on training
+
+A schedule of the learning rate has two readings, and they rank architectures differently:
+    anneal="whole"  one schedule over the largest budget R, of which a trial is a piece:   progress = t / R
+    anneal="own"    each trial anneals fully within itself:                                progress = (t - start) / (stop - start)
+Under "whole" a training that is cut into trials gives the same bits as one that is not.  A benchmark whose short trainings have
+schedules of their own (12 and 200 epochs on NAS-Bench-201) is neither: its members begin anew, and `restart` bills them so.
+
+Axes: M slots, B trials, F budgets of a table, S training steps.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnas import sharding
+from jaxnas.base import Evaluator, stateless
+from jaxnas.evaluate.population import Member, advance, judge, one_by_one, start
+from jaxnas.evaluate.table import table
+from jaxnas.nets.net import Net
+from jaxnas.spaces.space import Space
+from jaxnas.training import accuracy
+
+ANNEAL = ("whole", "own")
+
+
+def by_budget(space: Space, budgets: Sequence[int], restart: bool = False) -> Evaluator:
+    """The evaluator that looks trials up in `batch.fixed`: {name: [raw size of the space, F]}, columns of `rows` side by side.
+
+    Metrics: every name at the trial's `stop`, NaN for one that is not of `budgets`; and "cost", stop - start.
+
+    Args:
+        space: with an index.
+        budgets: of the columns, rising.
+        restart: the table's trainings do not go on from each other; then cost is all of stop, and 0 for an idle trial.
+
+    Raises:
+        ValueError: for budgets that do not rise from 1 or more, what `table` refuses, or, when traced, another number of columns.
+    """
+    known, whole = np.asarray(budgets), table(space)
+    if known.ndim != 1 or not len(known) or known[0] < 1 or (np.diff(known) <= 0).any():
+        raise ValueError(f"budgets of a table rise, and begin at 1 or more; got {list(budgets)}")
+
+    def evaluate(key, trials, batch):
+        _, metrics = whole.step(key, (), trials.arch, batch)
+        here = trials.stop[:, None] == known[None]  # [B, F]
+        for name, columns in metrics.items():
+            if columns.shape != here.shape:
+                got = list(columns.shape[1:])
+                raise ValueError(f"{name!r} needs one column a budget, [N, {len(known)}]; got [N, {', '.join(map(str, got))}]")
+        at = lambda m: jnp.where(jnp.any(here, -1), jnp.sum(jnp.where(here, m, 0), -1), jnp.nan)
+        return {**{name: at(m) for name, m in metrics.items()}, "cost": _cost(trials, restart)}
+
+    return stateless(evaluate)
+
+
+class Held(NamedTuple):
+    """What `train_trials` reads in `batch.fixed`."""
+
+    arrays: Any  # a feed's
+    valid: Any  # what members are scored on, (x [N, ...], y [N])
+
+
+class TrialsState(NamedTuple):
+    members: Member  # [M, ...]
+    seed: jax.Array  # uint32[M], of each member's weights and batches
+
+
+def train_trials(
+    net: Net,
+    optimizer: Callable,
+    draw: Callable,
+    *,
+    slots: int,
+    budget: int,
+    unit: int = 1,
+    anneal: str = "whole",
+    mode: str | int | None = None,
+) -> Evaluator:
+    """The evaluator that trains members and keeps them.
+
+    Metrics: "accuracy" on `batch.fixed.valid` with running statistics, "loss", of the last training step, and "cost"; the first
+    two NaN for a member that diverged, which is trained no further where members are alone (`jaxnas.evaluate.population`).
+    Losses of every step are in the state, `members.losses` [M, S].  A member's batch of step t is drawn by a key of its own and t.
+
+    Args:
+        net: the supernet of the space.
+        optimizer: progress -> optax transformation; progress(t) in [0, 1] is where step t is on the schedule:
+            `lambda progress: optax.sgd(lambda t: 0.1 * (1 - progress(t)))`.
+        draw: a feed's (key, arrays, t) -> Batch of one weight step; arrays come in `batch.fixed.arrays`.
+        slots: M, as many as the algorithm has.
+        budget: R, the largest.
+        unit: training steps of one unit of budget, as an epoch's.
+        anneal: "whole" or "own".
+        mode: "vmap", "map" or a chunk size; default by backend.
+
+    Raises:
+        ValueError: for sizes below 1, another `anneal` or mode.
+    """
+    if min(slots, budget, unit) < 1 or anneal not in ANNEAL:
+        raise ValueError(f"give slots, a budget and a unit of at least 1, and anneal 'whole' or 'own'; got {anneal!r}")
+    (path, run), steps = one_by_one(mode), budget * unit
+
+    def init(key):
+        del key  # weights are drawn by a trial that starts at 0
+        first = jax.eval_shape(net.space.sample, jax.random.key(0))
+        fresh = lambda arch: start(net, optimizer(lambda t: t / steps), jax.random.key(0), net.space.gates(arch), steps)
+        blank = jax.tree.map(lambda a: jnp.zeros((slots, *a.shape), a.dtype), jax.eval_shape(fresh, first))
+        return TrialsState(blank, jnp.zeros(slots, jnp.uint32))
+
+    def one(trial, seed, member, fixed):
+        k_weights, k_data = jax.random.split(jax.random.key(seed))
+        begin, end = trial.start * unit, trial.stop * unit
+        along = (lambda t: t / steps) if anneal == "whole" else lambda t: (t - begin) / jnp.maximum(end - begin, 1)
+        gates, moves = net.space.gates(trial.arch), optimizer(along)
+        new = start(net, moves, k_weights, gates, steps)
+        member = jax.tree.map(lambda a, b: jnp.where(trial.start == 0, a, b), new, member)
+        batch_of = lambda t: jax.tree.map(lambda a: a[0], draw(jax.random.fold_in(k_data, t), fixed.arrays, t).train)
+        member = advance(net, moves, member, gates, begin, end, batch_of, path)
+        return member, judge(net, member, gates, end, lambda f, split: {"accuracy": accuracy(f, split)}, fixed.valid, path)
+
+    def step(key, state, trials, batch):
+        if not isinstance(batch.fixed, Held):
+            raise ValueError("trials are trained on what is in `batch.fixed`: give Held(feed.arrays, dataset.valid)")
+        slot = trials.slot
+        seed = jnp.where(trials.start == 0, jax.random.bits(key, slot.shape, jnp.uint32), state.seed[slot])
+        members = jax.tree.map(lambda a: a[slot], state.members)
+        inputs = sharding.constrain((trials, seed, members), "pop")
+        members, metrics = run(lambda inputs: one(*inputs, batch.fixed), inputs)
+        put = lambda old, new: old.at[slot].set(new)
+        kept = TrialsState(jax.tree.map(put, state.members, members), put(state.seed, seed))
+        return kept, {**metrics, "cost": _cost(trials, False)}
+
+    return Evaluator(init, step)
+
+
+def _cost(trials, restart):
+    """float32[B]."""
+    paid = jnp.where(trials.start < trials.stop, trials.stop, 0) if restart else trials.stop - trials.start
+    return paid.astype(jnp.float32)

@@ -1,6 +1,35 @@
 """How well do cheaper trainings rank architectures?  Fewer epochs, fewer channels, less data, on NAS-Bench-201 cells and digits.
 
-python experiments/proxy_tasks.py OUT [SEEDS]          (goes on from OUT)
+    python experiments/proxy_tasks.py OUT [SEEDS]          (goes on from OUT)
+
+24 random cells at C=4, one cell a stage, 8 x 8 digits; the full setting is 10 epochs of 11 steps, batch 64, SGD 0.1 -> 0 by a
+cosine.  "full" is scored on its way, at 1 and 3 epochs of the schedule that is 10 long; "short" anneals fully within 1 or 3.
+tau: of one training's validation accuracies against the mean of the four other seeds' full ones, mean of five seeds and Student's
+95 % interval; then the bootstrap interval over the 24 cells.  So the row of the full setting against itself is what noise allows.
+
+| proxy | epochs | cost | accuracy, % | tau | over cells |
+|---|---|---|---|---|---|
+| full | 1 | 0.100 | 28.1 | 0.264 +- 0.144 | -0.08 to 0.55 |
+| full | 3 | 0.300 | 74.1 | 0.279 +- 0.162 | -0.02 to 0.55 |
+| full | 10 | 1.000 | 91.9 | 0.369 +- 0.140 | 0.06 to 0.63 |
+| short | 1 | 0.100 | 25.4 | 0.213 +- 0.069 | -0.11 to 0.52 |
+| short | 3 | 0.300 | 71.3 | 0.302 +- 0.127 | -0.03 to 0.58 |
+| half the channels | 3 | 0.075 | 50.0 | 0.257 +- 0.122 | -0.02 to 0.52 |
+| half the channels | 10 | 0.250 | 85.6 | 0.354 +- 0.046 | 0.02 to 0.62 |
+| a third of the data | 3 | 0.100 | 21.5 | 0.181 +- 0.091 | -0.11 to 0.46 |
+| a third of the data | 10 | 0.333 | 62.2 | 0.321 +- 0.121 | -0.01 to 0.60 |
+
+Fully annealed trainings against each other, tau of a row's epochs against the mean of the other seeds at a column's:
+
+| epochs | 1 | 3 | 10 |
+|---|---|---|---|
+| 1 | 0.221 +- 0.075 | 0.261 +- 0.160 | 0.213 +- 0.069 |
+| 3 | 0.338 +- 0.134 | 0.305 +- 0.137 | 0.302 +- 0.127 |
+| 10 | 0.250 +- 0.053 | 0.336 +- 0.163 | 0.369 +- 0.140 |
+
+The mean tau does not fall with more epochs, under either schedule.  The five full trainings have a reliability of 0.73, one alone
+agrees with the others at 0.37: no proxy can be told from the full setting here, half the channels at a quarter of the cost least of
+all.  Two CPU cores with much other work on them, 18 minutes.
 """
 
 import json
@@ -77,18 +106,24 @@ def main(out, seeds=5):
     truth = scores["full", 10]  # [seeds, cells]
     print(f"{100 * truth.mean():.2f} % in the mean, {100 * truth.mean(0).min():.2f} to {100 * truth.mean(0).max():.2f}")
     print(f"reliability of {seeds} trainings: {ranking.reliability(truth.T):.3f}")
+
+    def taus(a, b):
+        """Of each seed's scores a against the mean of the other seeds' scores b, with its bootstrap interval over cells."""
+        return [ranking.ranking(jax.random.key(4), a[i], np.delete(b, i, 0).mean(0)).tau for i in range(seeds)]
+
     for (name, e), each in scores.items():
-        # against the mean of the other seeds' full trainings
-        taus = [ranking.kendall(each[i], np.delete(truth, i, 0).mean(0)) for i in range(seeds)]
-        boot = [ranking.ranking(jax.random.key(4), each[i], np.delete(truth, i, 0).mean(0)).tau for i in range(seeds)]
-        mean, half = report.interval(taus)
-        low, high = (np.mean([getattr(b, end) for b in boot]) for end in ("low", "high"))
-        fidelity = PROXIES[name][0]._replace(epochs=e)
+        found = taus(each, truth)
+        mean, half = report.interval([t.value for t in found])
+        low, high = (np.mean([getattr(t, end) for t in found]) for end in ("low", "high"))
+        cost = relative_cost(PROXIES[name][0]._replace(epochs=e), FULL)
         print(
-            f"| {name} | {e} | {relative_cost(fidelity, FULL):.3f} | {100 * each.mean():.1f} | {mean:.3f} +- {half:.3f} | "
-            f"{low:.2f} to {high:.2f} |",
+            f"| {name} | {e} | {cost:.3f} | {100 * each.mean():.1f} | {mean:.3f} +- {half:.3f} | {low:.2f} to {high:.2f} |",
             flush=True,
         )
+    matrix = {1: scores["short", 1], 3: scores["short", 3], 10: truth}
+    for e, a in matrix.items():
+        cells = [report.interval([t.value for t in taus(a, b)]) for b in matrix.values()]
+        print(f"| {e} | {' | '.join(f'{mean:.3f} +- {half:.3f}' for mean, half in cells)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from cifar10_cells import arrays
 from robust_darts import prepare
 from scipy import stats
 
@@ -53,14 +52,6 @@ CELLS, STEPS, HELD = 30, 300, (10, 250)  # HELD: validation batches
 SEEDS, SEARCH = 4, 390  # of protocol B
 
 
-def scale_of(images, dataset):
-    """The mean and the standard deviation that images were normalised by: the test set is kept in order."""
-    raw = arrays(images)[1][0].reshape(-1, 16, 2, 16, 2, 3).mean((2, 4)).astype(np.uint8) / 255
-    seen = np.asarray(dataset.test.x, np.float64)
-    std = raw.std((0, 1, 2)) / seen.std((0, 1, 2))
-    return raw.mean((0, 1, 2)) - std * seen.mean((0, 1, 2)), std
-
-
 def main(images, table, out):
     out = pathlib.Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -68,14 +59,13 @@ def main(images, table, out):
     k_cells, k_train, k_boot = jax.random.split(jax.random.key(1), 3)
     archs = jax.vmap(space.unflat)(jnp.asarray(choose(k_cells, space, CELLS)))
     build = lambda **of: nets.cell_net(space, channels=4, cells=1, **of)
-    mean, std = scale_of(images, dataset)
     rotation = pretext.rotation(dataset.image)
     tasks = {  # task, images a batch, learning rate
         "labels": (None, 128, 0.1),
         "labels again": (None, 128, 0.1),
         "rotation": (rotation, 32, 0.025),
         "jigsaw": (pretext.jigsaw(dataset.image), 32, 0.025),
-        "colourisation": (pretext.colourisation(dataset.image, mean, std), 32, 0.025),
+        "colourisation": (pretext.colourisation(dataset.image, dataset.mean, dataset.std), 32, 0.025),
     }
 
     def score(number, task, size, rate):

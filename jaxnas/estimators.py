@@ -34,7 +34,7 @@ def judge(key, scores: Mapping[str, np.ndarray], truth, k: int = 10) -> dict[str
     """
     if not scores:
         raise ValueError("give at least one score: {name: [N]}")
-    return {name: ranking(key, values, truth, k) for name, values in scores.items()}
+    return {name: ranking(jax.random.clone(key), values, truth, k) for name, values in scores.items()}  # the same for all
 
 
 def markdown(judged: Mapping[str, Ranking], k: int = 10) -> str:

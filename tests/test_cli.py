@@ -58,7 +58,7 @@ def refused(capsys, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["serach"], "unknown command 'serach': choose one of search, resume, show, bench, tabulate, list"),
+        (["serach"], "unknown command 'serach': choose one of search, resume, show, bench, tabulate, rank, list"),
         (["search", "--space", "nasbench"], "unknown space 'nasbench': choose one of nasbench201, darts"),
         (["search", "--strategy", "dart"], "unknown strategy 'dart': choose one of darts, "),
         (["search", "--augment", "flip"], "unknown augment 'flip': choose one of none, crop, crop+flip"),
@@ -85,6 +85,11 @@ def refused(capsys, tmp_path, monkeypatch):
         (["show", "Genotype(normal=[('skip_connect', 7)])"], "genotype"),
         (["show", "DARTS_V2", "--out", "x.gif"], "--out must end in .svg or .png"),
         (["show", "DARTS_V2", "--out", "no/such/x.svg"], "cannot write no/such/x.svg"),
+        (["rank", "--proxy", "synflaw"], "unknown proxy synflaw: choose of params, flops, "),
+        (["rank", "--space", "nasbench"], "unknown space 'nasbench'"),
+        (["rank", "--table", "nas-bench-graph:cora"], "the rows of nas-bench-graph:cora are not of nasbench201"),
+        (["rank", "--architectures", "1"], "at least two architectures"),
+        (["rank", "--batch", "1"], "two examples a batch"),
     ],
     ids=lambda a: " ".join(a)[:40] if isinstance(a, list) else "",
 )
@@ -209,7 +214,7 @@ def test_list(capsys):
     assert cli.main(["list"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    for word in ("nasbench201", "darts-fd", "aging", "digits", "tfds:NAME", "sep_conv_3x3", "none"):
+    for word in ("nasbench201", "darts-fd", "aging", "digits", "tfds:NAME", "sep_conv_3x3", "none", "synflow"):
         assert word in out
 
 
@@ -320,6 +325,15 @@ def test_seeds_are_one_program_and_one_of_them_is_kept(tmp_path, capsys):
     assert result["genotype"] in out
     line = report.read(tmp_path / "run")[-1]
     assert np.isfinite(line["loss_ci"]) and result["search"]["loss"] == line["loss"]
+
+
+def test_rank_judges_proxies_on_a_table(tmp_path, capsys):
+    size = ["--cells", "1", "--channels", "2", "--architectures", "12", "--top", "3", "--batch", "4"]
+    assert cli.main(["rank", "--proxy", "params", "flops", *size, "--out", str(tmp_path / "rank")]) == 0
+    out, _ = capsys.readouterr()
+    assert "| params | " in out and "| flops | " in out
+    assert {p.name for p in (tmp_path / "rank").iterdir()} == {"results.md", "scores.csv", "params.png", "flops.png"}
+    assert len((tmp_path / "rank" / "scores.csv").read_text().splitlines()) == 13
 
 
 # A background shell starts its children with Ctrl-C ignored; a person's terminal does not.

@@ -332,6 +332,20 @@ def test_a_density_without_a_prior_sums_to_one_and_is_its_kernels():
     assert p[7] == pytest.approx((1 - 1e-3) ** 3, abs=1e-5)
 
 
+def test_scores_of_all_budgets_are_kept_and_idle_trials_are_not():
+    algorithm = bohb(TOY, 9, capacity=100, batch=4)
+    plan = hyperband_plan(9)
+    strategy = black_box(algorithm, by_stop(RANDOM))
+    state, (trials, scores, _) = run_seeds(strategy, steps(plan, 4), seeds=1, watch=watch, jit=quick.jit)
+    busy = np.asarray(trials.start < trials.stop)[0]
+    model = jax.tree.map(lambda a: np.asarray(a)[0], state.algorithm.proposer)
+    n = sum(rung.members for bracket in plan for rung in bracket)
+    assert int(model.told) == n == busy.sum() < busy.size
+    np.testing.assert_array_equal(model.budget, np.append(np.asarray(trials.stop)[0][busy], np.zeros(100 - n)))
+    np.testing.assert_array_equal(model.scores[:n], np.asarray(scores)[0][busy])
+    np.testing.assert_array_equal(model.archs[0][:n], np.asarray(trials.arch[0])[0][busy])
+
+
 def test_a_third_is_drawn_at_random():
     """A model so narrow that its own candidates are one architecture: what else is asked for was drawn."""
     n, B = 400, 8

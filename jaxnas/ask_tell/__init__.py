@@ -1,6 +1,7 @@
 """Black-box algorithms: where to look next, given the scores of what was asked for (`jaxnas.base.AskTell`)."""
 
 from jaxnas.ask_tell.aging_evolution import AgingEvolutionState, aging_evolution, tournament_evolution
+from jaxnas.ask_tell.asha import asha
 from jaxnas.ask_tell.bayesian import (
     BayesianState,
     bayesian,
@@ -10,8 +11,11 @@ from jaxnas.ask_tell.bayesian import (
     pool,
     random_draws,
 )
+from jaxnas.ask_tell.bohb import bohb
 from jaxnas.ask_tell.constrained_evolution import cheapest, constrained_evolution
 from jaxnas.ask_tell.genetic import GeneticState, genetic
+from jaxnas.ask_tell.halving import brackets, successive_halving
+from jaxnas.ask_tell.hyperband import hyperband, hyperband_plan
 from jaxnas.ask_tell.local_search import LocalSearchState, local_search
 from jaxnas.ask_tell.nsga2 import NSGA2State, nsga2
 from jaxnas.ask_tell.policy_gradient import PolicyGradientState, policy_gradient
@@ -19,6 +23,7 @@ from jaxnas.ask_tell.progressive import Growth, ProgressiveState, growing_blocks
 from jaxnas.ask_tell.q_learning import MDP, QLearningState, mdp_of, metaqnn, q_learning
 from jaxnas.ask_tell.random_search import random_search
 from jaxnas.ask_tell.tpe import TPEState, tpe
+from jaxnas.ask_tell.trial import Trial
 
 __all__ = [
     "MDP",
@@ -32,13 +37,19 @@ __all__ = [
     "ProgressiveState",
     "QLearningState",
     "TPEState",
+    "Trial",
     "aging_evolution",
+    "asha",
     "bayesian",
+    "bohb",
+    "brackets",
     "cheapest",
     "constrained_evolution",
     "genetic",
     "growing_blocks",
     "growing_edges",
+    "hyperband",
+    "hyperband_plan",
     "local_search",
     "log_error",
     "mdp_of",
@@ -52,6 +63,7 @@ __all__ = [
     "q_learning",
     "random_draws",
     "random_search",
+    "successive_halving",
     "tournament_evolution",
     "tpe",
 ]

@@ -28,7 +28,7 @@ from jaxnas.spaces.space import Space
 
 class ASHAState(NamedTuple):
     archs: Arch  # [N, ...]: a ring, `started % N` is the oldest once it is full
-    scores: jax.Array  # float32[N, K], 0 where the rung is not finished
+    scores: jax.Array  # float32[N, K], of the rungs that are finished
     rung: jax.Array  # int32[N]: the last that is finished; -1: none
     started: jax.Array  # int32[]: members so far
     answer: Answer
@@ -93,10 +93,9 @@ def asha(space: Space, R: int, r: int = 1, eta: int = 3, *, capacity: int, batch
     def tell(key, state, trials, scores):
         del key  # nothing to draw
         s, k = trials.slot, jnp.sum(trials.stop[:, None] > budgets[None], -1, dtype=jnp.int32)
-        kept = jnp.where((trials.start == 0)[:, None], 0.0, state.scores[s])  # [B, K]
         return ASHAState(
             archs=jax.tree.map(lambda old, new: old.at[s].set(new), state.archs, trials.arch),
-            scores=state.scores.at[s].set(jnp.where(k[:, None] == np.arange(K)[None], scores[:, None], kept)),
+            scores=state.scores.at[s, k].set(scores),
             rung=state.rung.at[s].set(k),
             started=state.started,
             answer=better(state.answer, trials, scores),

@@ -3,6 +3,7 @@
 from jaxnas.data.augment import Augment, chain, crop, cutout, flip, identity
 from jaxnas.data.dataset import DataError, Dataset, Split, check, split
 from jaxnas.data.feed import Feed, batches, calibration, fixed, training
+from jaxnas.data.pretext import Pretext, colourisation, jigsaw, pretext_feed, rotation
 from jaxnas.data.sources import SOURCES, load
 
 __all__ = [
@@ -11,17 +12,22 @@ __all__ = [
     "DataError",
     "Dataset",
     "Feed",
+    "Pretext",
     "Split",
     "batches",
     "calibration",
     "chain",
     "check",
+    "colourisation",
     "crop",
     "cutout",
     "fixed",
     "flip",
     "identity",
+    "jigsaw",
     "load",
+    "pretext_feed",
+    "rotation",
     "split",
     "training",
 ]

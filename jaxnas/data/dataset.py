@@ -23,7 +23,7 @@ class Split(NamedTuple):
     y: jax.Array  # int32[N]
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["train", "valid", "test"], meta_fields=["classes", "name"])
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["train", "valid", "test", "mean", "std"], meta_fields=["classes", "name"])
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Dataset:
     """Three disjoint splits.  A pytree: hand it to jitted code as an argument, never close over it.
@@ -36,6 +36,8 @@ class Dataset:
     test: Split
     classes: int  # static, like `name`
     name: str = "data"
+    mean: jax.Array | None = None  # float32[C], what images were shifted and scaled by; None: they were not
+    std: jax.Array | None = None
 
     @property
     def image(self) -> tuple[int, int, int]:
@@ -98,6 +100,8 @@ def split(key: Key, x, y, *, valid: float = 0.5, test=0.2, name: str = "data") -
         test=normalised(x_test, y_test),
         classes=classes,
         name=name,
+        mean=jnp.asarray(mean, jnp.float32),
+        std=jnp.asarray(std, jnp.float32),
     )
 
 

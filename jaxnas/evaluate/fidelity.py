@@ -9,6 +9,7 @@ A proxy's schedule of the learning rate is as long as the proxy: `Setting.steps`
 with another ranking (`jaxnas.evaluate.trials`).
 """
 
+import dataclasses
 import math
 from typing import NamedTuple
 
@@ -74,13 +75,7 @@ def setting(fidelity: Fidelity, space: Space, dataset: Dataset, batch: int) -> S
         raise ValueError(f"{fidelity.data_fraction} of the data are {n} examples, less than a batch of {batch}: take more")
     cut = lambda split, n: Split(_resized(split.x[:n], fidelity.resolution), split.y[:n])
     whole = lambda split: cut(split, len(split.y))
-    small = Dataset(
-        train=cut(dataset.train, n),
-        valid=whole(dataset.valid),
-        test=whole(dataset.test),
-        classes=dataset.classes,
-        name=dataset.name,
-    )
+    small = dataclasses.replace(dataset, train=cut(dataset.train, n), valid=whole(dataset.valid), test=whole(dataset.test))
     net = cell_net(space, image=small.image, classes=small.classes, channels=fidelity.channels, cells=fidelity.cells)
     return Setting(net, small, fidelity.epochs * (n // batch))
 

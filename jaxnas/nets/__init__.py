@@ -10,6 +10,7 @@ from jaxnas.nets.memory_bank_net import memory_bank_net
 from jaxnas.nets.mobile_net import Paths, macs, mobile_net
 from jaxnas.nets.net import Net, cell_net, count_parameters, evaluation_net
 from jaxnas.nets.ops import OPS
+from jaxnas.nets.pretext_net import pretext_net
 from jaxnas.nets.recalibrate import recalibrate
 from jaxnas.nets.recurrent_cell import TreeCell
 from jaxnas.nets.tunas_net import macs as tunas_macs
@@ -33,6 +34,7 @@ __all__ = [
     "macs",
     "memory_bank_net",
     "mobile_net",
+    "pretext_net",
     "recalibrate",
     "sort_channels",
     "tunas_macs",

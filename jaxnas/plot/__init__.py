@@ -2,6 +2,7 @@
 
 from jaxnas.plot.cells import alphas, architecture
 from jaxnas.plot.figure import save
+from jaxnas.plot.importance import importance
 from jaxnas.plot.lines import compare, curves, regret, scatter
 
-__all__ = ["alphas", "architecture", "compare", "curves", "regret", "save", "scatter"]
+__all__ = ["alphas", "architecture", "compare", "curves", "importance", "regret", "save", "scatter"]

@@ -27,7 +27,10 @@ from jaxnas.surrogates.kernels import (
     rbf,
     weisfeiler_lehman,
 )
+from jaxnas.surrogates.ridge import ridge
 from jaxnas.surrogates.surrogate import Posterior, Surrogate
+from jaxnas.surrogates.trees import boosted_trees, forest
+from jaxnas.surrogates.validate import cross_validated, fitted, predicted
 
 __all__ = [
     "Acquisition",
@@ -40,17 +43,23 @@ __all__ = [
     "Posterior",
     "Surrogate",
     "block_tokens",
+    "boosted_trees",
     "cell_graph",
+    "cross_validated",
     "ensemble",
     "expected_improvement",
+    "fitted",
+    "forest",
     "gaussian_process",
     "independent_thompson",
     "lengths",
     "matern52",
     "overlap",
     "path_encoding",
+    "predicted",
     "product",
     "rbf",
+    "ridge",
     "thompson",
     "upper_confidence_bound",
     "weisfeiler_lehman",

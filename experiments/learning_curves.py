@@ -4,7 +4,7 @@
     python experiments/learning_curves.py alike|rates CURVES.npz        (made where it is not there)
 
 Columns: R2 and Spearman's rho with the end, on networks that were not learnt from; mean of five splits and Student's 95 %
-interval. `last value`: the validation loss or accuracy at the cut.  SoTL, SoTL-E (E = 1): sums of training losses (TSE-EMA at
+interval.  `last value`: the validation loss or accuracy at the cut.  SoTL, SoTL-E (E = 1): sums of training losses (TSE-EMA at
 0.99 ranks as SoTL does, within 0.005).  `ended`: by the rule at 95 %, against the best tenth of what was learnt from; `of the
 winners`: of those above it, in all splits.
 
@@ -47,7 +47,7 @@ What it says.  The regression comes much nearer to the end than the last value: 
 of the 0.9 published for curves of vision networks; on NAS-Bench-NLP it also ranks a little better from epoch 5 to 20.  Where
 learning rates differ, sums of training losses rank best until epoch 10; on NAS-Bench-NLP the validation loss of the same epoch
 ranks better than they do at every cut.  Networks that end alike are told apart by none of them.  The rule ends two to four
-fifths; on NAS-Bench-NLP it costs no winner from epoch 5 on, with the rates 5 of 66 ended at epoch 5: more than 1 in 20. For
+fifths; on NAS-Bench-NLP it costs no winner from epoch 5 on, with the rates 5 of 66 ended at epoch 5: more than 1 in 20.  For
 comparison: validation accuracy after 12 epochs of NAS-Bench-201 against test accuracy after 200 has rho .772 (CIFAR-10), .825
 (CIFAR-100) and .818 (ImageNet16-120).
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from laws import cell_space, toy_net
 from quick import jit
 
 import jaxnas as nas
@@ -283,3 +284,39 @@ def test_constant_inputs_and_one_class_are_scored():
         for f in (proxies.nwot, proxies.jacob_cov):
             assert jit(lambda v, f=f: f(net, v, gates, (np.zeros_like(x), y)))(variables) <= 0
         assert np.isfinite(jit(lambda v: proxies.snip(net, v, gates, (x, np.zeros_like(y))))(variables))
+
+
+@pytest.mark.parametrize("by", ["trainability", "expressivity"])
+def test_te_nas_keeps_what_the_ranks_say(by):
+    """Each operation has a price, a mixture their mean.  Trainability is less of it: the dearest goes; expressivity: the cheapest."""
+    net = toy_net(cell_space())
+    price = jax.random.permutation(jax.random.key(0), jnp.arange(1.0, 13)).reshape(4, 3)
+    rows = lambda gates: jnp.concatenate(jax.tree.leaves(gates))
+    flat = lambda sign: lambda *_: jnp.asarray(sign)
+    total = lambda sign: lambda net, variables, gates, batch: sign * jnp.sum(rows(gates) * price)
+    slots = (total(-1.0), flat(1.0)) if by == "trainability" else (flat(-1.0), total(1.0))
+    search = nas.weight_sharing.te_nas(net, net, 1, 2, *slots)
+    state, left = search.init(jax.random.key(1)), []
+    for _ in range(2):
+        state, info = jit(search.step)(jax.random.key(2), state, nas.Batch(train=()))
+        left.append(int(info.left))
+    kept = jnp.argmin(price, -1) if by == "trainability" else jnp.argmax(price, -1)
+    assert left == [8, 4] and jnp.array_equal(jnp.argmax(state.alive, -1), kept)
+
+
+def test_te_nas_refuses_what_it_can_not_prune():
+    net = toy_net(cell_space())
+    for other, options, word in ((toy()[0], {}, "one cell space"), (net, {"draws": 0}, "one draw"), (net, {"points": 1}, "points")):
+        with pytest.raises(ValueError, match=word):
+            nas.weight_sharing.te_nas(net, other, **options)
+
+
+@pytest.mark.slow
+def test_a_mixture_counts_what_has_a_gate():
+    """Of a mixture with one-hot gates the operations that are closed have no signs: K is the single path's."""
+    net = nas.cell_net(SPACE, image=IMAGE, classes=CLASSES, channels=2, cells=1)
+    x, gates = jnp.asarray(toy()[2][0][0], jnp.float32), SPACE.gates(RICH)
+    soft = net._replace(apply=lambda *args, path, **kw: net.apply(*args, path=False, **kw))
+    variables = jit(net.init)(jax.random.key(0))
+    one, other = (jit(lambda v, n=n: agreement(n, v, gates, x)[0])(variables) for n in (net, soft))
+    assert jnp.array_equal(one, other)

@@ -106,7 +106,7 @@ def kernel_model(
 
     def tell(state, trials, scores):
         new = trials.start < trials.stop
-        to = (state.told + jnp.arange(B)) % N  # what is idle goes nowhere
+        to = jnp.where(new, (state.told + jnp.cumsum(new) - 1) % N, N)  # what is idle goes nowhere
         put = lambda old, new: old.at[to].set(new, mode="drop")
         return ModelState(
             archs=jax.tree.map(put, state.archs, trials.arch),

@@ -82,7 +82,7 @@ def brackets(space: Space, plan: Sequence[Sequence[tuple[int, int]]], batch: int
 
     Args:
         space: where to search.
-        plan: brackets of rungs (members, budget), both falling and rising from rung to rung, the first bracket the widest.
+        plan: brackets of rungs (members, budget); budgets rise from rung to rung, members do not; the first bracket is the widest.
         batch: B, trials a step.
         propose: where new members come from, default uniform draws; it gives `batch` of them.
 

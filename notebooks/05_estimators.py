@@ -13,9 +13,9 @@
 # %% [markdown]
 # # Which estimator for which budget?
 #
-# A search asks what an architecture is worth. The answer can cost milliseconds (a proxy at initialisation), a part of a training, or
-# all of it; and each ranks as well as it ranks on *your* data. So: train a small sample to the end, once, and judge the cheap answers
-# by it.
+# A search asks what an architecture is worth. The answer can cost milliseconds (a proxy at initialisation), a part of a training,
+# or all of it; and each ranks as well as it ranks on *your* data. So: train a small sample to the end, once, and judge the cheap
+# answers by it.
 
 # %%
 import time
@@ -38,11 +38,11 @@ archs = jax.vmap(space.sample)(keys)
 
 # %% [markdown]
 # ## The reference, and every estimate that a training leaves on its way
-# A population is trained side by side, with its losses at every step and its validation accuracy after every epoch: what an early stop
-# would have said costs nothing more.
+# A population is trained side by side, with its losses at every step and its validation accuracy after every epoch: what an early
+# stop would have said costs nothing more.
 
 # %%
-EPOCHS, STEPS = 10, 22
+EPOCHS, STEPS = 6, 22
 feed = data.batches(dataset, 32, weight_steps=EPOCHS * STEPS, arch_steps=0)
 batches = jax.jit(feed.draw)(jax.random.key(3), feed.arrays, 0).train
 optimizer = weight_sharing.sgd(optax.cosine_decay_schedule(0.05, EPOCHS * STEPS))
@@ -53,7 +53,9 @@ began = time.perf_counter()
 trained = jax.tree.map(np.asarray, train(keys, archs, batches, held))
 seconds = (time.perf_counter() - began) / len(keys)
 truth = 100 * trained["test"]
-print(f"test accuracy {truth.mean():.1f} %, from {truth.min():.1f} to {truth.max():.1f}; {seconds:.2f} s each, compilation included")
+print(
+    f"test accuracy {truth.mean():.1f} %, from {truth.min():.1f} to {truth.max():.1f}; {seconds:.2f} s each, compilation included"
+)
 
 # %% [markdown]
 # ## The estimates and their price
@@ -93,5 +95,7 @@ for name in scores:
     low, high = judged[name].spearman.low, judged[name].spearman.high
     print(f"{name:<28}{price[name]:8.3f} s   Spearman {low:.2f} to {high:.2f}")
 print("for 100 architectures in a day:", choose(86_400, 100))
-figure = plot.scatter({name: proxies.aggregate.ranks(jnp.asarray(s)[:, None])[:, 0] for name, s in list(scores.items())[1:4]}, truth)
+figure = plot.scatter(
+    {name: proxies.aggregate.ranks(jnp.asarray(s)[:, None])[:, 0] for name, s in list(scores.items())[1:4]}, truth
+)
 figure

@@ -98,12 +98,33 @@ ALGORITHMS: dict[str, Callable] = {
 }
 
 
-FLOATS = {"reinforce", "ppo, controller", "tpe", "gp", "bananas"}  # their states hold what is summed in another order under vmap
+# The same, for what asks for trials: an architecture, a slot and a budget.
+BUDGETED: dict[str, Callable] = {
+    "successive_halving": lambda s: ask_tell.successive_halving(s, 9, 1, 9, batch=2),
+    "hyperband": lambda s: ask_tell.hyperband(s, 9, batch=2),
+    "asha": lambda s: ask_tell.asha(s, 9, capacity=300, batch=2),
+    "bohb": lambda s: ask_tell.bohb(s, 9, capacity=150, batch=2),
+}
+
+
+FLOATS = {
+    "bohb",
+    "reinforce",
+    "ppo, controller",
+    "tpe",
+    "gp",
+    "bananas",
+}  # their states hold what is summed in another order under vmap
 
 
 def black_box(name):
     algorithm = ALGORITHMS[name](flat_space())
     return Row(base.black_box(algorithm, base.stateless(ones_max)), lambda key: Batch(), name not in FLOATS)
+
+
+def budgeted(name):
+    score = lambda key, trials, batch: {"accuracy": ones_max(key, trials.arch, batch)["accuracy"] * trials.stop / 9}
+    return Row(base.black_box(BUDGETED[name](flat_space()), base.stateless(score)), lambda key: Batch(), name not in FLOATS)
 
 
 def two_objectives(metrics):
@@ -300,6 +321,7 @@ MOBILE: dict[str, Callable] = {
 
 ROWS: dict[str, Callable[[], Row]] = {
     **{name: functools.partial(black_box, name) for name in ALGORITHMS},
+    **{name: functools.partial(budgeted, name) for name in BUDGETED},
     "nsga2": fronts,
     "progressive": growing,
     "darts": lambda: shared(weight_sharing.darts),

@@ -316,6 +316,7 @@ def test_damaged_checkpoints_are_one_line_each(finished, tmp_path):
     assert len(lines) == 3 + len(list((directory / "checkpoints").iterdir()))  # a warning each, and where and what
 
 
+@pytest.mark.slow
 def test_seeds_are_one_program_and_one_of_them_is_kept(tmp_path, capsys):
     assert cli.main(["search", *SMALLEST, "--seeds", "2", "--out", str(tmp_path / "run")]) == 0
     out, _ = capsys.readouterr()

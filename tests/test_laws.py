@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import searching
-from laws import ALGORITHMS, ROWS, flat_space, ones_max
+from laws import ALGORITHMS, BUDGETED, ROWS, flat_space, ones_max
 from quick import jit
 
 from jaxnas import base, spaces
@@ -16,7 +16,7 @@ from jaxnas.base import Batch
 from jaxnas.checkpoint import Checkpoints
 from jaxnas.driver import run
 
-NAMES = list(ROWS)
+NAMES, EVERY = list(ROWS), {**ALGORITHMS, **BUDGETED}
 
 
 @functools.cache
@@ -147,13 +147,13 @@ def test_toy_space_is_solved_where_random_search_fails(name):
         assert share > 0.5
 
 
-@pytest.mark.parametrize("name", list(ALGORITHMS))
+@pytest.mark.parametrize("name", list(EVERY))
 def test_a_diverged_candidate_never_wins_and_never_stops_the_search(name):
     def evaluate(key, archs, batch):
-        score = ones_max(key, archs, batch)["accuracy"]
+        score = ones_max(key, getattr(archs, "arch", archs), batch)["accuracy"]
         return {"accuracy": jnp.where(score == 5, jnp.nan, jnp.where(score == 4, jnp.inf, score))}
 
-    strategy = base.black_box(ALGORITHMS[name](flat_space()), base.stateless(evaluate))
+    strategy = base.black_box(EVERY[name](flat_space()), base.stateless(evaluate))
     result = run(jax.random.key(0), strategy, steps=100)
     assert float(result.state.best_score) == 3.0
     assert sum(int(a) == 3 for a in result.best.a) == 3
@@ -177,24 +177,26 @@ REFUSED = {  # what an algorithm makes no sense of; everything else runs
 
 
 @pytest.mark.parametrize("kind", SPACES)
-@pytest.mark.parametrize("name", list(ALGORITHMS))
+@pytest.mark.parametrize("name", list(EVERY))
 def test_every_algorithm_runs_on_every_space_it_makes_sense_of(name, kind):
     space = SPACES[kind]
     if name in REFUSED.get(kind, ()):
         with pytest.raises(ValueError, match=r"real dimensions|decisions only|has none"):
-            ALGORITHMS[name](space)
+            EVERY[name](space)
         return
-    algorithm = ALGORITHMS[name](space)
+    algorithm = EVERY[name](space)
     score = lambda arch: jnp.sum(space.features(arch) * jnp.arange(1.0, 1 + space.features(arch).size))
-    strategy = base.black_box(algorithm, base.stateless(lambda key, archs, batch: {"accuracy": jax.vmap(score)(archs)}))
+    scores = lambda key, archs, batch: {"accuracy": jax.vmap(score)(getattr(archs, "arch", archs))}
+    strategy = base.black_box(algorithm, base.stateless(scores))
 
     @jit
     def search(key):
         k_init, k_steps = jax.random.split(key)
         step = lambda state, t: strategy.step(jax.random.fold_in(k_steps, t), state, Batch())
-        return jax.lax.scan(step, strategy.init(k_init), jnp.arange(12))[1].archs
+        return jax.lax.scan(step, strategy.init(k_init), jnp.arange(24 if name in BUDGETED else 12))[1].archs
 
-    archs = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), search(jax.random.key(0)))
+    archs = search(jax.random.key(0))
+    archs = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), getattr(archs, "arch", archs))
     v, u = np.asarray(jax.vmap(space.flat)(archs)), np.asarray(jax.vmap(space.unit)(archs))
     assert ((v >= 0) & (v < space.arity)).all() and ((u >= 0) & (u <= 1)).all()
     assert (v[~np.asarray(jax.vmap(space.active)(archs))] == 0).all()

@@ -288,7 +288,7 @@ def test_constant_inputs_and_one_class_are_scored():
 
 @pytest.mark.parametrize("by", ["trainability", "expressivity"])
 def test_te_nas_keeps_what_the_ranks_say(by):
-    """Each operation has a price, a mixture their mean.  Trainability is less of it: the dearest goes; expressivity: the cheapest."""
+    """A mixture costs the mean price of its operations.  By trainability the dearest goes, by expressivity the cheapest."""
     net = toy_net(cell_space())
     price = jax.random.permutation(jax.random.key(0), jnp.arange(1.0, 13)).reshape(4, 3)
     rows = lambda gates: jnp.concatenate(jax.tree.leaves(gates))

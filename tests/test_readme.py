@@ -31,11 +31,16 @@ def test_readme_block(number, tmp_path, monkeypatch):
 
 
 def test_readme_has_its_blocks():
-    assert len(BLOCKS) == 8
+    assert len(BLOCKS) == 9
     assert all(len(block.splitlines()) <= 40 for block in BLOCKS)
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+SLOW = ("04_one_shot", "05_estimators")
+
+
+@pytest.mark.parametrize(
+    "path", [pytest.param(p, marks=[pytest.mark.slow] * (p.stem in SLOW)) for p in NOTEBOOKS], ids=lambda p: p.stem
+)
 def test_notebook_script_runs(path, tmp_path):
     done = subprocess.run([sys.executable, str(path)], cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -23,7 +23,11 @@ class Split(NamedTuple):
     y: jax.Array  # int32[N]
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["train", "valid", "test", "mean", "std"], meta_fields=["classes", "name"])
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["train", "valid", "test", "mean", "std"],
+    meta_fields=["classes", "name"],
+)
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Dataset:
     """Three disjoint splits.  A pytree: hand it to jitted code as an argument, never close over it.

@@ -79,6 +79,31 @@ def switched(index, branches, *args):
     return one(index, *args)
 
 
+def visit(f, nodes, source, target, *args):
+    """nodes [N, ...] with y added to nodes[target], and aux, of (y, aux) = f(nodes[source], *args).
+
+    Its derivative touches the two nodes, where that of a dynamic index would fill and add all N.  Reverse mode only.
+    """
+    f, tap = probe.carried(f)
+    at = lambda nodes, i: lax.dynamic_index_in_dim(nodes, i, keepdims=False)
+    add = lambda nodes, i, y: lax.dynamic_update_index_in_dim(nodes, at(nodes, i) + y, i, 0)
+
+    def forward(nodes, source, target, *args):
+        x = at(nodes, source)
+        y, aux = f(args[0], x, *args[1:])
+        return (add(nodes, target, y), aux), (x, source, target, args)
+
+    def back(kept, cotangents):
+        (x, source, target, args), (d_nodes, d_aux) = kept, cotangents
+        _, pull = jax.vjp(lambda x, tap, *args: f(tap, x, *args), x, *args)
+        dx, *d_args = pull((at(d_nodes, target), d_aux))
+        return add(d_nodes, source, dx), None, None, *d_args
+
+    visited = jax.custom_vjp(lambda *all: forward(*all)[0])
+    visited.defvjp(forward, back)
+    return visited(nodes, source, target, tap, *args)
+
+
 class Conv(nn.Module):
     """Dense convolution without bias; He-normal initialisation (fan out of the kernel in)."""
 

@@ -20,7 +20,7 @@ from jax import lax
 
 from jaxnas.nets import probe
 from jaxnas.nets.convolution import fence, max_pool
-from jaxnas.nets.layers import drop, mix, settle, shuffle, switched
+from jaxnas.nets.layers import drop, mix, settle, shuffle, switched, visit
 from jaxnas.nets.ops import OPS, Identity
 from jaxnas.spaces.cell import CellSpec
 
@@ -159,7 +159,7 @@ class SuperCell(nn.Module):
         nodes = jnp.stack([*(inputs if self.stride == 1 else [blank] * n), *[blank] * self.spec.nodes])
         outer = jnp.stack(inputs)
 
-        def edge(stride, params, stats, gate, x):
+        def edge(stride, x, params, stats, gate):
             def branch(name, k):
                 def compute(params, stats, gate, x):
                     y, stats = self.one(name, stride, params, stats, x, train)
@@ -181,8 +181,10 @@ class SuperCell(nn.Module):
 
             def body(nodes, x):
                 params, stats, gate, source, target = x
-                x = lax.dynamic_index_in_dim(nodes if stride == 1 else outer, source, keepdims=False)
-                y, stats = edge(stride, params, stats, gate, x)
+                if stride == 1:
+                    return visit(lambda *args: edge(1, *args), nodes, source, target, params, stats, gate)
+                x = lax.dynamic_index_in_dim(outer, source, keepdims=False)
+                y, stats = edge(stride, x, params, stats, gate)
                 there = lax.dynamic_index_in_dim(nodes, target, keepdims=False)
                 return lax.dynamic_update_index_in_dim(nodes, there + y, target, 0), stats
 

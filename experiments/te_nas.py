@@ -19,7 +19,7 @@ import jaxnas as nas
 from jaxnas import report, weight_sharing
 
 SPACE = nas.spaces.nasbench201()
-BATCH, POINTS, DRAWS, SIZE = 32, 1000, 3, 16
+BATCH, POINTS, DRAWS, SIZE = 16, 1000, 3, 16
 
 
 def main(images, table, seeds="3"):

@@ -69,7 +69,7 @@ def test_types_and_static_facts():
     for part in (d.train, d.valid, d.test):
         assert part.x.dtype == jnp.float32 and part.y.dtype == jnp.int32 and part.x.ndim == 4
     assert not any(leaf.weak_type for leaf in jax.tree.leaves(d))
-    assert len(jax.tree.leaves(d)) == 6 and jax.tree.map(lambda a: a, d).classes == 3
+    assert len(jax.tree.leaves(d)) == 8 and jax.tree.map(lambda a: a, d).classes == 3
 
 
 def test_the_dataset_is_an_argument_of_jitted_code():

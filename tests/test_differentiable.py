@@ -266,6 +266,7 @@ def test_uniform_edges_divide_a_node_by_its_inputs_and_bypassed_channels_go_arou
     np.testing.assert_allclose(y, shuffle(jnp.concatenate([jnp.zeros_like(around), around]), 2), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_partial_channels_have_the_published_weights_and_less_than_half_the_memory():
     count = lambda space, **kw: nets.count_parameters(
         jax.eval_shape(nets.cell_net(space, image=(32, 32, 3), classes=10, **kw).init, jax.random.key(0))

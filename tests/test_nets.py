@@ -164,7 +164,7 @@ def double(tree):
     return jax.tree.map(lambda a: a.astype(jnp.float64) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree)
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n == "pnas" else ()) for n in NETS])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in ("pnas", "nasnet") else ()) for n in NETS])
 @pytest.mark.parametrize("wide", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_three_ways_agree(name, wide):
     """Mixture, single path and specialised: outputs, gradients and new batch statistics."""

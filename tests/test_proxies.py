@@ -237,8 +237,8 @@ def in_cells(names):
 def agrees(names):
     path, plain = in_cells(names)
     for name in names:
-        assert path[name][0] == pytest.approx(float(plain[name]), rel=1e-5 if name == "jacob_cov" else 1e-8), name
-        assert path[name][1] == proxies.LOWEST, name
+        assert float(path[name][0]) == pytest.approx(float(plain[name]), rel=1e-5 if name == "jacob_cov" else 1e-8), name
+        assert float(path[name][1]) == proxies.LOWEST, name
 
 
 def test_a_single_path_of_cells_scores_as_the_specialised_network():

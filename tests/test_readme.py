@@ -35,7 +35,7 @@ def test_readme_has_its_blocks():
     assert all(len(block.splitlines()) <= 40 for block in BLOCKS)
 
 
-SLOW = ("04_one_shot", "05_estimators")
+SLOW = ("02_compare_strategies", "03_differentiable_search", "04_one_shot", "05_estimators")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ The mean reward rises from 13.68 +- 1.11 in the first quarter of the search to 7
 cells are a point behind random ones, less than the spread: what scores best with shared weights after 620 steps are pools (27 of
 the 36 operations found, 14.4 by chance) of the output of the cell before last (31 of the 36 states that are read, 13 by chance).
 
-How the shared weights rank 20 random networks that are trained alone (as in `enas_macro`) is printed; it has not been run.
+How the shared weights rank 20 random networks that are trained alone (as in `enas_macro`) is printed; that part has not been run.
 
 The smoke's rate of theta is 1e-2, as in `enas_macro`.  Not as published: no drop path and no auxiliary head from scratch; what
 `jaxnas.weight_sharing.enas` says of cells.

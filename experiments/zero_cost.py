@@ -88,7 +88,7 @@ def shallow(table):
     k_draw, k_x, k_y = jax.random.split(jax.random.key(0), 3)
     of = lambda B: (jax.random.normal(k_x, (2, B, 16, 16, 3)), jax.random.randint(k_y, (2, B), 0, 10))
     groups = {
-        "uniform": (("params", "flops"), ("synflow",), ("jacob_cov",), ("grad_norm", "snip", "fisher"), ("zico",), ("grasp",)),
+        "uniform": (("params", "flops"), ("synflow",), ("jacob_cov",), ("grad_norm", "snip", "fisher")),
         "net": (("nwot",),),
         "normal": (("zen",),),
     }

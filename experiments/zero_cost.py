@@ -50,7 +50,6 @@ difference is 0.468 with a standard error of 0.026.
 
 import pathlib
 import sys
-import time
 
 import jax
 import jax.numpy as jnp
@@ -58,36 +57,21 @@ import numpy as np
 
 import jaxnas as nas
 from jaxnas import estimators, proxies, ranking
-from jaxnas.driver import compiler_options
 
 SPACE = nas.spaces.nasbench201()
 PUBLISHED = {"jacob_cov": "jacov"}  # where the file has another name
 
 
-def scored(key, archs, names, batch, cells, draw, chunk=20, kept=None):
-    """{proxy: [N]} of architectures, a chunk at a time; `kept` is a file that is gone on with."""
-    image = batch[0].shape[2:]
-    net = nas.cell_net(SPACE, image=image, classes=10, cells=cells)
-    variables = jax.jit(lambda key: proxies.drawn(net, key, draw))(key)
-    evaluator = nas.evaluate.zero_cost(net, *names, draw=draw)
-    run = jax.jit(lambda v, archs, batch: evaluator.step(None, v, archs, nas.Batch(train=batch))[1])
-    compiled, N = None, len(archs.op)
-    done = dict(np.load(kept)) if kept is not None and kept.exists() else {name: np.zeros(0) for name in names}
-    while (start := len(done[names[0]])) < N:
-        at = np.minimum(start + np.arange(chunk), N - 1)
-        arguments = variables, jax.tree.map(lambda a: a[at], archs), batch
-        if compiled is None:
-            began = time.perf_counter()
-            compiled = run.lower(*arguments).compile(compiler_options=compiler_options())
-            print(f"{', '.join(names)}: compiled in {time.perf_counter() - began:.1f} s", flush=True)
-        began = time.perf_counter()
-        new = jax.tree.map(np.asarray, compiled(*arguments))
-        done = {name: np.concatenate([values, new[name]])[:N] for name, values in done.items()}
-        if kept is not None:
-            np.savez(kept, **done)
-        if start % 100 == 0:
-            print(f"  {start + chunk} of {N}, {chunk / (time.perf_counter() - began):.2f} a second", flush=True)
-    return done
+def scored(key, archs, names, batch, cells, draw, kept=None):
+    """{proxy: [N]} of architectures; `kept` is a file that spares a second time."""
+    if kept is not None and kept.exists():
+        return dict(np.load(kept))
+    net = nas.cell_net(SPACE, image=batch[0].shape[2:], classes=10, cells=cells)
+    say = lambda line: print(line, flush=True)
+    scores = estimators.scored(key, net, archs, batch, names, draw=draw, chunk=20, say=say)
+    if kept is not None:
+        np.savez(kept, **scores)
+    return scores
 
 
 def archs_of(ops, rows):

@@ -9,7 +9,6 @@ Axes: S seeds, Q queries.
 """
 
 import csv
-import pathlib
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -21,6 +20,7 @@ import optax
 
 from jaxnas import ask_tell, policies, surrogates
 from jaxnas.base import AskTell, Batch, asks_for, black_box
+from jaxnas.config import check_seed, empty
 from jaxnas.driver import compiler_options
 from jaxnas.evaluate.benchmark import Benchmark
 from jaxnas.evaluate.table import table
@@ -235,8 +235,8 @@ def compare(
     """Runs every algorithm on every table; writes curves.csv, results.csv, results.md and a picture of each table to `out`.
 
     Raises:
-        ValueError: for an unknown algorithm, or what `search` refuses.
-        FileExistsError: for a directory that is not empty.
+        ValueError: for an unknown algorithm, a seed out of range, or what `search` refuses.
+        FileExistsError, PermissionError: as `jaxnas.config.empty`.
     """
     from jaxnas import plot
     from jaxnas.plot.figure import interval
@@ -244,34 +244,32 @@ def compare(
     unknown = [a for a in algorithms if a not in ALGORITHMS]
     if unknown or not algorithms:
         raise ValueError(f"unknown algorithm {unknown or ''}: choose of {', '.join(ALGORITHMS)}")
-    out = pathlib.Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"{out} exists: give another --out")
-    lines, curves = [], []
-    for b in benchmarks:
-        by_query, by_time = {}, {}
-        for algorithm in algorithms:
-            history = search(jax.random.key(seed), ALGORITHMS[algorithm], b, queries=queries, seeds=seeds)
-            regrets = regret(b, history.index)
-            by_query[algorithm] = (np.arange(1, queries + 1), regrets)
-            if b.cost is not None:
-                by_time[algorithm] = over_time(b, history.index, regrets)
-            mean, half = interval(regrets)
-            curves += [(b.name, algorithm, q + 1, m, m - h, m + h) for q, (m, h) in enumerate(zip(mean, half, strict=True))]
-            say(f"{b.name}: {algorithm}, {seeds} seeds in {history.seconds:.1f} s, compiled in {history.compiling:.1f} s")
-        found = summarise(b.name, b, {algorithm: r for algorithm, (_, r) in by_query.items()})
-        lines += found
-        out.mkdir(parents=True, exist_ok=True)
-        for kind, data in (("queries", by_query), ("time", by_time)):
-            if data:
-                label = "queries" if kind == "queries" else "simulated time (s)"
-                figure = plot.regret(data, title=b.name, xlabel=label)
-                for suffix in ("png", "svg"):
-                    plot.save(figure, out / f"{b.name.replace(':', '-').replace('/', '-')}-{kind}.{suffix}")
-    _csv(out / "curves.csv", ("table", "algorithm", "query", "regret", "low", "high"), curves)
-    _csv(out / "results.csv", Line._fields, lines)
-    (out / "results.md").write_text(markdown(lines) + "\n")
-    return lines
+    check_seed(seed)
+    with empty(out) as out:
+        lines, curves = [], []
+        for b in benchmarks:
+            by_query, by_time = {}, {}
+            for algorithm in algorithms:
+                history = search(jax.random.key(seed), ALGORITHMS[algorithm], b, queries=queries, seeds=seeds)
+                regrets = regret(b, history.index)
+                by_query[algorithm] = (np.arange(1, queries + 1), regrets)
+                if b.cost is not None:
+                    by_time[algorithm] = over_time(b, history.index, regrets)
+                mean, half = interval(regrets)
+                curves += [(b.name, algorithm, q + 1, m, m - h, m + h) for q, (m, h) in enumerate(zip(mean, half, strict=True))]
+                say(f"{b.name}: {algorithm}, {seeds} seeds in {history.seconds:.1f} s, compiled in {history.compiling:.1f} s")
+            found = summarise(b.name, b, {algorithm: r for algorithm, (_, r) in by_query.items()})
+            lines += found
+            for kind, data in (("queries", by_query), ("time", by_time)):
+                if data:
+                    label = "queries" if kind == "queries" else "simulated time (s)"
+                    figure = plot.regret(data, title=b.name, xlabel=label)
+                    for suffix in ("png", "svg"):
+                        plot.save(figure, out / f"{b.name.replace(':', '-').replace('/', '-')}-{kind}.{suffix}")
+        _csv(out / "curves.csv", ("table", "algorithm", "query", "regret", "low", "high"), curves)
+        _csv(out / "results.csv", Line._fields, lines)
+        (out / "results.md").write_text(markdown(lines) + "\n")
+        return lines
 
 
 def _csv(path, header, lines):

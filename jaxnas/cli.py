@@ -5,153 +5,16 @@ Whatever a person can get wrong is answered with one line on stderr and exit cod
 
 import contextlib
 import dataclasses
-import difflib
-import io
 import json
 import logging
 import os
 import pathlib
-import re
 import signal
 import sys
-from typing import Annotated
 
-import tyro
-
-from jaxnas.config import SPACES, STRATEGIES, Config, check, fresh, load_config
+from jaxnas.commands import Bench, Rank, Resume, Search, Show, Tabulate, parse
+from jaxnas.config import SPACES, STRATEGIES, Config, check, check_seed, empty, fresh, load_config
 from jaxnas.errors import Diverged, Stopped
-
-
-@dataclasses.dataclass(frozen=True)
-class Search(Config):
-    """Search, derive, retrain, compare and keep a network."""
-
-    out: str | None = None
-    """The run directory (default: a new one under runs/); never overwritten."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Resume:
-    """Go on with a run from its last checkpoint."""
-
-    run: Annotated[str, tyro.conf.Positional]
-    """The run directory."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Show:
-    """Draw a run's architecture, or a genotype."""
-
-    what: Annotated[str, tyro.conf.Positional]
-    """A run directory, a published name (DARTS_V2, NASNET_A, PNASNET_5), or a genotype's text."""
-    out: str = "architecture.svg"
-    """The picture of a genotype: .svg or .png."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Bench:
-    """Compare algorithms on tables: regret curves, rank tests, pictures."""
-
-    tables: tuple[str, ...] = ("nasbench201:cifar10",)
-    """nasbench201:DATASET, nas-bench-graph:DATASET (pip install 'jaxnas[benchmarks]'), or a file.npz of your own."""
-    algorithms: tuple[str, ...] = ()
-    """Which to compare (default: all of `jaxnas list`)."""
-    queries: int = 150
-    """Architectures that each search may ask for."""
-    seeds: int = 100
-    """Searches of each algorithm, run side by side."""
-    seed: int = 0
-    """The root of all randomness."""
-    out: str = "bench"
-    """Where curves.csv, results.csv, results.md and the pictures go; never overwritten."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Tabulate:
-    """Train every architecture of a space, or a sample, on your data, and keep the table; jaxnas bench reads a whole one."""
-
-    space: str = "nasbench201"
-    """Where: see `jaxnas list`."""
-    data: str = "digits"
-    """digits, a file.npz with arrays x and y, or tfds:NAME."""
-    architectures: int = 100
-    """How many different ones, drawn at random; 0: all."""
-    steps: int = 60
-    """Training steps of each."""
-    batch: int = 64
-    """Examples a batch."""
-    channels: int = 8
-    """Channels of the first cells."""
-    cells: int = 1
-    """As in jaxnas search."""
-    learning_rate: float = 0.025
-    """Annealed to 0 by a cosine."""
-    seed: int = 0
-    """The root of all randomness."""
-    out: str = "table.npz"
-    """The table; one that was cut is gone on with, another one never overwritten."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Rank:
-    """Score architectures before training, and say how well that ranks them against a table."""
-
-    proxy: tuple[str, ...] = ("params", "synflow", "nwot")
-    """Which: see `jaxnas list`."""
-    table: str = "nasbench201:cifar10"
-    """The reference, as in jaxnas bench."""
-    space: str = "nasbench201"
-    """Of the table's rows: nasbench201, or another cell space of `jaxnas list` that a file.npz is of."""
-    data: str = "digits"
-    """What the batches are of: digits, a file.npz with arrays x and y, or tfds:NAME."""
-    architectures: int = 100
-    """How many of the table's rows, drawn at random."""
-    batch: int = 64
-    """Examples a batch."""
-    channels: int = 16
-    """Channels of the first cells."""
-    cells: int = 5
-    """As in jaxnas search; a shallow network ranks otherwise than the deep one that was trained."""
-    top: int = 10
-    """k of recall and regret."""
-    seed: int = 0
-    """The root of all randomness."""
-    out: str = "rank"
-    """Where results.md, scores.csv and the pictures go; never overwritten."""
-
-
-@dataclasses.dataclass(frozen=True)
-class List:
-    """List spaces, strategies, operations and data."""
-
-
-COMMANDS = {"search": Search, "resume": Resume, "show": Show, "bench": Bench, "tabulate": Tabulate, "rank": Rank, "list": List}
-
-
-def parse(arguments: list[str]):
-    """The command's dataclass; ValueError, in one line, for what tyro cannot read."""
-    command = COMMANDS.get(arguments[0]) if arguments else None
-    if arguments and command is None and not arguments[0].startswith("-"):
-        raise ValueError(f"unknown command {arguments[0]!r}: choose one of {', '.join(COMMANDS)}")
-    if command is not None:
-        flags = {"--" + f.name.replace("_", "-") for f in dataclasses.fields(command)} | {"--help", "-h"}
-        for argument in arguments[1:]:
-            flag = argument.split("=")[0].replace("_", "-")
-            if argument.startswith("--") and flag not in flags:
-                near = difflib.get_close_matches(flag, flags, 1)
-                hint = f"did you mean {near[0]}?" if near else f"see jaxnas {arguments[0]} --help"
-                raise ValueError(f"unknown flag {flag}: {hint}")
-    errors = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(errors):
-            return tyro.extras.subcommand_cli_from_dict(
-                COMMANDS, prog="jaxnas", description="Neural architecture search in JAX.", args=arguments
-            )
-    except SystemExit as end:
-        if end.code in (0, None):
-            raise
-        words = re.sub(r"[^\x20-\x7e]+|-{3,}", " ", errors.getvalue())
-        raise ValueError(re.sub(r"\s+", " ", words).strip() or "cannot read these arguments: see jaxnas --help") from None
 
 
 def _configure() -> None:
@@ -273,11 +136,9 @@ def _tabulate(command: Tabulate) -> None:
 
 
 def _rank(command: Rank) -> None:
-    out = pathlib.Path(command.out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"{out} exists: give another --out")
     if command.space not in SPACES:
         raise ValueError(f"unknown space {command.space!r}: choose one of {', '.join(SPACES)}")
+    check_seed(command.seed)
     _configure()
     import jax
 
@@ -291,20 +152,22 @@ def _rank(command: Rank) -> None:
     k_data, k_rank, k_judge = jax.random.split(jax.random.key(command.seed), 3)
     dataset = data.load(command.data, k_data)
     net = nets.cell_net(space, image=dataset.image, classes=dataset.classes, channels=command.channels, cells=command.cells)
-    texts, scores, truth = estimators.rank_proxies(
-        k_rank,
-        net,
-        dataset,
-        benchmark,
-        command.proxy,
-        architectures=command.architectures,
-        batch=command.batch,
-        say=lambda line: print(line, file=sys.stderr),
-    )
-    judged = estimators.judge(k_judge, scores, truth, command.top)
-    estimators.write(out, texts, scores, truth, judged, command.top)
-    print(estimators.markdown(judged, command.top))
-    print(f"kept in {out}: {', '.join(sorted(p.name for p in out.iterdir()))}")
+    with empty(command.out) as out:  # before anything is computed: nothing is lost for want of a place to keep it
+        texts, scores, truth = estimators.rank_proxies(
+            k_rank,
+            net,
+            dataset,
+            benchmark,
+            command.proxy,
+            architectures=command.architectures,
+            batch=command.batch,
+            k=command.top,
+            say=lambda line: print(line, file=sys.stderr),
+        )
+        judged = estimators.judge(k_judge, scores, truth, command.top)
+        estimators.write(out, texts, scores, truth, judged, command.top)
+        print(estimators.markdown(judged, command.top))
+        print(f"kept in {out}: {', '.join(sorted(p.name for p in out.iterdir()))}")
 
 
 def _list() -> None:

@@ -92,9 +92,39 @@ def check(config: Config) -> None:
             raise ValueError(f"--{field.replace('_', '-')} must be at least 1, not {getattr(config, field)}")
     if config.strategy == "pc-darts" and config.channels % 4:
         raise ValueError(f"pc-darts takes one channel in four: --channels must be a multiple of 4, not {config.channels}")
-    rates = (config.learning_rate, config.arch_learning_rate)
-    if not 0 <= config.seed < 2**63 or not all(0 < rate < math.inf for rate in rates):
-        raise ValueError("the seed must be in [0, 2**63), and learning rates positive and finite")
+    check_seed(config.seed)
+    if not all(0 < rate < math.inf for rate in (config.learning_rate, config.arch_learning_rate)):
+        raise ValueError("learning rates must be positive and finite")
+
+
+def check_seed(seed: int) -> None:
+    """Raises ValueError for a seed that no key can be made from."""
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"the seed must be in [0, 2**63), not {seed}")
+
+
+@contextlib.contextmanager
+def empty(out):
+    """A directory for results that are still to be made; where nothing came of them it is gone again.
+
+    Raises:
+        FileExistsError: for a directory that is not empty.
+        PermissionError: for one that cannot be made.
+    """
+    directory = pathlib.Path(out)
+    made = [p for p in (directory, *directory.parents) if not p.exists()]
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise FileExistsError(f"{directory} exists: give another --out")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PermissionError(f"cannot write to {directory} ({error.strerror}): give another --out") from None
+    try:
+        yield directory
+    finally:
+        for path in made:
+            with contextlib.suppress(OSError):  # not empty
+                path.rmdir()
 
 
 def prepare(out: str | None, config: Config) -> pathlib.Path:

@@ -1,21 +1,21 @@
 """Which estimate of an architecture's worth to trust: scores of many against a reference, as a table and pictures.
 
-`judge` is for scores that you have, whatever they come from; `rank_proxies` makes those of zero-cost proxies on a benchmark's
-space.
+`judge` is for scores that you have, whatever they come from; `scored` makes those of zero-cost proxies, `rank_proxies` on a
+benchmark's space.
 
-Axes: N architectures.
+Axes: N architectures, S batches, B batch.
 """
 
 import csv
 import pathlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas.base import Batch
+from jaxnas.base import Arch, Batch
 from jaxnas.data.dataset import Dataset
 from jaxnas.data.feed import batches
 from jaxnas.driver import compiler_options
@@ -41,17 +41,8 @@ def markdown(judged: Mapping[str, Ranking], k: int = 10) -> str:
     """A table: value (95 % of the bootstrap over architectures)."""
     head = ("score", "Spearman", "Kendall", f"recall of the top {k}", f"regret of the top {k}", "architectures")
     show = lambda e: f"{e.value:.3f} ({e.low:.3f} to {e.high:.3f})"
-    rows = [
-        (
-            name,
-            show(r.spearman),
-            show(r.tau),
-            show(r.recall),
-            show(r.regret),
-            f"{r.count}" + f" ({r.failed} failed)" * (r.failed > 0),
-        )
-        for name, r in judged.items()
-    ]
+    count = lambda r: f"{r.count}" + f" ({r.failed} failed)" * (r.failed > 0)
+    rows = [(name, *map(show, (r.spearman, r.tau, r.recall, r.regret)), count(r)) for name, r in judged.items()]
     return "\n".join("| " + " | ".join(row) + " |" for row in (head, ("---",) * len(head), *rows))
 
 
@@ -73,16 +64,60 @@ def write(out, archs, scores: Mapping[str, np.ndarray], truth, judged: Mapping[s
             plot.save(plot.scatter(drawn, truth, title=name, xlabel=name), out / f"{name}.png")
 
 
+def scored(
+    key: jax.Array,
+    net: Net,
+    archs: Arch,
+    data: tuple,
+    proxies: Sequence[str],
+    *,
+    draw: str | None = None,
+    chunk: int = 10,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, np.ndarray]:
+    """{proxy: [N]} of architectures, a chunk at a time; proxies that share a pass are scored in one.
+
+    Args:
+        key: of the draw of the weights, one for all.
+        net: the supernet.
+        archs: [N, ...].
+        data: (x [S, B, ...], y [S, B]).
+        proxies: names of `jaxnas.proxies.PROXIES`.
+        draw: as in `zero_cost`.
+        chunk: architectures of a call, and between two lines to a person.
+        say: takes a line.
+
+    Raises:
+        ValueError: for no proxy, an unknown one, or batches that one can not use.
+    """
+    if not proxies:
+        raise ValueError("give at least one proxy: see jaxnas list")
+    together = lambda name: next((names for names in TOGETHER if name in names), (name,))
+    groups = [[name for name in proxies if together(name) == names] for names in dict.fromkeys(map(together, proxies))]
+    evaluators = [zero_cost(net, *names, draw=draw) for names in groups]  # what is unknown is found before anything is computed
+    N, scores = len(jax.tree.leaves(archs)[0]), {}
+    for names, evaluator in zip(groups, evaluators, strict=True):
+        variables, began, found = jax.jit(evaluator.init)(jax.random.clone(key)), time.perf_counter(), []
+        score = lambda v, archs, data, e=evaluator: e.step(None, v, archs, Batch(train=data))[1]
+        compiled = jax.jit(score, compiler_options=compiler_options())
+        for start in range(0, N, chunk):
+            at = np.minimum(start + np.arange(min(chunk, N)), N - 1)  # the last chunk is filled up: one compiled program
+            found.append(jax.tree.map(np.asarray, compiled(variables, jax.tree.map(lambda a: a[at], archs), data)))
+            say(f"{', '.join(names)}: {min(start + chunk, N)} of {N} in {time.perf_counter() - began:.1f} s")
+        scores |= {name: np.concatenate([part[name] for part in found])[:N] for name in names}
+    return {name: scores[name] for name in proxies}
+
+
 def rank_proxies(
     key: jax.Array,
     net: Net,
     dataset: Dataset,
     benchmark: Benchmark,
-    proxies: tuple[str, ...],
+    proxies: Sequence[str],
     *,
     architectures: int = 100,
     batch: int = 64,
-    chunk: int = 10,
+    k: int = 10,
     say: Callable[[str], None] = lambda line: None,
 ) -> tuple[list[str], dict[str, np.ndarray], np.ndarray]:
     """-> (texts [N], {proxy: [N]}, what the benchmark reports [N]) of architectures drawn from its rows.
@@ -95,32 +130,23 @@ def rank_proxies(
         proxies: names of `jaxnas.proxies.PROXIES`.
         architectures: N; fewer if there are fewer.
         batch: examples of each of the two batches.
-        chunk: architectures between two lines to a person.
+        k: of the ranking to come, which needs as many architectures.
         say: takes a line.
 
     Raises:
-        ValueError: for an unknown proxy, sizes below 2, or as `batches`.
+        ValueError: for sizes below 2, a k that is not in 1 to N, or as `scored` and `batches`.
     """
-    if architectures < 2 or batch < 2:
-        raise ValueError(f"a ranking needs at least two architectures and two examples a batch; got {architectures} and {batch}")
-    together = lambda name: next((names for names in TOGETHER if name in names), (name,))
-    groups = [[name for name in proxies if together(name) == names] for names in dict.fromkeys(map(together, proxies))]
-    evaluators = [(", ".join(names), zero_cost(net, *names)) for names in groups]  # what is unknown is found before it is computed
-    k_rows, k_batch, k_draw = jax.random.split(key, 3)
     there = np.flatnonzero(np.isfinite(benchmark.test))
-    rows = np.sort(np.random.default_rng(np.asarray(jax.random.bits(k_rows, (4,)))).permutation(there)[:architectures])
+    N = min(architectures, len(there))
+    if N < 2 or batch < 2:
+        raise ValueError(f"a ranking needs at least two architectures and two examples a batch; got {N} and {batch}")
+    if not 1 <= k <= N:
+        raise ValueError(f"the top {k} of {N} architectures: give a k (--top) in 1 to {N}")
+    k_rows, k_batch, k_draw = jax.random.split(key, 3)
+    rows = np.sort(np.random.default_rng(np.asarray(jax.random.bits(k_rows, (4,)))).permutation(there)[:N])
     space, feed = net.space, batches(dataset, batch, weight_steps=2, arch_steps=0)
     archs = jax.vmap(space.from_index)(jnp.asarray(rows))
     data = jax.jit(feed.draw)(k_batch, feed.arrays, jnp.zeros((), jnp.int32)).train
-    chunk, scores = min(chunk, len(rows)), {}
-    for name, evaluator in evaluators:
-        variables, began, found = jax.jit(evaluator.init)(k_draw), time.perf_counter(), []
-        compiled = jax.jit(evaluator.step, compiler_options=compiler_options())
-        for start in range(0, len(rows), chunk):
-            at = np.minimum(start + np.arange(chunk), len(rows) - 1)  # the last chunk is filled up: one compiled program
-            found.append(compiled(k_draw, variables, jax.tree.map(lambda a: a[at], archs), Batch(train=data))[1])
-            say(f"{name}: {min(start + chunk, len(rows))} architectures in {time.perf_counter() - began:.1f} s")
-        scores |= {n: np.concatenate([np.asarray(part[n]) for part in found])[: len(rows)] for n in found[0]}
-    scores = {name: scores[name] for name in proxies}
-    texts = [space.to_text(jax.tree.map(lambda a: np.asarray(a[i]), archs)) for i in range(len(rows))]
+    scores = scored(k_draw, net, archs, data, proxies, say=say)
+    texts = [space.to_text(jax.tree.map(lambda a: np.asarray(a[i]), archs)) for i in range(N)]
     return texts, scores, benchmark.test[rows]

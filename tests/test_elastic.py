@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick import jit, worst
+from quick import both_ways, everything, jit, worst
 
 from jaxnas.nets.elastic_net import elastic_net, macs, sort_channels
 from jaxnas.nets.elastic_ops import build, filters
@@ -103,36 +103,11 @@ def test_text_both_ways():
 @functools.cache
 def program():
     """(variables, x, gates) -> all that follows, of any architecture."""
-
-    def run(variables, x, gates):
-        def loss(params, x):
-            logits, new = tiny().apply({**variables, "params": params}, x, gates, train=True)
-            return jnp.sum(jnp.sin(logits)), (logits, new["batch_stats"])
-
-        grads, (logits, stats) = jax.grad(loss, (0, 1), has_aux=True)(variables["params"], x)
-        return logits, stats, tiny().apply(variables, x, gates, train=False)[0], grads
-
-    return jit(run)
+    return everything(tiny())
 
 
 def both(text, dtype):
-    """What the program for any architecture gives, and what the specialised module does, with its gradients led back."""
-    net = tiny()
-    variables, x = drawn(0, dtype)
-    module, extract = net.specialize(net.space.from_text(text))
-
-    def run(variables, x):
-        def loss(params, x):
-            small = extract({**variables, "params": params})
-            logits, new = module.apply(small, x, train=True, mutable=["batch_stats"])
-            return jnp.sum(jnp.sin(logits)), (logits, new["batch_stats"])
-
-        grads, (logits, stats) = jax.grad(loss, (0, 1), has_aux=True)(variables["params"], x)
-        return logits, stats, module.apply(extract(variables), x), grads
-
-    logits, stats, evaluated, grads = program()(variables, x, gates_of(text, dtype))
-    mine = logits, extract({**variables, "batch_stats": stats})["batch_stats"], evaluated, grads
-    return mine, jit(run)(variables, x), {"batch_stats": stats}
+    return both_ways(tiny(), program(), tiny().space.from_text(text), *drawn(0, dtype), gates_of(text, dtype))
 
 
 @pytest.mark.parametrize("text", ARCHS)
@@ -144,7 +119,7 @@ def test_the_ways_agree(text):
         variables, _ = drawn(0, np.float64)
         used = tiny().used(variables, gates_of(text))
         moved = jax.tree.map(
-            lambda new, old, on: np.where(on > 0, 0, new - old), *(t["batch_stats"] for t in (stats, variables, used))
+            lambda new, old, on: np.where(on > 0, 0, new - old), stats, variables["batch_stats"], used["batch_stats"]
         )
         assert not any(m.any() for m in jax.tree.leaves(moved))
 

@@ -273,6 +273,10 @@ def test_what_cannot_be_scored_is_said():
     for args, word in ((("foo",), "unknown proxy foo"), ((), "unknown proxy"), (("zen", "snip"), "other weights")):
         with pytest.raises(ValueError, match=word):
             zero_cost(net, *args)
+    odd = {"params": {"cell": {"taps": np.ones((2, 3))}}}
+    other = net._replace(used=lambda variables, gates: jax.tree.map(np.ones_like, variables))
+    with pytest.raises(ValueError, match=r"this net has weights .*taps"):
+        proxies.params(other, odd, gates, (x, y))
     with pytest.raises(ValueError, match="unknown draw"):
         zero_cost(net, "snip", draw="zero")
 

@@ -11,7 +11,7 @@ import optax
 import pytest
 import scipy.stats
 from laws import Flat, images, of_edges
-from quick import jit, worst
+from quick import both_ways, everything, jit, worst
 
 from jaxnas import ask_tell, base, objectives, policies, spaces, weight_sharing
 from jaxnas.driver import run
@@ -104,36 +104,11 @@ def test_text_and_gates_both_ways():
 @functools.cache
 def program():
     """(variables, x, gates) -> all that follows, of any architecture."""
-
-    def run(variables, x, gates):
-        def loss(params, x):
-            logits, new = tiny().apply({**variables, "params": params}, x, gates, train=True)
-            return jnp.sum(jnp.sin(logits)), (logits, new["batch_stats"])
-
-        grads, (logits, stats) = jax.grad(loss, (0, 1), has_aux=True)(variables["params"], x)
-        return logits, stats, tiny().apply(variables, x, gates, train=False)[0], grads
-
-    return jit(run)
+    return everything(tiny())
 
 
 def both(text, dtype):
-    """What the program for any architecture gives, and what the narrow module does, with its gradients led back."""
-    net = tiny()
-    variables, x = drawn(0, dtype)
-    module, extract = net.specialize(net.space.from_text(text))
-
-    def run(variables, x):
-        def loss(params, x):
-            small = extract({**variables, "params": params})
-            logits, new = module.apply(small, x, train=True, mutable=["batch_stats"])
-            return jnp.sum(jnp.sin(logits)), (logits, new["batch_stats"])
-
-        grads, (logits, stats) = jax.grad(loss, (0, 1), has_aux=True)(variables["params"], x)
-        return logits, stats, module.apply(extract(variables), x), grads
-
-    logits, stats, evaluated, grads = program()(variables, x, gates_of(text, dtype))
-    mine = logits, extract({**variables, "batch_stats": stats})["batch_stats"], evaluated, grads
-    return mine, jit(run)(variables, x), stats
+    return both_ways(tiny(), program(), tiny().space.from_text(text), *drawn(0, dtype), gates_of(text, dtype))
 
 
 @pytest.mark.parametrize("text", ARCHS[1:])
@@ -371,9 +346,9 @@ def test_tunas_goes_to_the_cost_that_it_is_given(target, found):
         (lambda: tunas(TINY._replace(stem_stride=0)), "strides must be positive"),
         (lambda: tiny().space.from_text(""), "needs a stem"),
         (lambda: tiny().space.from_text("3 3:k5e1 4:k5e3 5"), "stages of .1, 2. layers"),
-        (lambda: tiny().space.from_text("3 3:k5e1 2:k5e3-k5e3 5"), "filters must be among 4, 3, 1; got '2'"),
+        (lambda: tiny().space.from_text("3 3:k5e1 2:k5e3-k5e3 5"), "filters must be one of 4, 3, 1; got 2"),
         (lambda: tiny().space.from_text("3 3:k5e1 4:zero-k5e3 5"), "no layer is called 'zero' there"),
-        (lambda: tiny().space.from_text("3 3:k5e1 4:k7e3-k5e3 5"), "kernel must be among 5, 3; got '7'"),
+        (lambda: tiny().space.from_text("3 3:k5e1 4:k7e3-k5e3 5"), "kernel must be one of 5, 3; got 7"),
         (lambda: tunas_net(spaces.nasbench201(), image=IMAGE, classes=2), "no filters to search"),
         (lambda: tunas_net(tiny().space, image=(1, 4, 1), classes=2), "strides of this space multiply to 2"),
         (lambda: tunas_net(tiny().space, image=(4, 4), classes=2), "is .H, W, C. and positive"),

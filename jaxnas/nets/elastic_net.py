@@ -32,7 +32,7 @@ from jaxnas.nets.elastic_ops import (
     permuted,
 )
 from jaxnas.nets.layers import BatchNorm, Conv, Dense, switched, to_net
-from jaxnas.nets.net import Net
+from jaxnas.nets.net import Net, check_image
 from jaxnas.spaces.elastic import Elastic, ElasticSpec, chosen, largest, size_of
 from jaxnas.spaces.space import Space
 
@@ -216,8 +216,7 @@ def _spec(space, image, classes) -> ElasticSpec:
     spec = space.spec
     if not isinstance(spec, ElasticSpec):
         raise ValueError("this space has no elastic layers (`space.spec`): give `ofa_mobilenet_v3`, `ofa_small` or `elastic(spec)`")
-    if len(image) != 3 or min(*image, classes) < 1:
-        raise ValueError(f"`image` is (H, W, C) and positive, as `classes` is: got {image} and {classes}")
+    check_image(image, classes)
     side = min(spec.resolutions, default=min(image[:2]))
     if side < spec.stride:
         raise ValueError(

@@ -19,7 +19,7 @@ import numpy as np
 from jaxnas.nets import probe
 from jaxnas.nets.layers import BatchNorm, Conv, Dense, settle, to_net
 from jaxnas.nets.mobile_ops import Paths, SuperLayer, activation, build
-from jaxnas.nets.net import Net
+from jaxnas.nets.net import Net, check_image
 from jaxnas.spaces.mobile import Mobile, MobileLayer, MobileSpec, block, chosen
 from jaxnas.spaces.space import Space, is_shape
 
@@ -113,10 +113,7 @@ def _spec(space, image, classes) -> MobileSpec:
     spec = space.spec
     if not isinstance(spec, MobileSpec):
         raise ValueError("this space has no mobile layers (`space.spec`): give `proxylessnas`, `fbnet` or `mobile(spec)`")
-    if len(image) != 3 or min(*image, classes) < 1:
-        raise ValueError(f"`image` is (H, W, C) and positive, as `classes` is: got {image} and {classes}")
-    if min(image[:2]) < spec.stride:
-        raise ValueError(f"`image` is {image}, but the strides of this space multiply to {spec.stride}: give at least that")
+    check_image(image, classes, spec.stride)
     return spec
 
 

@@ -48,6 +48,14 @@ def check_variables(net: Net, variables) -> None:
         )
 
 
+def check_image(image, classes: int, stride: int = 1) -> None:
+    """Raises ValueError for an image that is not (H, W, C), sizes below 1, or less of it than the strides need."""
+    if len(image) != 3 or min(*image, classes) < 1:
+        raise ValueError(f"`image` is (H, W, C) and positive, as `classes` is: got {image} and {classes}")
+    if min(image[:2]) < stride:
+        raise ValueError(f"`image` is {image}, but the strides of this space multiply to {stride}: give at least that")
+
+
 def _skeleton(space: Space) -> str:
     if isinstance(space.spec, BlockSpec):
         return "nasnet"

@@ -28,7 +28,7 @@ import numpy as np
 from jaxnas.nets import probe
 from jaxnas.nets.elastic_ops import ElasticBlock
 from jaxnas.nets.layers import BatchNorm, Conv, Dense, Depthwise, to_net
-from jaxnas.nets.net import Net
+from jaxnas.nets.net import Net, check_image
 from jaxnas.spaces.space import Space
 from jaxnas.spaces.tunas import Plan, Tunas, TunasSpec, plan_of
 
@@ -210,10 +210,7 @@ def _spec(space, image, classes) -> TunasSpec:
     spec = space.spec
     if not isinstance(spec, TunasSpec):
         raise ValueError("this space has no filters to search (`space.spec`): give `proxylessnas_enlarged` or `tunas(spec)`")
-    if len(image) != 3 or min(*image, classes) < 1:
-        raise ValueError(f"`image` is (H, W, C) and positive, as `classes` is: got {image} and {classes}")
-    if min(image[:2]) < spec.stride:
-        raise ValueError(f"`image` is {image}, but the strides of this space multiply to {spec.stride}: give at least that")
+    check_image(image, classes, spec.stride)
     return spec
 
 

@@ -56,7 +56,6 @@ _signs.defvjp(lambda tap, x, y: (y, (tap, x)), _signs_back)
 
 def agreement(net, variables, gates, x):
     """-> (K [B, B], logits [B, K])."""
-
     seen = []
 
     def out(tap):

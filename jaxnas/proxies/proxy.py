@@ -5,7 +5,7 @@
 A pure function of one architecture: one compiled program scores any architecture of a space.  `variables` are those of the
 supernet at initialisation (`net.init`, or `drawn` in another way), `batch` is (x [S, B, H, W, C], y [S, B]); most proxies
 see the first of its S batches.  Norms use the statistics of the batch.  Sums go over the weights of convolutions and dense
-layers that the architecture has, not over biases and norms.
+layers that the architecture has, not over biases and norms; a net with weights of other kinds (elastic, recurrent) is refused.
 
 LOWEST is the score of a network whose output does not depend on its input; no score is ever NaN.
 
@@ -62,12 +62,17 @@ def _place(path) -> int:
 
 
 def _rank(path, leaf) -> int | None:
-    """The axes of one layer's kernel: [out, in, k, k], depthwise [channels, k, k], dense [in, out]; None: no kernel.
+    """The axes of one layer's kernel: [out, in, k, k], depthwise [channels, k, k], dense [in, out]; None: a bias or a norm's.
 
     The axes before are those of edges, which are stacked.
+
+    Raises:
+        ValueError: for weights of other names, which a sum over layers would leave out.
     """
-    if path[-1].key != "kernel":
+    if path[-1].key in ("bias", "scale"):
         return None
+    if path[-1].key != "kernel":
+        raise ValueError(f"proxies know convolutions and dense layers; this net has weights {jax.tree_util.keystr(path)}")
     if "depthwise" in path[-2].key.lower():
         return 3
     return 4 if leaf.ndim >= 4 else 2
@@ -94,7 +99,7 @@ def layers(net: Net, variables, gates, values=None) -> list[tuple[jax.Array, jax
     return out
 
 
-def total(net: Net, variables, gates, values, of_layer: Callable = lambda v: jnp.sum(v)) -> jax.Array:
+def total(net: Net, variables, gates, values, of_layer: Callable = jnp.sum) -> jax.Array:
     """sum over the architecture's layers of of_layer(values [n])."""
     parts = layers(net, variables, gates, values)
     return sum(jnp.sum(jnp.where(on, jax.vmap(of_layer)(v), 0)) for v, on in parts)

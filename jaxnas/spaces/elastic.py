@@ -135,20 +135,21 @@ def elastic(spec: ElasticSpec) -> Space:
         depth, kernel, expand = np.zeros(U, int), np.zeros((U, D), int), np.zeros((U, D), int)
         for u, word in enumerate(words[:U]):
             layers = word.split("-")
-            depth[u] = _index(spec.depths, str(len(layers)), f"the depth of unit {u}")
+            depth[u] = index_of(spec.depths, str(len(layers)), f"the depth of unit {u}")
             for i, layer in enumerate(layers):
                 match = re.fullmatch(r"k(\d+)e(\d+)", layer)
                 if not match:
                     raise ValueError(f"unit {u}: no layer is called {layer!r}: write k5e3 (the kernel, the expansion)")
-                kernel[u, i] = _index(spec.kernels, match[1], f"unit {u}: the kernel of {layer!r}")
-                expand[u, i] = _index(spec.expansions, match[2], f"unit {u}: the expansion of {layer!r}")
-        at = [_index(spec.resolutions, word.removeprefix("r"), f"the resolution {word!r}") for word in size]
+                kernel[u, i] = index_of(spec.kernels, match[1], f"unit {u}: the kernel of {layer!r}")
+                expand[u, i] = index_of(spec.expansions, match[2], f"unit {u}: the expansion of {layer!r}")
+        at = [index_of(spec.resolutions, word.removeprefix("r"), f"the resolution {word!r}") for word in size]
         return base.unflat(jnp.asarray([*depth, *kernel.ravel(), *expand.ravel(), *at], jnp.int32))
 
     return base._replace(to_text=to_text, from_text=from_text, spec=spec)
 
 
-def _index(values, text, what) -> int:
+def index_of(values, text: str, what: str) -> int:
+    """Where a word of a text form is among the values it may have; ValueError, which says `what`, for another."""
     allowed = [str(v) for v in values]
     if text not in allowed:
         raise ValueError(f"{what} must be one of {', '.join(allowed)}; got {text}")

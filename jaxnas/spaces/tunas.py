@@ -29,6 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnas.spaces.elastic import index_of
 from jaxnas.spaces.space import Space, space
 
 
@@ -136,7 +137,7 @@ def tunas(spec: TunasSpec) -> Space:
             raise ValueError(
                 f"{text!r} needs a stem, stages of {counts[1:-1]} layers and a head: write as '32 16:k3e1 24:k3e6-zero 64'"
             )
-        filters = [_index(sizes, word[0], "filters") for sizes, word in zip(spec.filters, words, strict=True)]
+        filters = [index_of(sizes, word[0], "the filters") for sizes, word in zip(spec.filters, words, strict=True)]
         each = [read(layer, name) for layer, name in zip(layers, itertools.chain(*names), strict=True)]
         values = itertools.chain(filters, *zip(*each, strict=True))
         has = jax.tree.leaves(decisions, is_leaf=lambda n: n is None)
@@ -148,16 +149,9 @@ def tunas(spec: TunasSpec) -> Space:
         match = re.fullmatch(r"k(\d+)e(\d+)", name)
         if not match:
             raise ValueError(f"no layer is called {name!r} there: write k5e3 (the kernel, the expansion), or zero behind a first")
-        return 0, _index(spec.kernels, match[1], "kernel"), _index(layer.expansions, match[2], "expansion")
+        return 0, index_of(spec.kernels, match[1], "the kernel"), index_of(layer.expansions, match[2], "the expansion")
 
     return base._replace(to_text=to_text, from_text=from_text, spec=spec)
-
-
-def _index(values, text, what) -> int:
-    allowed = [str(v) for v in values]
-    if text not in allowed:
-        raise ValueError(f"{what} must be among {', '.join(allowed)}; got {text!r}")
-    return allowed.index(text)
 
 
 def plan_of(spec: TunasSpec, arch: Tunas) -> Plan:

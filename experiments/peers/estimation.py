@@ -25,8 +25,8 @@ Obtained, two cores of an AMD EPYC, nothing else running, jax 0.10.2, torch 2.13
 | jacob_cov | 1.93 | 5.2 s | 1.06 GiB | 4.12 | 0.75 GiB | 0.47 |
 
 Goals: 8 and 2 for populations, 3 for proxies.  Where a batch of images goes through 3 x 3 convolutions, PyTorch's are faster: ours
-are a copy of nine shifted maps and one matrix product, and a branch is run again in the backward pass (kept instead, it takes 2.6
-times as long and 3.7 GiB, since a switch keeps room for every branch).
+are a copy of nine shifted maps and one matrix product, and a branch is run again in the backward pass (kept instead, with other
+work on the cores, it took 2.6 times as long, and 3.7 GiB, since a switch keeps room for every branch).
 """
 
 import statistics

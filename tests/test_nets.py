@@ -37,8 +37,9 @@ def test_shifts_and_dense_forms_agree_to_second_order(k, stride, dilation, size)
 
         def loss(form, x, w):
             one = lambda w: convolution.depthwise(jnp.sin(x), w, stride, dilation, form)
-            dense = convolution.conv(x, jnp.stack([w[0], w[1]]), stride, dilation, form=form)
-            return jnp.sum(jnp.tanh(jax.vmap(one)(w)) ** 2) + jnp.sum(jnp.tanh(dense) ** 2)
+            few, many = w, jnp.concatenate([w, jnp.cos(w), jnp.sin(w), -w])  # the form takes their number into account
+            dense = [convolution.conv(x, filters, stride, dilation, form=form) for filters in (few, many)]
+            return sum(jnp.sum(jnp.tanh(y) ** 2) for y in (jax.vmap(one)(w), *dense))
 
         def everything(form, x, w, d):
             f = functools.partial(loss, form)
@@ -62,6 +63,30 @@ def test_mix_is_the_weighed_sum_of_what_the_operations_say():
     for of in (lambda f: jax.vmap(f, (0, None))(w, y), lambda f: jax.grad(lambda w, y: jnp.sum(of_edges(f, w, y)), (0, 1))(w, y)):
         of_edges = lambda f, w, y: jax.vmap(f, (0, None))(w, y)
         assert worst(*(jit(functools.partial(of, f))() for f in (mixed, plain))) < 1e-5
+
+
+def test_a_walk_is_its_edges_one_after_another():
+    sources, targets = np.array([0, 0, 1, 0, 1, 2]), np.array([1, 2, 2, 3, 3, 3])
+    nodes, w = jax.random.normal(jax.random.key(0), (4, 5)), jax.random.normal(jax.random.key(1), (6, 5))
+    edge = lambda x, w: (jnp.sin(w * x), jnp.cos(w + x).sum())
+
+    def plain(nodes, w):
+        auxs = []
+        for source, target, row in zip(sources, targets, w, strict=True):
+            y, aux = edge(nodes[source], row)
+            nodes, auxs = nodes.at[target].add(y), [*auxs, aux]
+        return nodes, jnp.stack(auxs)
+
+    walked = lambda nodes, w: layers.walk(edge, nodes, jnp.asarray(sources), jnp.asarray(targets), w)
+
+    def everything(f):
+        loss = lambda nodes, w: sum(jnp.sum(jnp.tanh(y) ** 2) for y in f(nodes, w))
+        gradient = jax.grad(loss, (0, 1))
+        second = jax.grad(lambda *args: sum(jnp.sum(jnp.sin(g)) for g in gradient(*args)), (0, 1))
+        return f(nodes, w), gradient(nodes, w), second(nodes, w), jax.vmap(gradient)(*both(nodes, w))
+
+    both = lambda *args: jax.tree.map(lambda a: jnp.stack([a, jnp.cos(a)]), args)
+    assert worst(*(jit(functools.partial(everything, f))() for f in (plain, walked))) < 1e-5
 
 
 def test_a_fence_changes_nothing():

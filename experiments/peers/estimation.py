@@ -1,12 +1,12 @@
 """Estimating many networks: jaxnas against PyTorch, interleaved in one run.
 
     python experiments/peers/estimation.py population            64 networks, trained           (needs the extra `peers`: torch)
-    python experiments/peers/estimation.py proxies [PROXY ...]   zero-cost scores of 25 cells
+    python experiments/peers/estimation.py proxies [PROXY ...]   zero-cost scores of 50 cells
 
 population: 64 MLPs 64-128-128-10, and 64 CNNs (conv 16, pool, conv 32, 8 x 8 images), SGD with momentum, 100 steps of batch 64 on
 the same batches: a population in each of its three modes, a PyTorch loop, `torch.func.vmap`.
 
-proxies: NAS-Bench-201, C=16, five cells a stage, batch 64 of 32 x 32 noise, 25 cells drawn at random; PyTorch builds each network,
+proxies: NAS-Bench-201, C=16, five cells a stage, batch 64 of 32 x 32 noise, 50 cells drawn at random; PyTorch builds each network,
 as published code does, and computes the same formulas: synflow in float64 on one input of ones.
 
 Each contestant is a process of its own that compiles first and takes turns with the others; medians of 5 turns (population) and 3.
@@ -38,7 +38,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from contest import contest
 
 N, STEPS, BATCH = 64, 100, 64
-CELLS = 25
+CELLS = 50
 
 
 def batches():

@@ -227,15 +227,22 @@ def conv(x, w, stride=1, dilation=1, padding=None, form=None):
 
 
 def _dense(x, w, stride, dilation, padding, form):
-    D, _, *k = w.shape
+    D, C, *k = w.shape
     if (form or default_form()) != "shifts":
         return _lax_conv(x, w, stride, dilation, padding)
+    (rows, columns), (down, _), p = k, _two(stride), _pad(k, dilation, padding)
+    Ho = _out(x.shape[1], rows, down, dilation, p[0])
+    if down == 1 and (columns * C + rows * D) * (x.shape[1] + 2 * p[0]) < rows * columns * C * Ho:  # the form that copies less
+        seen = jnp.concatenate(_taps(x, (1, columns), stride, dilation, p), 0)  # [k * C, H + 2 p, Wo, B]
+        w = w.transpose(2, 0, 3, 1).reshape(rows * D, -1)
+        parts = jnp.split(lax.dot(w, seen.reshape(len(seen), -1)).reshape(-1, *seen.shape[1:]), rows)
+        return fence(sum(part[:, i * dilation : i * dilation + Ho] for i, part in enumerate(parts)))
     if k == [1, 1]:
-        columns = x if stride == 1 else fence(x[:, :: _two(stride)[0], :: _two(stride)[1]])
+        seen = x if stride == 1 else fence(x[:, ::down, :: _two(stride)[1]])
     else:
-        columns = fence(jnp.concatenate(_taps(x, k, stride, dilation, padding), 0))  # [k * k * C, Ho, Wo, B]
+        seen = fence(jnp.concatenate(_taps(x, k, stride, dilation, padding), 0))  # [k * k * C, Ho, Wo, B]
     w = w.transpose(0, 2, 3, 1).reshape(D, -1)
-    return lax.dot(w, columns.reshape(w.shape[1], -1)).reshape(D, *columns.shape[1:])
+    return lax.dot(w, seen.reshape(w.shape[1], -1)).reshape(D, *seen.shape[1:])
 
 
 def _lax_conv(x, w, stride, dilation, padding=None, groups=1):

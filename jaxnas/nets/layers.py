@@ -79,29 +79,43 @@ def switched(index, branches, *args):
     return one(index, *args)
 
 
-def visit(f, nodes, source, target, *args):
-    """nodes [N, ...] with y added to nodes[target], and aux, of (y, aux) = f(nodes[source], *args).
+def walk(f, nodes, sources, targets, xs):
+    """nodes [N, ...] after nodes[target] += y, of (y, aux) = f(nodes[source], x), edge after edge; and the auxs, stacked.
 
-    Its derivative touches the two nodes, where that of a dynamic index would fill and add all N.  Reverse mode only.
+    Edges into a node come before the edges out of it, so the derivative finds each edge's input in the nodes as they are at the
+    end: they are all it keeps.  Reverse mode only.
     """
     f, tap = probe.carried(f)
     at = lambda nodes, i: lax.dynamic_index_in_dim(nodes, i, keepdims=False)
     add = lambda nodes, i, y: lax.dynamic_update_index_in_dim(nodes, at(nodes, i) + y, i, 0)
 
-    def forward(nodes, source, target, *args):
-        x = at(nodes, source)
-        y, aux = f(args[0], x, *args[1:])
-        return (add(nodes, target, y), aux), (x, source, target, args)
+    def forward(nodes, sources, targets, tap, xs):
+        def edge(nodes, row):
+            source, target, x = row
+            y, aux = f(tap, at(nodes, source), x)
+            return add(nodes, target, y), aux
+
+        nodes, auxs = lax.scan(edge, nodes, (sources, targets, xs))
+        return (nodes, auxs), (nodes, sources, targets, tap, xs)
 
     def back(kept, cotangents):
-        (x, source, target, args), (d_nodes, d_aux) = kept, cotangents
-        _, pull = jax.vjp(lambda x, tap, *args: f(tap, x, *args), x, *args)
-        dx, *d_args = pull((at(d_nodes, target), d_aux))
-        return add(d_nodes, source, dx), None, None, *d_args
+        nodes, sources, targets, tap, xs = kept
+        d_nodes, d_auxs = cotangents
 
-    visited = jax.custom_vjp(lambda *all: forward(*all)[0])
-    visited.defvjp(forward, back)
-    return visited(nodes, source, target, tap, *args)
+        def edge(carry, row):
+            d_nodes, d_tap = carry
+            source, target, x, d_aux = row
+            _, pull = jax.vjp(f, tap, at(nodes, source), x)
+            dt, d_source, dx = pull((at(d_nodes, target), d_aux))
+            return (add(d_nodes, source, d_source), jax.tree.map(jnp.add, d_tap, dt)), dx
+
+        zeros = jax.tree.map(jnp.zeros_like, tap)
+        (d_nodes, d_tap), d_xs = lax.scan(edge, (d_nodes, zeros), (sources, targets, xs, d_auxs), reverse=True)
+        return d_nodes, None, None, d_tap, d_xs
+
+    walked = jax.custom_vjp(lambda *args: forward(*args)[0])
+    walked.defvjp(forward, back)
+    return walked(nodes, sources, targets, tap, xs)
 
 
 class Conv(nn.Module):

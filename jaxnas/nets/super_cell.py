@@ -20,7 +20,7 @@ from jax import lax
 
 from jaxnas.nets import probe
 from jaxnas.nets.convolution import fence, max_pool
-from jaxnas.nets.layers import drop, mix, settle, shuffle, switched, visit
+from jaxnas.nets.layers import drop, mix, settle, shuffle, switched, walk
 from jaxnas.nets.ops import OPS, Identity
 from jaxnas.spaces.cell import CellSpec
 
@@ -179,19 +179,19 @@ class SuperCell(nn.Module):
             rows = [e for j in group for e in self.fans[j]]
             stride = self.stride_from(group[0])
 
-            def body(nodes, x):
-                params, stats, gate, source, target = x
-                if stride == 1:
-                    return visit(lambda *args: edge(1, *args), nodes, source, target, params, stats, gate)
-                x = lax.dynamic_index_in_dim(outer, source, keepdims=False)
-                y, stats = edge(stride, x, params, stats, gate)
+            def reduce(nodes, row):
+                source, target, x = row
+                y, stats = edge(stride, lax.dynamic_index_in_dim(outer, source, keepdims=False), *x)
                 there = lax.dynamic_index_in_dim(nodes, target, keepdims=False)
                 return lax.dynamic_update_index_in_dim(nodes, there + y, target, 0), stats
 
             stacked = lambda c: jax.tree.map(lambda *fans: jnp.concatenate(fans), *[self.held(c, j) for j in group])
             source, target = jnp.asarray([self.spec.edges[e] for e in rows]).T
-            xs = (stacked("params"), stacked("batch_stats"), gates[np.asarray(rows)], source, n + target)
-            nodes, stats = lax.scan(body, nodes, xs)
+            xs = (stacked("params"), stacked("batch_stats"), gates[np.asarray(rows)])
+            if stride == 1:
+                nodes, stats = walk(lambda x, row: edge(1, x, *row), nodes, source, n + target, xs)
+            else:
+                nodes, stats = lax.scan(reduce, nodes, (source, n + target, xs))
             ends = np.cumsum([len(self.fans[j]) for j in group])
             for j, end in zip(group, ends, strict=True):
                 moved[j] = jax.tree.map(lambda a: a[end - len(self.fans[j]) : end], stats)

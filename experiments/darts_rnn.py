@@ -36,7 +36,7 @@ import numpy as np
 import optax
 
 import jaxnas as nas
-from jaxnas import policies, report, weight_sharing
+from jaxnas import losses, policies, report, weight_sharing
 from jaxnas.data.text import Text, bptt, text, windows
 from jaxnas.driver import phase, then
 from jaxnas.nets import Net
@@ -131,7 +131,7 @@ def loss(net: Net, variables, gates, stream, length: int):
 
     def step(variables, window):
         logits, variables = net.apply(variables, window[0], gates, train=False, path=True)
-        return variables, weight_sharing.cross_entropy(logits, window[1])
+        return variables, losses.cross_entropy(logits, window[1])
 
     return jnp.mean(jax.lax.scan(step, variables, (x, y))[1])
 

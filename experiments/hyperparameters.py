@@ -54,7 +54,7 @@ GRID = np.log(np.logspace(-2, 0.5, 16))
 
 
 def loss(w, x, y):
-    return nas.weight_sharing.cross_entropy(x @ w["kernel"] + w["bias"], y)
+    return nas.losses.cross_entropy(x @ w["kernel"] + w["bias"], y)
 
 
 def inner(a, w, batch):

@@ -26,6 +26,7 @@ the resized crops and colours, on images that must have one size and fit in memo
 REINFORCE's weights train without label smoothing; the length of the training from scratch (300 epochs) is a guess.
 """
 
+import functools
 import sys
 import tempfile
 import time
@@ -94,9 +95,7 @@ def sgd(rate: float, steps: int) -> optax.GradientTransformation:
     return weight_sharing.sgd(optax.cosine_decay_schedule(rate, steps), weight_decay=4e-5, nesterov=True)
 
 
-def smoothed(logits, y, path=None):
-    soft = optax.smooth_labels(jax.nn.one_hot(y, logits.shape[-1]), 0.1)
-    return optax.softmax_cross_entropy(logits, soft).mean()
+smoothed = functools.partial(nas.losses.cross_entropy, smoothing=0.1)
 
 
 def probabilities(space: nas.spaces.Space, theta) -> Mobile:

@@ -33,7 +33,7 @@ def main(images, table, seeds="3"):
     dataset = nas.data.split(k_data, x, y[:2000], name="cifar10")
     feed = nas.data.batches(dataset, BATCH, arch_steps=0)
     net = nas.cell_net(SPACE, image=dataset.image, classes=10, channels=16, cells=1)
-    thin = nas.cell_net(SPACE, image=(3, 3, 1), classes=10, channels=2, cells=1)
+    thin = nas.cell_net(SPACE, image=(3, 3, 1), classes=10, channels=1, cells=1, bare=True)
     search = weight_sharing.te_nas(net, thin, DRAWS, POINTS)
     found = []
     for seed in range(int(seeds)):

@@ -77,6 +77,7 @@ _MODULES = (
     "hardware",
     "importance",
     "learning_curves",
+    "losses",
     "motifs",
     "nets",
     "objectives",

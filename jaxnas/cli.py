@@ -161,6 +161,7 @@ def _rank(command: Rank) -> None:
             command.proxy,
             architectures=command.architectures,
             batch=command.batch,
+            own=command.own,
             k=command.top,
             say=lambda line: print(line, file=sys.stderr),
         )

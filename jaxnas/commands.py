@@ -102,6 +102,8 @@ class Rank:
     """Channels of the first cells."""
     cells: int = 5
     """As in jaxnas search; a shallow network ranks otherwise than the deep one that was trained."""
+    own: bool = False
+    """Each architecture draws weights of its own, as networks built one by one do; else all share one draw."""
     top: int = 10
     """k of recall and regret."""
     seed: int = 0

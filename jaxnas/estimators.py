@@ -72,18 +72,19 @@ def scored(
     proxies: Sequence[str],
     *,
     draw: str | None = None,
+    own: bool = False,
     chunk: int = 10,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, np.ndarray]:
     """{proxy: [N]} of architectures, a chunk at a time; proxies that share a pass are scored in one.
 
     Args:
-        key: of the draw of the weights, one for all.
+        key: of the draw of the weights.
         net: the supernet.
         archs: [N, ...].
         data: (x [S, B, ...], y [S, B]).
         proxies: names of `jaxnas.proxies.PROXIES`.
-        draw: as in `zero_cost`.
+        draw, own: as in `zero_cost`.
         chunk: architectures of a call, and between two lines to a person.
         say: takes a line.
 
@@ -94,15 +95,16 @@ def scored(
         raise ValueError("give at least one proxy: see jaxnas list")
     together = lambda name: next((names for names in TOGETHER if name in names), (name,))
     groups = [[name for name in proxies if together(name) == names] for names in dict.fromkeys(map(together, proxies))]
-    evaluators = [zero_cost(net, *names, draw=draw) for names in groups]  # what is unknown is found before anything is computed
+    evaluators = [zero_cost(net, *names, draw=draw, own=own) for names in groups]  # refuses before anything is computed
     N, scores = len(jax.tree.leaves(archs)[0]), {}
     for names, evaluator in zip(groups, evaluators, strict=True):
         variables, began, found = jax.jit(evaluator.init)(jax.random.clone(key)), time.perf_counter(), []
-        score = lambda v, archs, data, e=evaluator: e.step(None, v, archs, Batch(train=data))[1]
+        score = lambda k, v, archs, data, e=evaluator: e.step(k, v, archs, Batch(train=data))[1]
         compiled = jax.jit(score, compiler_options=compiler_options())
         for start in range(0, N, chunk):
             at = np.minimum(start + np.arange(min(chunk, N)), N - 1)  # the last chunk is filled up: one compiled program
-            found.append(jax.tree.map(np.asarray, compiled(variables, jax.tree.map(lambda a: a[at], archs), data)))
+            some = jax.tree.map(lambda a: a[at], archs)
+            found.append(jax.tree.map(np.asarray, compiled(jax.random.fold_in(key, start), variables, some, data)))
             say(f"{', '.join(names)}: {min(start + chunk, N)} of {N} in {time.perf_counter() - began:.1f} s")
         scores |= {name: np.concatenate([part[name] for part in found])[:N] for name in names}
     return {name: scores[name] for name in proxies}
@@ -117,6 +119,7 @@ def rank_proxies(
     *,
     architectures: int = 100,
     batch: int = 64,
+    own: bool = False,
     k: int = 10,
     say: Callable[[str], None] = lambda line: None,
 ) -> tuple[list[str], dict[str, np.ndarray], np.ndarray]:
@@ -130,6 +133,7 @@ def rank_proxies(
         proxies: names of `jaxnas.proxies.PROXIES`.
         architectures: N; fewer if there are fewer.
         batch: examples of each of the two batches.
+        own: as in `zero_cost`.
         k: of the ranking to come, which needs as many architectures.
         say: takes a line.
 
@@ -147,6 +151,6 @@ def rank_proxies(
     space, feed = net.space, batches(dataset, batch, weight_steps=2, arch_steps=0)
     archs = jax.vmap(space.from_index)(jnp.asarray(rows))
     data = jax.jit(feed.draw)(k_batch, feed.arrays, jnp.zeros((), jnp.int32)).train
-    scores = scored(k_draw, net, archs, data, proxies, say=say)
+    scores = scored(k_draw, net, archs, data, proxies, own=own, say=say)
     texts = [space.to_text(jax.tree.map(lambda a: np.asarray(a[i]), archs)) for i in range(N)]
     return texts, scores, benchmark.test[rows]

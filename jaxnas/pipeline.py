@@ -232,7 +232,7 @@ def _best_seed(config, searched, space, dataset) -> int:
     import jax
     import jax.numpy as jnp
 
-    from jaxnas.weight_sharing import cross_entropy
+    from jaxnas.losses import cross_entropy
 
     if hasattr(searched.state, "best_score"):
         return int(jnp.argmax(searched.state.best_score))

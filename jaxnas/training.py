@@ -6,6 +6,7 @@ auxiliary head weighted 0.4, and a drop-path probability that rises linearly to 
 Axes: B batch, K classes, N examples.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -15,6 +16,7 @@ import optax
 
 from jaxnas.base import Strategy
 from jaxnas.bilevel import loop
+from jaxnas.losses import cross_entropy
 
 
 class TrainState(NamedTuple):
@@ -59,9 +61,7 @@ def train(
             raise ValueError(f"{name} is a probability below 1: got {value}")
     clipper = optax.identity() if clip is None else optax.clip_by_global_norm(clip)
 
-    def criterion(logits, y):
-        soft = optax.smooth_labels(jax.nn.one_hot(y, logits.shape[-1]), label_smoothing)
-        return optax.softmax_cross_entropy(logits, soft).mean()
+    criterion = partial(cross_entropy, smoothing=label_smoothing)
 
     def init(key, given=None):
         variables = module.init(key, jnp.zeros((1, *image)), train=True) if given is None else given

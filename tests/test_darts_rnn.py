@@ -12,7 +12,7 @@ import optax
 import pytest
 from quick import jit
 
-from jaxnas import nets, weight_sharing
+from jaxnas import losses, nets, weight_sharing
 from jaxnas.base import Batch
 from jaxnas.bilevel import Bilevel, first_order, unrolled
 from jaxnas.data.text import UNKNOWN, Tokens, bptt, text, windows
@@ -181,7 +181,7 @@ def test_three_ways_agree(x64, norms, enas, tolerance):
             def loss(params):
                 logits, new = way({**variables, "params": params}, True)
                 kept = {name: new[name] for name in ("carry", "losses", "batch_stats")[: 3 if norms else 2]}
-                return weight_sharing.cross_entropy(logits, y) + new["losses"]["tar"], (logits, kept)
+                return losses.cross_entropy(logits, y) + new["losses"]["tar"], (logits, kept)
 
             return jax.value_and_grad(loss, has_aux=True)(variables["params"]), way(variables, False)[0]
 
@@ -203,7 +203,7 @@ def test_used_are_the_nodes_with_a_real_gate():
     assert found["batch_stats"]["mean"].ravel().tolist() == [1, 1, 0, 1]
     jax.tree.map(lambda m, v: np.broadcast_shapes(m.shape, v.shape), found, variables)
     y = jax.random.randint(jax.random.key(3), (B, T), 0, V)
-    loss = lambda v: weight_sharing.cross_entropy(net.apply(v, tokens(jax.random.key(2)), cut, train=True)[0], y)
+    loss = lambda v: losses.cross_entropy(net.apply(v, tokens(jax.random.key(2)), cut, train=True)[0], y)
     grads = jit(jax.grad(lambda p: loss({**variables, "params": p})))(variables["params"])
     assert float(jnp.max(jnp.abs(grads["nodes"][1]))) == 0.0 < float(jnp.min(jnp.max(jnp.abs(grads["nodes"][::2]), (1, 2))))
 
@@ -391,7 +391,7 @@ def test_exact_second_order_is_the_derivative_of_the_whole_look_ahead():
         def loss(theta, params, xy):
             gates = jax.nn.softmax(theta, -1)
             logits, new = net.apply({**variables, "params": params}, xy[0], gates, train=True, key=jax.random.key(6))
-            return weight_sharing.cross_entropy(logits, xy[1]) + new["losses"]["tar"]
+            return losses.cross_entropy(logits, xy[1]) + new["losses"]["tar"]
 
         def update(theta, grads, opt_state, w):
             updates, opt_state = weights.update(grads, opt_state, w)
@@ -415,7 +415,7 @@ def test_every_gate_has_a_gradient():
     net = small(dropouts=None)
     variables, x = jit(net.init)(jax.random.key(0)), tokens(jax.random.key(1))
     y = jax.random.randint(jax.random.key(2), (B, T), 0, V)
-    loss = lambda gates: weight_sharing.cross_entropy(net.apply(variables, x, gates, train=True)[0], y)
+    loss = lambda gates: losses.cross_entropy(net.apply(variables, x, gates, train=True)[0], y)
     grads = np.asarray(jit(jax.grad(loss))(jax.nn.softmax(jax.random.normal(jax.random.key(3), (6, 5)), -1)))
     assert (np.abs(grads[:, 1:]) > 1e-6).all()
     assert (grads[:, 0] == 0).all()  # none adds nothing; its logit moves through the softmax

@@ -13,7 +13,7 @@ from laws import CLASSES, IMAGE, cell_space, images, mobile_net, tiny_net, toy_n
 from quick import jit
 from scipy import stats
 
-from jaxnas import diagnostics, nets, policies, spaces, weight_sharing
+from jaxnas import diagnostics, losses, nets, policies, spaces, weight_sharing
 from jaxnas.base import Batch, Strategy
 from jaxnas.data.feed import Feed
 from jaxnas.driver import Phase, run, then
@@ -52,7 +52,7 @@ def one_step(search, seed=2, **changed):
 def by_hand(net, state, gates_of, theta):
     """The gradient of the validation loss in theta."""
     x, y = (a[0] for a in images(jax.random.key(1)).valid)
-    loss = lambda theta: weight_sharing.cross_entropy(net.apply(state.variables, x, gates_of(theta), train=True)[0], y)
+    loss = lambda theta: losses.cross_entropy(net.apply(state.variables, x, gates_of(theta), train=True)[0], y)
     return jit(jax.grad(loss))(theta)
 
 
@@ -609,7 +609,7 @@ def test_the_measured_eigenvalue_is_that_of_the_hessian_in_alpha():
     flat, back = jax.flatten_util.ravel_pytree(state.theta)
     x, y = (a[0] for a in batch.valid)
     gates = lambda v: jax.tree.map(lambda a: jax.nn.softmax(a, -1), back(v))
-    loss = lambda v: weight_sharing.cross_entropy(net.apply(state.variables, x, gates(v), train=True)[0], y)
+    loss = lambda v: losses.cross_entropy(net.apply(state.variables, x, gates(v), train=True)[0], y)
     values = np.linalg.eigvalsh(np.asarray(jit(jax.hessian(loss))(flat), float))
     assert abs(float(measured["eigenvalue"]) / values[np.argmax(abs(values))] - 1) < 1e-3
     assert abs(float(measured["entropy"]) - np.log(3)) < 1e-3  # alpha has just begun

@@ -173,6 +173,7 @@ def test_supernet_and_auxiliary_counts():
 BLOCK_OPS = ("skip_connect", "nor_conv_1x1")
 NETS = {
     "nasbench201": lambda: nets.cell_net(spaces.nasbench201(), image=(4, 4, 1), classes=3, channels=2, cells=1),
+    "bare": lambda: nets.cell_net(spaces.nasbench201(), image=(4, 4, 1), classes=3, channels=1, cells=2, bare=True),
     "darts": lambda: nets.cell_net(
         spaces.darts(nodes=2, ops=("none", "skip_connect", "nor_conv_1x1")),
         image=(4, 4, 1),
@@ -291,6 +292,7 @@ def test_drop_path_keeps_the_expectation_and_spares_identities():
             lambda: nets.cell_net(spaces.darts(ops=("skip_connect", "mine")), image=(4, 4, 1), classes=2),
             "no operation named mine",
         ),
+        (lambda: nets.cell_net(spaces.nasbench201(), image=(4, 4, 3), classes=2, bare=True), "bare cells have one input"),
     ],
 )
 def test_bad_nets(make, message):

@@ -14,7 +14,7 @@ import scipy.stats
 from laws import CLASSES, EXAMPLES, IMAGE, Flat, flat_space, images, mobile_net, of_edges
 from quick import jit
 
-from jaxnas import ask_tell, base, data, evaluate, nets, objectives, policies, spaces, weight_sharing
+from jaxnas import ask_tell, base, data, evaluate, losses, nets, objectives, policies, spaces, weight_sharing
 from jaxnas.ask_tell.constrained_evolution import cheapest
 from jaxnas.base import Batch
 from jaxnas.driver import compiler_options, phase, run, then
@@ -82,7 +82,7 @@ def test_fairnas_steps_by_the_sum_of_its_paths_gradients():
 
     def loss(params, m):
         gates = net.space.gates(jax.tree.map(lambda a: a[m], paths))
-        return weight_sharing.cross_entropy(net.apply({**state.variables, "params": params}, x, gates, train=True)[0], y)
+        return losses.cross_entropy(net.apply({**state.variables, "params": params}, x, gates, train=True)[0], y)
 
     grads = [jax.grad(loss)(state.variables["params"], m) for m in range(3)]
     wanted = jax.tree.map(lambda p, *g: p - 0.1 * sum(g), state.variables["params"], *grads)
@@ -155,7 +155,7 @@ def test_ghost_batches_are_separate_passes():
 
     def mean(params):
         of = lambda m: net.apply({**stats, "params": params}, x[m], path(m), train=True)[0]
-        return sum(weight_sharing.cross_entropy(of(m), y[m]) for m in range(ghosts)) / ghosts
+        return sum(losses.cross_entropy(of(m), y[m]) for m in range(ghosts)) / ghosts
 
     value, grads = jit(jax.value_and_grad(mean))(state.variables["params"])
     assert seen and abs(float(value) - float(info.loss)) < 1e-5

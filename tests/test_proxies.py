@@ -11,7 +11,7 @@ from laws import cell_space, toy_net
 from quick import jit
 
 import jaxnas as nas
-from jaxnas import proxies
+from jaxnas import estimators, proxies
 from jaxnas.evaluate import zero_cost
 from jaxnas.nets import probe
 from jaxnas.nets.layers import BatchNorm, Conv, Dense, Depthwise, to_net
@@ -279,6 +279,16 @@ def test_what_cannot_be_scored_is_said():
         proxies.params(other, odd, gates, (x, y))
     with pytest.raises(ValueError, match="unknown draw"):
         zero_cost(net, "snip", draw="zero")
+
+
+def test_candidates_share_a_draw_or_have_their_own():
+    net, _, (x, y) = toy()
+    net = net._replace(space=net.space._replace(gates=lambda a: a[0].astype(np.float32)))
+    alike, data = (jnp.ones((5, 2), jnp.int32),), (x.astype(np.float32), y)
+    of = lambda own: estimators.scored(jax.random.key(0), net, alike, data, ("params", "snip"), own=own, chunk=2)
+    shared, own = of(False), of(True)
+    assert len(set(shared["snip"])) == 1 and len(set(own["snip"])) == 5
+    assert len({*shared["params"], *own["params"]}) == 1
 
 
 def test_constant_inputs_and_one_class_are_scored():

@@ -11,7 +11,7 @@ import pytest
 from laws import IMAGE, cell_space, descent, images, tiny_net
 from quick import jit
 
-from jaxnas import base, evaluate, nets, spaces, training, weight_sharing
+from jaxnas import base, evaluate, losses, nets, spaces, training, weight_sharing
 from jaxnas.base import Batch
 from jaxnas.bilevel import Bilevel, finite_difference, first_order, unrolled
 from jaxnas.policies import softmax
@@ -100,7 +100,7 @@ def test_a_joint_gradient_is_that_of_the_mean_over_the_paths():
         gates = both(None, theta, 0)
         variables = {**state.variables, "params": params}
         on = lambda m: net.apply(variables, x, jax.tree.map(lambda g: g[m], gates), train=True)[0]
-        return sum(weight_sharing.cross_entropy(on(m), y) for m in range(2)) / 2
+        return sum(losses.cross_entropy(on(m), y) for m in range(2)) / 2
 
     grads = jit(jax.grad(loss, (0, 1)))(state.variables["params"], state.theta)
     for before, after, grad in zip(

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxnas.ask_tell.genetic import survivors
 from jaxnas.base import Arch, AskTell
 from jaxnas.spaces.space import Space
 
@@ -140,12 +141,7 @@ def constrained_evolution(
 
     def tell(key, state, archs, scores):
         del key  # nothing to draw
-        both = jax.tree.map(lambda new, old: jnp.concatenate([new, old]), archs, state.parents)
-        flat = jax.vmap(space.flat)(both)
-        scored = jnp.concatenate([scores, state.fitness])
-        same = jnp.all(flat[:, None] == flat[None], -1)
-        twin = jnp.any(same & np.tri(len(flat), k=-1, dtype=bool), -1)  # of one before it
-        fitness, best = jax.lax.top_k(jnp.where(twin, -jnp.inf, scored), parents)
-        return state._replace(parents=jax.tree.map(lambda a: a[best], both), fitness=fitness, told=state.told + batch)
+        best, fitness = survivors(space, (archs, scores), (state.parents, state.fitness))
+        return state._replace(parents=best, fitness=fitness, told=state.told + batch)
 
     return AskTell(init, ask, tell)

@@ -37,6 +37,16 @@ class GeneticState(NamedTuple):
     told: jax.Array  # int32[]: candidates scored so far
 
 
+def survivors(space: Space, told: tuple, members: tuple) -> tuple:
+    """(archs, scores) of the P fittest, the fittest first, out of those told and the P members; of equals or ties the one told."""
+    archs, scores = jax.tree.map(lambda new, old: jnp.concatenate([new, old]), told, members)
+    point = jax.vmap(lambda a: code(space, a))(archs)  # [N, D + R]
+    same = jnp.all(point[:, None] == point[None], -1)  # [N, N]
+    twin = jnp.any(same & np.tri(len(scores), k=-1, dtype=bool), -1)  # of one before it
+    fitness, best = jax.lax.top_k(jnp.where(twin, -jnp.inf, scores), len(members[1]))
+    return jax.tree.map(lambda a: a[best], archs), fitness
+
+
 def genetic(
     space: Space,
     population: int = 50,
@@ -96,16 +106,6 @@ def genetic(
 
     def tell(key, state, archs, scores):
         del key  # nothing to draw
-        both = jax.tree.map(lambda new, old: jnp.concatenate([new, old]), archs, state.archs)
-        point = jax.vmap(lambda a: code(space, a))(both)  # [N, D + R]
-        same = jnp.all(point[:, None] == point[None], -1)  # [N, N]
-        scored = jnp.concatenate([scores, state.fitness])
-        twin = jnp.any(same & np.tri(len(scored), k=-1, dtype=bool), -1)  # of one before it
-        fitness, best = jax.lax.top_k(jnp.where(twin, -jnp.inf, scored), P)  # of ties the first, so the younger
-        return GeneticState(
-            archs=jax.tree.map(lambda a: a[best], both),
-            fitness=fitness,
-            told=state.told + B,
-        )
+        return GeneticState(*survivors(space, (archs, scores), (state.archs, state.fitness)), told=state.told + B)
 
     return AskTell(init, ask, tell)

@@ -3,7 +3,8 @@
     black_box(algorithm, zero_cost(net, "synflow"), metric("synflow"))
 
 `batch.train` holds the batches (x [S, B, ...], y [S, B]): see `jaxnas.data.batches`.  All candidates have the same draw of the
-supernet's weights, the evaluator's state.  One candidate is scored after the other, and only its own operations are computed.
+supernet's weights, the evaluator's state, or (`own`) each has its own, as published code has: then no lucky draw favours a kind of
+architecture, and two scores of one differ.  One candidate is scored after the other, and only its own operations are computed.
 
 Axes: P candidates, S batches, B batch.
 """
@@ -17,13 +18,14 @@ from jaxnas.nets.net import Net
 from jaxnas.proxies import DEFAULT_DRAW, PROXIES, TOGETHER, Proxy, drawn
 
 
-def zero_cost(net: Net, *proxies: str | Mapping[str, Proxy], draw: str | None = None) -> Evaluator:
+def zero_cost(net: Net, *proxies: str | Mapping[str, Proxy], draw: str | None = None, own: bool = False) -> Evaluator:
     """The evaluator whose metrics are proxies.
 
     Args:
         net: the supernet.
         proxies: names of `jaxnas.proxies.PROXIES`, or {name: (net, variables, gates, batch) -> []} of your own.
         draw: of the weights, as in `jaxnas.proxies.drawn`; default: "normal" for zen, else "uniform".
+        own: each candidate draws weights of its own, by the step's key; default: all share one draw.
 
     Raises:
         ValueError: for none, an unknown name, proxies that want other draws, or another draw; when traced, for batches that a
@@ -43,16 +45,17 @@ def zero_cost(net: Net, *proxies: str | Mapping[str, Proxy], draw: str | None = 
     jax.eval_shape(lambda key: drawn(net, key, draw), jax.random.key(0))
 
     def step(key, variables, archs, batch):
-        del key  # the weights are the state's
-
-        def score(arch):
-            of = lambda f: f(net, variables, net.space.gates(arch), batch.train)
+        def score(candidate):
+            arch, k = candidate
+            held = variables if k is None else drawn(net, k, draw)
+            of = lambda f: f(net, held, net.space.gates(arch), batch.train)
             scores = {}
             for names, f in TOGETHER.items():
                 if any(table.get(name) is PROXIES[name] for name in names):
                     scores |= of(f)
             return {name: scores[name] if f is PROXIES.get(name) and name in scores else of(f) for name, f in table.items()}
 
-        return variables, jax.lax.map(score, archs)
+        keys = jax.random.split(key, len(jax.tree.leaves(archs)[0])) if own else None
+        return variables, jax.lax.map(score, (archs, keys))
 
-    return Evaluator(lambda key: drawn(net, key, draw), step)
+    return Evaluator(lambda key: None if own else drawn(net, key, draw), step)

@@ -19,9 +19,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxnas.base import Evaluator, stateless
+from jaxnas.losses import cross_entropy
 from jaxnas.nets.net import Net, check_variables
 from jaxnas.nets.recalibrate import recalibrate
-from jaxnas.weight_sharing.weight_sharing import cross_entropy
 
 STATISTICS = ("recalibrated", "running", "batch")
 

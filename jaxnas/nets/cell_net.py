@@ -7,7 +7,8 @@ The skeleton (stem, cells, head) is the same in all of them; only the cell diffe
 
 Skeletons: "darts", cells of two inputs with reductions at 1/3 and 2/3 of the depth (arXiv:1806.09055); "nasnet", the same
 with N cells before, between and after the two reductions (arXiv:1707.07012); "nasbench201", three stages of cells with
-residual reductions between (arXiv:2001.00326).
+residual reductions between (arXiv:2001.00326); "bare", cells alone on the image's own channels, the thin network of TE-NAS
+(arXiv:2102.11535).
 
 Axes: E edges, O operations, C channels, H rows, W columns, B batch, N nodes with the inputs.
 """
@@ -104,7 +105,7 @@ class CellNet(nn.Module):
 
     spec: CellSpec | BlockSpec
     ops: Mapping[str, Any]
-    skeleton: str  # "darts" | "darts_imagenet" | "nasnet" | "nasbench201"
+    skeleton: str  # "darts" | "darts_imagenet" | "nasnet" | "nasbench201" | "bare"
     channels: int
     cells: int  # in all ("darts"), or in each of the three stages ("nasnet", "nasbench201")
     classes: int
@@ -118,6 +119,8 @@ class CellNet(nn.Module):
     def layout(self) -> tuple[tuple[str, int, int], ...]:
         """(kind, features, stride) of each block; kind "residual" is the skeleton's own reduction."""
         only = self.spec.kinds[0] if self.spec.kinds else "cell"
+        if self.skeleton == "bare":
+            return ((only, self.channels, 1),) * self.cells
         if self.skeleton in ("nasbench201", "nasnet"):
             one_cell = self.skeleton == "nasnet" and not self.spec.kinds  # PNAS: it halves by itself, as the first of a stage
             halving = "residual" if self.skeleton == "nasbench201" else only if one_cell else self.spec.kinds[1]
@@ -145,8 +148,9 @@ class CellNet(nn.Module):
         x, aux = to_net(x), None
         more = {"anneal": anneal} if self.choice is None and isinstance(self.spec, CellSpec) else {}
         of_kind = lambda kind: gates if gates is None or not self.spec.kinds else getattr(gates, kind)
-        if self.skeleton == "nasbench201":
-            x = BatchNorm(name="stem_norm")(Conv(self.channels, 3, name="stem")(x), train)
+        if self.skeleton in ("nasbench201", "bare"):
+            if self.skeleton == "nasbench201":
+                x = BatchNorm(name="stem_norm")(Conv(self.channels, 3, name="stem")(x), train)
             alike = path and self.choice is None and not self.is_initializing()
             for (kind, features, _), run in itertools.groupby(range(len(self.layout)), self.layout.__getitem__):
                 run = list(run)

@@ -100,6 +100,7 @@ def cell_net(
     classes: int,
     channels: int = 16,
     cells: int | None = None,
+    bare: bool = False,
     ops: Mapping[str, Build] | None = None,
     partial: int = 1,
     auxiliary_skip: Callable | None = None,
@@ -116,6 +117,7 @@ def cell_net(
         channels: of the first cells; a reduction doubles them.
         cells: in all for two-input cells (default 8, reductions at 1/3 and 2/3), a stage for one-input cells (default 5) and
             for cells of blocks (default 2).
+        bare: no stem and no reduction, `cells` (default 5) one-input cells one after another on images of `channels` channels.
         ops: further operations by name, or other builds for known names; see `jaxnas.nets.ops`.
         partial: K; one in K channels goes through the operations (PC-DARTS); default 1, all of them.
         auxiliary_skip: DARTS-'s beta, a schedule of the search's step; default: none.
@@ -124,11 +126,13 @@ def cell_net(
 
     Raises:
         ValueError: for a space without a cell description, an unknown operation, sizes below 1, a `partial` that does not
-            divide the channels, or one of the last three for cells of blocks.
+            divide the channels, `bare` for other cells or images, or one of the last three for cells of blocks.
     """
     skeleton = _skeleton(space)
+    if bare and (skeleton != "nasbench201" or image[2] != channels):
+        raise ValueError(f"bare cells have one input, an image of as many channels as they have: got {image=}, {channels=}")
     cells = {"darts": 8, "nasnet": 2, "nasbench201": 5}[skeleton] if cells is None else cells
-    if min(channels, cells, classes) < 1 or channels % 2:
+    if min(channels, cells, classes) < 1 or (channels % 2 and not bare):
         raise ValueError(f"channels must be even and positive, cells and classes positive: got {channels}, {cells}, {classes}")
     if partial < 1 or channels % partial:
         raise ValueError(f"`partial` must divide the channels: {partial} does not divide {channels}")
@@ -137,7 +141,7 @@ def cell_net(
     module = CellNet(
         spec=space.spec,
         ops=_table(space, ops),
-        skeleton=skeleton,
+        skeleton="bare" if bare else skeleton,
         channels=channels,
         cells=cells,
         classes=classes,

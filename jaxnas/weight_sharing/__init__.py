@@ -24,7 +24,7 @@ from jaxnas.weight_sharing.spos import spos
 from jaxnas.weight_sharing.stages import at_most_skips, narrowed, widened
 from jaxnas.weight_sharing.te_nas import te_nas
 from jaxnas.weight_sharing.tunas import op_warm_up, tunas
-from jaxnas.weight_sharing.weight_sharing import Given, Gradient, Path, Problem, WeightSharingState, cross_entropy, weight_sharing
+from jaxnas.weight_sharing.weight_sharing import Given, Gradient, Path, Problem, WeightSharingState, weight_sharing
 
 __all__ = [
     "Given",
@@ -38,7 +38,6 @@ __all__ = [
     "at_most_skips",
     "beta_darts",
     "child",
-    "cross_entropy",
     "darts",
     "distillation",
     "drnas",

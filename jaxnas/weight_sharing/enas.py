@@ -45,6 +45,7 @@ import numpy as np
 import optax
 
 from jaxnas.base import Strategy
+from jaxnas.losses import cross_entropy
 from jaxnas.nets.net import Net
 from jaxnas.policies.controller import controller
 from jaxnas.policies.policy import Policy
@@ -56,7 +57,7 @@ from jaxnas.spaces.layerwise import LayerSpec, anchors, kind
 from jaxnas.spaces.space import Space
 from jaxnas.weight_sharing.darts import sgd
 from jaxnas.weight_sharing.gradients import score
-from jaxnas.weight_sharing.weight_sharing import cross_entropy, weight_sharing
+from jaxnas.weight_sharing.weight_sharing import weight_sharing
 
 BASELINE = 0.99
 

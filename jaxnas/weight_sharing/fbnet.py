@@ -15,11 +15,12 @@ from collections.abc import Callable
 import optax
 
 from jaxnas.base import Strategy
+from jaxnas.losses import cross_entropy
 from jaxnas.nets.net import Net
 from jaxnas.policies.concrete import concrete
 from jaxnas.weight_sharing.darts import sgd
 from jaxnas.weight_sharing.gradients import pathwise
-from jaxnas.weight_sharing.weight_sharing import cross_entropy, weight_sharing
+from jaxnas.weight_sharing.weight_sharing import weight_sharing
 
 
 def fbnet(

@@ -32,6 +32,7 @@ import numpy as np
 import optax
 
 from jaxnas.base import Strategy
+from jaxnas.losses import cross_entropy, soft_cross_entropy
 from jaxnas.nets.elastic_net import sort_channels
 from jaxnas.nets.net import Net
 from jaxnas.policies.uniform import sandwich, uniform
@@ -103,18 +104,12 @@ def distillation(ratio: float = 1.0, smoothing: float = 0.1) -> Callable:
         raise ValueError(f"`ratio` must not be negative, and `smoothing` in [0, 1); got {ratio} and {smoothing}")
 
     def loss(logits, y, path=None):
-        hard = optax.smooth_labels(jax.nn.one_hot(y, logits.shape[-1]), smoothing)
-        value = optax.softmax_cross_entropy(logits, hard).mean()
+        value = cross_entropy(logits, y, smoothing=smoothing)
         if path is None or path.targets is None:
             return value
         return value + ratio * soft_cross_entropy(logits, path.targets)
 
     return loss
-
-
-def soft_cross_entropy(logits, targets):
-    """Mean cross-entropy of logits [B, K] at the softmax of the targets [B, K], []."""
-    return optax.softmax_cross_entropy(logits, jax.nn.softmax(targets)).mean()
 
 
 def full_logits(net: Net, variables, x):

@@ -19,11 +19,12 @@ import jax.numpy as jnp
 import optax
 
 from jaxnas.base import Strategy
+from jaxnas.losses import cross_entropy
 from jaxnas.nets.net import Net
 from jaxnas.policies.path_dropout import path_dropout
 from jaxnas.weight_sharing.darts import sgd
 from jaxnas.weight_sharing.gradients import none
-from jaxnas.weight_sharing.weight_sharing import cross_entropy, weight_sharing
+from jaxnas.weight_sharing.weight_sharing import weight_sharing
 
 
 def active_l2(net: Net, params, gates) -> jax.Array:

@@ -18,6 +18,7 @@ import numpy as np
 import optax
 
 from jaxnas.base import Strategy
+from jaxnas.losses import cross_entropy
 from jaxnas.nets.mobile_ops import Paths
 from jaxnas.nets.net import Net
 from jaxnas.policies.categorical import categorical
@@ -26,7 +27,7 @@ from jaxnas.spaces.mobile import NONE, MobileSpec
 from jaxnas.spaces.space import Space
 from jaxnas.weight_sharing.darts import sgd
 from jaxnas.weight_sharing.gradients import score, two_paths
-from jaxnas.weight_sharing.weight_sharing import cross_entropy, weight_sharing
+from jaxnas.weight_sharing.weight_sharing import weight_sharing
 
 
 def _check(space: Space):

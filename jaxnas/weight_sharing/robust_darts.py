@@ -22,9 +22,9 @@ from jaxnas.base import Strategy
 from jaxnas.bilevel import loop
 from jaxnas.data.feed import Feed
 from jaxnas.diagnostics import count_operations, discretisation_gap, dominant_eigenvalue, entropy
+from jaxnas.losses import cross_entropy
 from jaxnas.nets.net import Net
 from jaxnas.policies.policy import Policy
-from jaxnas.weight_sharing.weight_sharing import cross_entropy
 
 
 class WatchInfo(NamedTuple):

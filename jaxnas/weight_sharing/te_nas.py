@@ -10,7 +10,7 @@ ICLR 2021, arXiv:2102.11535; the order of the ranks is that of the authors' code
     the two ranks are added; every edge that has more than one left loses the operation of the best sum
 
 A round is a step; after O - 1 rounds one operation an edge is left.  kappa and R are means over draws of the weights (published:
-3), kappa on a net of 16 channels, R on a thin one and small inputs.
+3), kappa on a net of 16 channels, R on a thin one: a cell of one channel alone, 3 x 3 inputs.
 
 Axes: D rows of gates (edges), O operations, n draws.
 """
@@ -45,7 +45,8 @@ def te_nas(
 
     Args:
         net: the supernet whose tangent kernel is measured.
-        thin: the one whose regions are counted, of the same space.
+        thin: the one whose regions are counted, of the same space: `cell_net(space, image=(3, 3, 1), channels=1, cells=1,
+            bare=True, classes=10)`.  Where the regions are as many as the points they tell nothing: take fewer units.
         draws: n of the weights.
         points: N(0, 1) inputs of `thin`, new at each round.
         trainability, expressivity: the two scores, larger is better.

@@ -23,6 +23,7 @@ import optax
 
 from jaxnas.base import Strategy
 from jaxnas.bilevel import loop
+from jaxnas.losses import cross_entropy
 from jaxnas.nets.net import Net, check_variables
 from jaxnas.policies.policy import Policy
 
@@ -80,11 +81,6 @@ class WeightSharingInfo(NamedTuple):
     accuracy: jax.Array  # [] on the training batches
     gates: Any  # the first path's gates, at the step's start
     gradient: dict  # what the gradient reports, {name: []}
-
-
-def cross_entropy(logits, y, path=None):
-    """Mean cross-entropy of logits [B, K] at labels y [B]."""
-    return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
 
 
 def weight_sharing(

@@ -63,6 +63,7 @@ _HOME = {
     "tpe": "ask_tell",
     "train": "training",
     "tunas": "weight_sharing",
+    "warm_start": "ask_tell",
     "zero_cost": "evaluate",
 }
 _MODULES = (

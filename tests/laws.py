@@ -80,12 +80,19 @@ def ppo(space):
 
 SMALL = dict(batch=10, parents=4, mutants=5, children=5, capacity=150)
 
+
+def warm(space):
+    first = jax.vmap(space.sample)(jax.random.split(jax.random.key(7), 3))
+    return ask_tell.warm_start(ask_tell.aging_evolution(space, population=8, tournament=4, batch=2), first)
+
+
 # On a space of its own choice: what asks for candidates, given scores.
 ALGORITHMS: dict[str, Callable] = {
     "random_search": lambda s: ask_tell.random_search(s, batch=2),
     "aging_evolution": lambda s: ask_tell.aging_evolution(s, population=8, tournament=4, batch=2),
     "tournament_evolution": lambda s: ask_tell.tournament_evolution(s, population=4, tournament=2),
     "constrained_evolution": lambda s: ask_tell.constrained_evolution(s, lambda a: jnp.sum(s.flat(a)), 15, **SMALL),
+    "warm_start": warm,
     "genetic": lambda s: ask_tell.genetic(s, population=8),
     "local_search": lambda s: ask_tell.local_search(s, capacity=150),
     "local_search, steepest": lambda s: ask_tell.local_search(s, capacity=150, steepest=True, initial=2),

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import searching
-from laws import ALGORITHMS, BUDGETED, ROWS, flat_space, ones_max
+from laws import ALGORITHMS, BUDGETED, FLOATS, ROWS, flat_space, ones_max
 from quick import jit
 
-from jaxnas import base, spaces
+from jaxnas import ask_tell, base, spaces
 from jaxnas.base import Batch
 from jaxnas.checkpoint import Checkpoints
 from jaxnas.driver import run
@@ -145,6 +145,31 @@ def test_toy_space_is_solved_where_random_search_fails(name):
         assert abs(share - chance) < 0.08  # 3 standard errors
     else:
         assert share > 0.5
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in FLOATS else ()) for n in ALGORITHMS])
+def test_a_warm_start_asks_for_what_is_given_first(name):
+    space = flat_space()
+    given = jax.vmap(space.sample)(jax.random.split(jax.random.key(5), 5))
+    algorithm = ask_tell.warm_start(ALGORITHMS[name](space), given)
+    steps = -(-30 // base.asks_for(algorithm))
+    result = run(jax.random.key(0), base.black_box(algorithm, base.stateless(ones_max)), steps=steps)
+    asked = jax.vmap(jax.vmap(space.flat))(result.infos[0].archs).reshape(-1, len(space.arity))
+    first = jax.vmap(space.flat)(given)
+    assert np.array_equal(asked[:5], first)
+    assert len(np.unique(asked[5:], axis=0)) > 5  # and goes on by itself
+
+
+def test_a_warm_start_refuses_what_is_not_of_the_space():
+    algorithm, two = ask_tell.random_search(flat_space()), jax.random.split(jax.random.key(0))
+    some = jax.vmap(flat_space().sample)(two)
+    for given, message in (
+        (jax.tree.map(lambda a: a[0], some), "own space, stacked"),
+        (jax.vmap(spaces.space((2, 3)).sample)(jax.random.clone(two)), "own space, stacked"),
+        (jax.tree.map(lambda a: a[:0], some), "at least one"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ask_tell.warm_start(algorithm, given)
 
 
 @pytest.mark.parametrize("name", list(EVERY))

@@ -24,6 +24,7 @@ from jaxnas.ask_tell.q_learning import MDP, QLearningState, mdp_of, metaqnn, q_l
 from jaxnas.ask_tell.random_search import random_search
 from jaxnas.ask_tell.tpe import TPEState, tpe
 from jaxnas.ask_tell.trial import Trial
+from jaxnas.ask_tell.warm_start import warm_start
 
 __all__ = [
     "MDP",
@@ -66,4 +67,5 @@ __all__ = [
     "successive_halving",
     "tournament_evolution",
     "tpe",
+    "warm_start",
 ]

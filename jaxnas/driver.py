@@ -91,6 +91,8 @@ def run(
 ) -> Result:
     """Runs a search to its end.
 
+    A strategy that is run again (the same object, with other keys) is not compiled again.
+
     Args:
         key: the root of all randomness.
         plan: a strategy (with `steps` and `data`), or a plan of phases.

@@ -7,7 +7,7 @@ population: 64 MLPs 64-128-128-10, and 64 CNNs (conv 16, pool, conv 32, 8 x 8 im
 the same batches: a population in each of its three modes, a PyTorch loop, `torch.func.vmap`.
 
 proxies: NAS-Bench-201, C=16, five cells a stage, batch 64 of 32 x 32 noise, 50 cells drawn at random; PyTorch builds each network,
-as published code does, and computes the same formulas: synflow in float64 on one input of ones.
+as published code does, in its default memory format, and computes the same formulas: synflow in float64 on one input of ones.
 
 Each contestant is a process of its own that compiles first and takes turns with the others; medians of 5 turns (population) and 3.
 

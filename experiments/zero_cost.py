@@ -27,8 +27,8 @@ deep, 1,000 cells; one draw of the weights and one batch of 64 for all:
 
 The first three columns of numbers are Spearman's, with the bootstrap's 95 % over cells.  Parameters on the whole table, by the
 table's own column: 0.753 and 0.728 (CIFAR-10, CIFAR-100).  No single proxy ranks clearly better than the number of weights
-here (jacob_cov by 0.017, within the intervals); the two aggregates do.  None finds the best: of the ten best cells no top ten
-holds more than one.  jacob_cov took 318 s, 3.1 cells a second.
+here (jacob_cov by 0.017, within the intervals); the vote does, and the interval of synflow + nwot touches.  None finds the
+best: of the ten best cells no top ten holds more than one.  jacob_cov took 318 s, 3.1 cells a second.
 
 shallow (400 cells, 16 x 16 noise in batches of 32, random labels; the reference is a run of the same protocol in PyTorch):
 

@@ -61,6 +61,7 @@ class AskTell(NamedTuple):
     tell: Callable[[Key, State, Arch, jax.Array], State]  # scores: [B], or [B, M] for M columns; larger is better
     best: Callable[[State], Arch] | None = None
     columns: int | None = None  # M
+    replaceable: bool = True  # whether `tell` reads the candidates it is given; False: it takes them for those it asked for
 
 
 class Evaluator(NamedTuple):
@@ -70,11 +71,15 @@ class Evaluator(NamedTuple):
     step: Callable[[Key, State, Arch, Batch], tuple[State, Metrics]]
 
 
+def asked_shapes(algorithm: AskTell) -> Arch:
+    """Shapes and dtypes of what one step asks for, [B, ...]."""
+    key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype)
+    return jax.eval_shape(algorithm.ask, key, jax.eval_shape(algorithm.init, key))[1]
+
+
 def asks_for(algorithm: AskTell) -> int:
     """B, the candidates of one step."""
-    key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype)
-    archs = jax.eval_shape(algorithm.ask, key, jax.eval_shape(algorithm.init, key))[1]
-    return jax.tree.leaves(archs)[0].shape[0]
+    return jax.tree.leaves(asked_shapes(algorithm))[0].shape[0]
 
 
 def stateless(evaluate: Callable[[Key, Arch, Batch], Metrics]) -> Evaluator:

@@ -12,7 +12,6 @@ Axes: S seeds, T steps.
 """
 
 import contextlib
-import functools
 import logging
 import pathlib
 import signal
@@ -91,8 +90,6 @@ def run(
 ) -> Result:
     """Runs a search to its end.
 
-    A strategy that is run again (the same object, with other keys) is not compiled again.
-
     Args:
         key: the root of all randomness.
         plan: a strategy (with `steps` and `data`), or a plan of phases.
@@ -129,6 +126,7 @@ def run(
     ends = None if store is None else Checkpoints(store / "phases", keep=None)
     begin = np.cumsum([0] + [p.steps for p in plan]).tolist()
     with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(_signals())  # before anything is traced: a Ctrl-C that falls into JAX's gc callback is lost
         for c in (checkpoints, ends):
             if c is not None:
                 stack.callback(c.close)
@@ -145,7 +143,6 @@ def run(
             of_step = lambda s: next((shapes[p + 1] for p in range(len(plan)) if begin[p] < s <= begin[p + 1]), None)
             at, state = place(checkpoints.restore(of_step, key) or (0, None))
         journal = stack.enter_context(Journal(store, at, begin[-1], progress, seeds))
-        stop = stack.enter_context(_signals())
         states, infos, previous = [], [], None
         for number, program in enumerate(programs):
             if at > begin[number + 1]:  # a later phase has begun: this one's end is on disk
@@ -187,53 +184,44 @@ def run(
     return Result(best, state, tuple(states), tuple(infos))
 
 
-@functools.lru_cache(maxsize=8)
-def _compiled(strategy, draw, fix, give, number: int, many: bool, chunk: int):
-    """(init, advance) of a phase, jitted: runs of one strategy with other keys or arrays are compiled once.
-
-    advance makes up to `chunk` steps; how many is traced.
-    """
-    vmap = jax.vmap if many else lambda f, axes: f
-    split = lambda k: jax.random.split(jax.random.fold_in(k, number))
-
-    def init(keys, previous):
-        one = lambda k, previous: strategy.init(split(k)[0], None if previous is None else give(previous))
-        return sharding.constrain(vmap(one, (0, None if previous is None else 0))(keys, previous), "seed")
-
-    def step(k, state, t, arrays, previous):
-        k_data, k_step = jax.random.split(jax.random.fold_in(split(k)[1], t))
-        batch = draw(k_data, arrays, t)
-        if fix is not None:
-            batch = batch._replace(fixed=fix(previous))
-        return strategy.step(k_step, state, batch)
-
-    one_step = jax.jit(vmap(step, (0, 0, None, None, None if fix is None else 0)))  # traced once, used twice
-
-    def advance(keys, state, start, n, arrays, previous):
-        _, info = jax.eval_shape(one_step, keys, state, start, arrays, previous)
-        first = 1 if many else 0
-        shape = lambda a: (*a.shape[:first], chunk, *a.shape[first:])
-        blank = jax.tree.map(lambda a: jnp.zeros(shape(a), a.dtype), info)
-
-        def body(i, carry):
-            state, infos = carry
-            state, info = one_step(keys, state, start + i, arrays, previous)
-            put = lambda all, a: jax.lax.dynamic_update_index_in_dim(all, a.astype(all.dtype), i, first)
-            return state, jax.tree.map(put, infos, info)
-
-        return jax.lax.fori_loop(0, n, body, (state, blank))
-
-    options = compiler_options(once=True), compiler_options()
-    return jax.jit(init, compiler_options=options[0]), jax.jit(advance, compiler_options=options[1], donate_argnums=1)
-
-
 class _Program:
-    """One phase of a run."""
+    """One phase, compiled: its init, and its loop of up to `chunk` steps with a traced number of them."""
 
     def __init__(self, phase: Phase, number: int, keys, seeds, chunk):
-        self.phase, self._keys = phase, keys
-        draw = phase.data.draw
-        self._init, self._advance = _compiled(phase.strategy, draw, phase.fix, phase.give, number, seeds is not None, chunk)
+        self.phase, self.chunk = phase, chunk
+        vmap = (lambda f, axes: f) if seeds is None else (lambda f, axes: jax.vmap(f, axes))
+        split = lambda k: jax.random.split(jax.random.fold_in(k, number))
+
+        def init(keys, previous):
+            one = lambda k, previous: phase.strategy.init(split(k)[0], None if previous is None else phase.give(previous))
+            return sharding.constrain(vmap(one, (0, None if previous is None else 0))(keys, previous), "seed")
+
+        def step(k, state, t, arrays, previous):
+            k_data, k_step = jax.random.split(jax.random.fold_in(split(k)[1], t))
+            batch = phase.data.draw(k_data, arrays, t)
+            if phase.fix is not None:
+                batch = batch._replace(fixed=phase.fix(previous))
+            return phase.strategy.step(k_step, state, batch)
+
+        one_step = jax.jit(vmap(step, (0, 0, None, None, None if phase.fix is None else 0)))  # traced once, used twice
+
+        def advance(keys, state, start, n, arrays, previous):
+            _, info = jax.eval_shape(one_step, keys, state, start, arrays, previous)
+            first = 0 if seeds is None else 1
+            shape = lambda a: (*a.shape[:first], chunk, *a.shape[first:])
+            blank = jax.tree.map(lambda a: jnp.zeros(shape(a), a.dtype), info)
+
+            def body(i, carry):
+                state, infos = carry
+                state, info = one_step(keys, state, start + i, arrays, previous)
+                put = lambda all, a: jax.lax.dynamic_update_index_in_dim(all, a.astype(all.dtype), i, first)
+                return state, jax.tree.map(put, infos, info)
+
+            return jax.lax.fori_loop(0, n, body, (state, blank))
+
+        self._keys = keys
+        self._init = jax.jit(init, compiler_options=compiler_options(once=True))
+        self._advance = jax.jit(advance, compiler_options=compiler_options(), donate_argnums=1)
 
     def shapes(self, previous):
         return jax.eval_shape(self._init, self._keys, previous)

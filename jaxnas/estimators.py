@@ -97,14 +97,19 @@ def scored(
     groups = [[name for name in proxies if together(name) == names] for names in dict.fromkeys(map(together, proxies))]
     evaluators = [zero_cost(net, *names, draw=draw, own=own) for names in groups]  # refuses before anything is computed
     N, scores = len(jax.tree.leaves(archs)[0]), {}
+    keys = jax.random.split(jax.random.clone(key), N)  # of each candidate, whatever the chunk
     for names, evaluator in zip(groups, evaluators, strict=True):
         variables, began, found = jax.jit(evaluator.init)(jax.random.clone(key)), time.perf_counter(), []
-        score = lambda k, v, archs, data, e=evaluator: e.step(k, v, archs, Batch(train=data))[1]
+
+        def score(keys, variables, archs, data, evaluator=evaluator):
+            one = lambda k, arch: evaluator.step(k, variables, jax.tree.map(lambda a: a[None], arch), Batch(train=data))[1]
+            return jax.lax.map(lambda candidate: jax.tree.map(lambda a: a[0], one(*candidate)), (keys, archs))
+
         compiled = jax.jit(score, compiler_options=compiler_options())
         for start in range(0, N, chunk):
             at = np.minimum(start + np.arange(min(chunk, N)), N - 1)  # the last chunk is filled up: one compiled program
             some = jax.tree.map(lambda a: a[at], archs)
-            found.append(jax.tree.map(np.asarray, compiled(jax.random.fold_in(key, start), variables, some, data)))
+            found.append(jax.tree.map(np.asarray, compiled(keys[at], variables, some, data)))
             say(f"{', '.join(names)}: {min(start + chunk, N)} of {N} in {time.perf_counter() - began:.1f} s")
         scores |= {name: np.concatenate([part[name] for part in found])[:N] for name in names}
     return {name: scores[name] for name in proxies}

@@ -10,9 +10,15 @@ import optax
 def cross_entropy(logits, y, path=None, *, smoothing: float = 0.0):
     """Cross-entropy of logits [B, K] at labels y [B], smoothed by `smoothing` (Szegedy et al. 2016, arXiv:1512.00567); -> [].
 
-    `path` is what a search's loss is told of the path (`weight_sharing.Path`); it is not looked at.
+    `path` is what a search's loss is told of the path (`weight_sharing.Path`); it is not looked at.  A label that is no class
+    gives NaN where nothing is smoothed.
+
+    Raises:
+        ValueError: for a smoothing, which is static, outside [0, 1).
     """
     del path
+    if not 0 <= smoothing < 1:
+        raise ValueError(f"`smoothing` is a share below 1: got {smoothing}")
     if not smoothing:
         return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
     return optax.softmax_cross_entropy(logits, optax.smooth_labels(jax.nn.one_hot(y, logits.shape[-1]), smoothing)).mean()

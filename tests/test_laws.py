@@ -163,13 +163,19 @@ def test_a_warm_start_asks_for_what_is_given_first(name):
 def test_a_warm_start_refuses_what_is_not_of_the_space():
     algorithm, two = ask_tell.random_search(flat_space()), jax.random.split(jax.random.key(0))
     some = jax.vmap(flat_space().sample)(two)
+    first, *others = jax.tree.leaves(some)
+    ragged = jax.tree.structure(some).unflatten([first[:1], *others])
     for given, message in (
         (jax.tree.map(lambda a: a[0], some), "own space, stacked"),
         (jax.vmap(spaces.space((2, 3)).sample)(jax.random.clone(two)), "own space, stacked"),
         (jax.tree.map(lambda a: a[:0], some), "at least one"),
+        (ragged, "own space, stacked"),
     ):
         with pytest.raises(ValueError, match=message):
             ask_tell.warm_start(algorithm, given)
+    for planned in BUDGETED.values():
+        with pytest.raises(ValueError, match="plans its candidates"):
+            ask_tell.warm_start(planned(flat_space()), some)
 
 
 @pytest.mark.parametrize("name", list(EVERY))

@@ -65,25 +65,41 @@ def test_mix_is_the_weighed_sum_of_what_the_operations_say():
         assert worst(*(jit(functools.partial(of, f))() for f in (mixed, plain))) < 1e-5
 
 
-def test_a_walk_is_its_edges_one_after_another():
+@pytest.mark.parametrize(("k", "stride"), [((7, 1), 1), ((3, 5), (1, 2)), ((1, 3), 1), ((5, 3), (2, 1))])
+def test_rectangular_kernels_agree_too(k, stride):
+    with jax.enable_x64(True):
+        k_x, k_w = jax.random.split(jax.random.key(0))
+        args = jax.random.normal(k_x, (3, 9, 8, 2), jnp.float64), jax.random.normal(k_w, (4, 3, *k), jnp.float64)
+
+        def everything(form, *args):
+            y = lambda *args: convolution.conv(*args, stride, form=form)
+            return y(*args), jax.grad(lambda *args: jnp.sum(jnp.sin(y(*args))), (0, 1))(*args)
+
+        assert worst(*(jit(functools.partial(everything, form))(*args) for form in ("shifts", "dense"))) < 1e-12
+
+
+@pytest.mark.parametrize("from_outside", [False, True])
+def test_a_walk_is_its_edges_one_after_another(from_outside):
     sources, targets = np.array([0, 0, 1, 0, 1, 2]), np.array([1, 2, 2, 3, 3, 3])
     nodes, w = jax.random.normal(jax.random.key(0), (4, 5)), jax.random.normal(jax.random.key(1), (6, 5))
+    outer = jax.random.normal(jax.random.key(2), (3, 5))
     edge = lambda x, w: (jnp.sin(w * x), jnp.cos(w + x).sum())
 
-    def plain(nodes, w):
+    def plain(nodes, w, outer):
         auxs = []
         for source, target, row in zip(sources, targets, w, strict=True):
-            y, aux = edge(nodes[source], row)
+            y, aux = edge((outer if from_outside else nodes)[source], row)
             nodes, auxs = nodes.at[target].add(y), [*auxs, aux]
         return nodes, jnp.stack(auxs)
 
-    walked = lambda nodes, w: layers.walk(edge, nodes, jnp.asarray(sources), jnp.asarray(targets), w)
+    def walked(nodes, w, outer):
+        return layers.walk(edge, nodes, jnp.asarray(sources), jnp.asarray(targets), w, outer if from_outside else None)
 
     def everything(f):
-        loss = lambda nodes, w: sum(jnp.sum(jnp.tanh(y) ** 2) for y in f(nodes, w))
-        gradient = jax.grad(loss, (0, 1))
-        second = jax.grad(lambda *args: sum(jnp.sum(jnp.sin(g)) for g in gradient(*args)), (0, 1))
-        return f(nodes, w), gradient(nodes, w), second(nodes, w), jax.vmap(gradient)(*both(nodes, w))
+        args = nodes, w, outer
+        gradient = jax.grad(lambda *args: sum(jnp.sum(jnp.tanh(y) ** 2) for y in f(*args)), (0, 1, 2))
+        second = jax.grad(lambda *args: sum(jnp.sum(jnp.sin(g)) for g in gradient(*args)), (0, 1, 2))
+        return f(*args), gradient(*args), second(*args), jax.vmap(gradient)(*both(*args))
 
     both = lambda *args: jax.tree.map(lambda a: jnp.stack([a, jnp.cos(a)]), args)
     assert worst(*(jit(functools.partial(everything, f))() for f in (plain, walked))) < 1e-5
@@ -287,12 +303,13 @@ def test_drop_path_keeps_the_expectation_and_spares_identities():
     ("make", "message"),
     [
         (lambda: nets.cell_net(spaces.space([2, 3]), image=(4, 4, 1), classes=2), "no cell description"),
-        (lambda: nets.cell_net(spaces.nasbench201(), image=(4, 4, 1), classes=2, channels=3), "channels must be even"),
+        (lambda: nets.cell_net(spaces.nasbench201(), image=(4, 4, 1), classes=2, channels=3), r"channels \(even"),
         (
             lambda: nets.cell_net(spaces.darts(ops=("skip_connect", "mine")), image=(4, 4, 1), classes=2),
             "no operation named mine",
         ),
-        (lambda: nets.cell_net(spaces.nasbench201(), image=(4, 4, 3), classes=2, bare=True), "bare cells have one input"),
+        (lambda: nets.cell_net(spaces.nasbench201(), image=(4, 4, 3), classes=2, bare=True), "give channels=3"),
+        (lambda: nets.cell_net(spaces.darts(), image=(4, 4, 16), classes=2, bare=True), "one input each"),
     ],
 )
 def test_bad_nets(make, message):

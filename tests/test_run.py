@@ -193,17 +193,6 @@ def test_the_loop_is_compiled_once():
     assert counts[0] == counts[1] <= 3
 
 
-def test_a_strategy_is_compiled_once_however_many_runs():
-    calls = []
-    strategy = noisy(on_step=calls.append)
-    first = search(key(), strategy)
-    traced = len(calls)
-    again, other = search(key(), strategy, chunk=100), search(key(1), strategy)
-    assert len(calls) == traced
-    same(first.state, again.state)
-    assert not np.array_equal(first.state.w, other.state.w)
-
-
 def test_another_key_is_another_run():
     assert not np.array_equal(search(key(1), noisy()).state.w, whole().state.w)
 

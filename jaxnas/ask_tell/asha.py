@@ -101,4 +101,4 @@ def asha(space: Space, R: int, r: int = 1, eta: int = 3, *, capacity: int, batch
             answer=better(state.answer, trials, scores),
         )
 
-    return AskTell(init, ask, tell, lambda state: state.answer.arch)
+    return AskTell(init, ask, tell, lambda state: state.answer.arch, replaceable=False)

@@ -38,7 +38,7 @@ class GeneticState(NamedTuple):
 
 
 def survivors(space: Space, told: tuple, members: tuple) -> tuple:
-    """(archs, scores) of the P fittest, the fittest first, out of those told and the P members; of equals or ties the one told."""
+    """(archs, scores) of the P fittest, the fittest first, of those told and the P members; of equals, the one told."""
     archs, scores = jax.tree.map(lambda new, old: jnp.concatenate([new, old]), told, members)
     point = jax.vmap(lambda a: code(space, a))(archs)  # [N, D + R]
     same = jnp.all(point[:, None] == point[None], -1)  # [N, N]

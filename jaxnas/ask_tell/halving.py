@@ -133,7 +133,7 @@ def brackets(space: Space, plan: Sequence[Sequence[tuple[int, int]]], batch: int
             proposer=propose.tell(state.proposer, trials, scores),
         )
 
-    return AskTell(init, ask, tell, lambda state: state.answer.arch)
+    return AskTell(init, ask, tell, lambda state: state.answer.arch, replaceable=False)
 
 
 def epochs(plan, restart: bool = False) -> int:

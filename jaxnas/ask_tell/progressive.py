@@ -128,7 +128,7 @@ def progressive(growth: Growth, surrogate: Surrogate, *, beam: int = 256, batch:
         there = (at >= reached) & (at < state.told)
         return jax.tree.map(lambda a: a[jnp.argmax(jnp.where(there, state.scores, -jnp.inf))], state.archs)
 
-    return AskTell(init, ask, tell, best)
+    return AskTell(init, ask, tell, best, replaceable=False)
 
 
 def growing_blocks(space: Space) -> Growth:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxnas.base import Arch, AskTell, State
+from jaxnas.base import Arch, AskTell, State, asked_shapes
 
 
 class WarmStartState(NamedTuple):
@@ -28,17 +28,20 @@ def warm_start(algorithm: AskTell, archs: Arch) -> AskTell:
 
     Args:
         algorithm: one that learns from whatever it is told; one whose population is n or more keeps all of them at first.
-        archs: [n, ...], architectures of its space stacked, as `jax.vmap(space.sample)` gives them.
+        archs: [n, ...], architectures of its space stacked, as `jax.vmap(space.sample)` gives them; not checked further.
 
     Raises:
-        ValueError: for architectures that are not what the algorithm asks for, or none.
+        ValueError: for an algorithm that plans its candidates (progressive; those that ask for trials), architectures of other
+            shapes than it asks for, or none.
     """
-    key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype)
-    own = jax.eval_shape(algorithm.ask, key, jax.eval_shape(algorithm.init, key))[1]
+    if not algorithm.replaceable:
+        raise ValueError("this algorithm plans its candidates, and cannot begin with others: take one that learns from any")
+    own = asked_shapes(algorithm)
     like = lambda tree: [(jnp.ndim(a), jnp.shape(a)[1:], jnp.result_type(a)) for a in jax.tree.leaves(tree)]
-    if jax.tree.structure(own) != jax.tree.structure(archs) or like(own) != like(archs):
+    lengths = {len(a) for a in jax.tree.leaves(archs) if jnp.ndim(a)}
+    if jax.tree.structure(own) != jax.tree.structure(archs) or like(own) != like(archs) or len(lengths) != 1:
         raise ValueError("give architectures of the algorithm's own space, stacked: [n, ...] in each leaf")
-    n, B = (len(jax.tree.leaves(tree)[0]) for tree in (archs, own))
+    (n,), B = lengths, len(jax.tree.leaves(own)[0])
     if n < 1:
         raise ValueError("give at least one architecture to begin with")
 
@@ -56,4 +59,4 @@ def warm_start(algorithm: AskTell, archs: Arch) -> AskTell:
         return state._replace(algorithm=algorithm.tell(key, state.algorithm, archs, scores))
 
     best = None if algorithm.best is None else lambda state: algorithm.best(state.algorithm)
-    return AskTell(init, ask, tell, best, algorithm.columns)
+    return algorithm._replace(init=init, ask=ask, tell=tell, best=best)

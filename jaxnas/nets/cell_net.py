@@ -107,7 +107,7 @@ class CellNet(nn.Module):
     ops: Mapping[str, Any]
     skeleton: str  # "darts" | "darts_imagenet" | "nasnet" | "nasbench201" | "bare"
     channels: int
-    cells: int  # in all ("darts"), or in each of the three stages ("nasnet", "nasbench201")
+    cells: int  # in all ("darts", "bare"), or in each of the three stages ("nasnet", "nasbench201")
     classes: int
     choice: Mapping[str, Any] | None = None  # kind -> the edges, or the blocks, of one architecture; None: of any
     affine: bool = False

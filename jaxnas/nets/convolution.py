@@ -4,9 +4,10 @@ Axes: C channels, H rows, W columns, B batch, k kernel size.  Inside a net an im
 
 With the batch last it is the vector axis: on CPU a depthwise convolution is a sum of shifted slices
 (XLA's own grouped convolution is 10 to 40 times slower there, and another 10 times inside a `lax.scan`), and a dense
-one is a single matrix product.  On TPU and GPU the same functions call `lax.conv_general_dilated`, whose physical layout
-the compiler chooses.  Both forms are exact and twice differentiable in reverse mode, and equal by test; `form` picks one
-("shifts" or "dense"), None picks by backend.
+one is a matrix product of gathered views, or of gathered columns whose rows are then added up: what copies less.  On TPU
+and GPU the same functions call `lax.conv_general_dilated`, whose physical layout the compiler chooses.  Both forms are
+exact and twice differentiable in reverse mode, and equal by test; `form` picks one ("shifts" or "dense"), None picks by
+backend.
 
 Padding is k // 2 (times the dilation) on both sides, as in PyTorch: `SAME` would pad a strided convolution unevenly.
 """

@@ -79,43 +79,47 @@ def switched(index, branches, *args):
     return one(index, *args)
 
 
-def walk(f, nodes, sources, targets, xs):
+def walk(f, nodes, sources, targets, xs, outer=None):
     """nodes [N, ...] after nodes[target] += y, of (y, aux) = f(nodes[source], x), edge after edge; and the auxs, stacked.
 
-    Edges into a node come before the edges out of it, so the derivative finds each edge's input in the nodes as they are at the
-    end: they are all it keeps.  Reverse mode only.
+    With `outer` [M, ...] sources are of these.  Without, edges into a node must come before the edges out of it: so the derivative
+    finds each edge's input in the nodes as they are at the end, and keeps no other maps.  Reverse mode only.
     """
     f, tap = probe.carried(f)
     at = lambda nodes, i: lax.dynamic_index_in_dim(nodes, i, keepdims=False)
     add = lambda nodes, i, y: lax.dynamic_update_index_in_dim(nodes, at(nodes, i) + y, i, 0)
 
-    def forward(nodes, sources, targets, tap, xs):
+    def forward(nodes, outer, tap, sources, targets, xs):
         def edge(nodes, row):
             source, target, x = row
-            y, aux = f(tap, at(nodes, source), x)
+            y, aux = f(tap, at(nodes if outer is None else outer, source), x)
             return add(nodes, target, y), aux
 
         nodes, auxs = lax.scan(edge, nodes, (sources, targets, xs))
-        return (nodes, auxs), (nodes, sources, targets, tap, xs)
+        return (nodes, auxs), (nodes if outer is None else None, outer, tap, sources, targets, xs)
 
     def back(kept, cotangents):
-        nodes, sources, targets, tap, xs = kept
+        nodes, outer, tap, sources, targets, xs = kept
         d_nodes, d_auxs = cotangents
 
         def edge(carry, row):
-            d_nodes, d_tap = carry
+            d_nodes, d_outer, d_tap = carry
             source, target, x, d_aux = row
-            _, pull = jax.vjp(f, tap, at(nodes, source), x)
+            _, pull = jax.vjp(f, tap, at(nodes if outer is None else outer, source), x)
             dt, d_source, dx = pull((at(d_nodes, target), d_aux))
-            return (add(d_nodes, source, d_source), jax.tree.map(jnp.add, d_tap, dt)), dx
+            if outer is None:
+                d_nodes = add(d_nodes, source, d_source)
+            else:
+                d_outer = add(d_outer, source, d_source)
+            return (d_nodes, d_outer, jax.tree.map(jnp.add, d_tap, dt)), dx
 
-        zeros = jax.tree.map(jnp.zeros_like, tap)
-        (d_nodes, d_tap), d_xs = lax.scan(edge, (d_nodes, zeros), (sources, targets, xs, d_auxs), reverse=True)
-        return d_nodes, None, None, d_tap, d_xs
+        start = d_nodes, *jax.tree.map(jnp.zeros_like, (outer, tap))
+        (d_nodes, d_outer, d_tap), d_xs = lax.scan(edge, start, (sources, targets, xs, d_auxs), reverse=True)
+        return d_nodes, d_outer, d_tap, None, None, d_xs
 
     walked = jax.custom_vjp(lambda *args: forward(*args)[0])
     walked.defvjp(forward, back)
-    return walked(nodes, sources, targets, tap, xs)
+    return walked(nodes, outer, tap, sources, targets, xs)
 
 
 class Conv(nn.Module):

@@ -129,11 +129,15 @@ def cell_net(
             divide the channels, `bare` for other cells or images, or one of the last three for cells of blocks.
     """
     skeleton = _skeleton(space)
-    if bare and (skeleton != "nasbench201" or image[2] != channels):
-        raise ValueError(f"bare cells have one input, an image of as many channels as they have: got {image=}, {channels=}")
+    if bare and skeleton != "nasbench201":
+        raise ValueError("bare cells have one input each: this space's have two, leave `bare` out")
+    if bare and image[-1] != channels:
+        raise ValueError(f"bare cells read the image itself: give channels={image[-1]}, as many as it has; got {channels=}")
     cells = {"darts": 8, "nasnet": 2, "nasbench201": 5}[skeleton] if cells is None else cells
     if min(channels, cells, classes) < 1 or (channels % 2 and not bare):
-        raise ValueError(f"channels must be even and positive, cells and classes positive: got {channels}, {cells}, {classes}")
+        raise ValueError(
+            f"channels (even, but of bare cells), cells and classes must be positive: got {channels}, {cells}, {classes}"
+        )
     if partial < 1 or channels % partial:
         raise ValueError(f"`partial` must divide the channels: {partial} does not divide {channels}")
     if skeleton == "nasnet" and (partial > 1 or auxiliary_skip or skip_dropout):

@@ -9,6 +9,7 @@ Gates weigh the operations (mixture) or pick one (path).  Two variants live in t
 Axes: E edges, O operations, C channels, H rows, W columns, B batch.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -16,7 +17,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from jaxnas.nets import probe
 from jaxnas.nets.convolution import fence, max_pool
@@ -157,9 +157,10 @@ class SuperCell(nn.Module):
         """A scan over the edges, so that every operation is compiled once (twice in a cell that reduces)."""
         n, moved = self.spec.inputs, {}
         nodes = jnp.stack([*(inputs if self.stride == 1 else [blank] * n), *[blank] * self.spec.nodes])
-        outer = jnp.stack(inputs)
 
-        def edge(stride, x, params, stats, gate):
+        def edge(stride, x, held):
+            params, stats, gate = held
+
             def branch(name, k):
                 def compute(params, stats, gate, x):
                     y, stats = self.one(name, stride, params, stats, x, train)
@@ -178,20 +179,11 @@ class SuperCell(nn.Module):
         for group in filter(None, groups):
             rows = [e for j in group for e in self.fans[j]]
             stride = self.stride_from(group[0])
-
-            def reduce(nodes, row):
-                source, target, x = row
-                y, stats = edge(stride, lax.dynamic_index_in_dim(outer, source, keepdims=False), *x)
-                there = lax.dynamic_index_in_dim(nodes, target, keepdims=False)
-                return lax.dynamic_update_index_in_dim(nodes, there + y, target, 0), stats
-
             stacked = lambda c: jax.tree.map(lambda *fans: jnp.concatenate(fans), *[self.held(c, j) for j in group])
             source, target = jnp.asarray([self.spec.edges[e] for e in rows]).T
             xs = (stacked("params"), stacked("batch_stats"), gates[np.asarray(rows)])
-            if stride == 1:
-                nodes, stats = walk(lambda x, row: edge(1, x, *row), nodes, source, n + target, xs)
-            else:
-                nodes, stats = lax.scan(reduce, nodes, (source, n + target, xs))
+            outer = None if stride == 1 else jnp.stack(inputs)
+            nodes, stats = walk(functools.partial(edge, stride), nodes, source, n + target, xs, outer)
             ends = np.cumsum([len(self.fans[j]) for j in group])
             for j, end in zip(group, ends, strict=True):
                 moved[j] = jax.tree.map(lambda a: a[end - len(self.fans[j]) : end], stats)

@@ -12,8 +12,8 @@ Obtained, two CPU cores, 106 s a search, 3 seeds, 95 %; images halved to 16 x 16
 | CIFAR-100 | 67.51 +- 5.51 | 69.66, 65.23, 67.64 | 70 % of cells | 71.24 +- 0.56 |
 
 Below the published figure, with a batch of 16 instead of 72, halved images and a smaller net.  The supernets separate 980 to
-1,000 of the 1,000 points, so the regions decide little; of single
-cells they separate 0 to 1,000, and that ranks 100 cells with a Spearman of 0.75 with accuracy.
+1,000 of the 1,000 points, so the regions decide little; single cells separate 0 to 1,000, and that ranks 100 cells with a
+Spearman of 0.75 with accuracy.
 """
 
 import sys

@@ -41,10 +41,11 @@ shallow (400 cells, 16 x 16 noise in batches of 32, random labels; the reference
 | grad_norm | 0.520 | 0.505 | 0.359 | 0.495 | 0.482 | 0.341 |
 | snip | 0.495 | 0.480 | 0.342 | 0.477 | 0.464 | 0.331 |
 | nwot | 0.709 | 0.739 | 0.523 | 0.717 | 0.746 | 0.531 |
-| zen | 0.703 | 0.700 | 0.520 | 0.670 | 0.666 | 0.491 |
+| zen | 0.703 | 0.700 | 0.519 | 0.670 | 0.666 | 0.491 |
 | fisher | -0.198 | -0.221 | -0.128 | | | |
 
-Two minutes, nothing else running: 800 cells a second by synflow, 80 by a gradient, 170 by nwot, 200 by zen.  All are within 0.06
+Three minutes, nothing else running (before the own draws: 800 cells a second by synflow, 80 by a gradient, 170 by nwot, 200 by
+zen).  All are within 0.06
 of the reference (synflow within 0.02), jacob_cov where each cell draws its own weights, as there: with one draw for all cells it
 depends on the draw.  The other rows are of one draw for all.
 

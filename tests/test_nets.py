@@ -65,11 +65,14 @@ def test_mix_is_the_weighed_sum_of_what_the_operations_say():
         assert worst(*(jit(functools.partial(of, f))() for f in (mixed, plain))) < 1e-5
 
 
-@pytest.mark.parametrize(("k", "stride"), [((7, 1), 1), ((3, 5), (1, 2)), ((1, 3), 1), ((5, 3), (2, 1))])
-def test_rectangular_kernels_agree_too(k, stride):
+@pytest.mark.parametrize(
+    ("filters", "k", "stride"), [(1, (7, 1), 1), (4, (7, 1), 1), (4, (3, 5), (1, 2)), (4, (1, 3), 1), (4, (5, 3), (2, 1))]
+)
+def test_rectangular_kernels_agree_too(filters, k, stride):
+    """The first and the third add up rows, the others gather every view."""
     with jax.enable_x64(True):
         k_x, k_w = jax.random.split(jax.random.key(0))
-        args = jax.random.normal(k_x, (3, 9, 8, 2), jnp.float64), jax.random.normal(k_w, (4, 3, *k), jnp.float64)
+        args = jax.random.normal(k_x, (3, 9, 8, 2), jnp.float64), jax.random.normal(k_w, (filters, 3, *k), jnp.float64)
 
         def everything(form, *args):
             y = lambda *args: convolution.conv(*args, stride, form=form)

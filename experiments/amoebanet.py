@@ -31,7 +31,8 @@ import numpy as np
 import optax
 
 import jaxnas as nas
-from jaxnas import data, evaluate, nets, report, spaces, training, weight_sharing
+from jaxnas import data, evaluate, nets, spaces, training
+from jaxnas.driver import journal
 from jaxnas.spaces.blocks import AMOEBANET_OPS
 
 
@@ -78,7 +79,7 @@ def mutation(space: spaces.Space, identity: float = 0.05):
 def retrained(setting: Setting, space: spaces.Space, dataset: data.Dataset, arch) -> np.ndarray:
     """Test accuracies [repeats], each with a key of its own: the same keys for every architecture."""
     module = nets.evaluation_net(space, arch, classes=dataset.classes, **setting.final_size)
-    optimizer = weight_sharing.sgd(optax.cosine_decay_schedule(setting.rate, setting.final_steps))
+    optimizer = training.sgd(optax.cosine_decay_schedule(setting.rate, setting.final_steps))
     strategy = training.train(module, optimizer, dataset.image, steps=setting.final_steps, drop_path=setting.drop_path)
     feed = data.training(dataset, setting.batch, augment=setting.augment)
     trained = nas.run(jax.random.key(1), strategy, steps=setting.final_steps, data=feed, seeds=setting.repeats)
@@ -91,7 +92,7 @@ def main(name: str = "smoke") -> None:
     dataset = data.load(setting.data, jax.random.key(0), valid=setting.valid)
     space = spaces.amoebanet(setting.blocks, setting.ops)
     net = nets.cell_net(space, image=dataset.image, classes=dataset.classes, **setting.size)
-    evaluator = evaluate.train_from_scratch(net, weight_sharing.sgd(optax.cosine_decay_schedule(setting.rate, setting.steps)))
+    evaluator = evaluate.train_from_scratch(net, training.sgd(optax.cosine_decay_schedule(setting.rate, setting.steps)))
     steps = dict(weight_steps=setting.steps, arch_steps=len(dataset.valid.y) // setting.batch)
     feed = data.batches(dataset, setting.batch, augment=setting.augment, **steps)
     aging = nas.aging_evolution(space, setting.population, setting.tournament, mutate=mutation(space))
@@ -101,7 +102,7 @@ def main(name: str = "smoke") -> None:
         found = nas.run(jax.random.key(0), nas.black_box(algorithm, evaluator), steps=setting.models, data=feed)
         a = np.asarray(found.infos[0].metrics["accuracy"])[:, 0]
         quarters = [f"{100 * np.nanmean(q):5.2f} ({100 * np.nanstd(q, ddof=1):5.2f})" for q in np.split(a, 4)[::3]]
-        test = "{:5.2f} +- {:5.2f}".format(*report.interval(100 * retrained(setting, space, dataset, found.best)))
+        test = "{:5.2f} +- {:5.2f}".format(*journal.interval(100 * retrained(setting, space, dataset, found.best)))
         print(f"{name:10}", *quarters, f"{100 * np.nanmax(a):5.2f}", test, sep="    ")
         print(space.to_text(found.best), flush=True)
 

@@ -23,7 +23,8 @@ import functools
 import jax
 import numpy as np
 
-from jaxnas import ask_tell, bench, surrogates
+from jaxnas import ask_tell, surrogates
+from jaxnas.app import bench
 from jaxnas.evaluate.benchmark import find
 
 SEEDS, QUERIES, MARKS = 16, 100, (30, 50, 100)
@@ -55,7 +56,7 @@ def report(rows):
     table = find("nasbench201:cifar10")
     for name, make in rows.items():
         history = bench.search(jax.random.key(0), bench.Entry(make, 8, name), table, queries=QUERIES, seeds=SEEDS)
-        test = np.nanmax(table.test) - bench.regret(table, history.index)[:, np.asarray(MARKS) - 1]  # [S, marks]
+        test = np.nanmax(table.test) - bench.regret_curve(table, history.index)[:, np.asarray(MARKS) - 1]  # [S, marks]
         error = test.std(0, ddof=1) / np.sqrt(SEEDS)
         cells = " | ".join(f"{m:.3f} ± {e:.3f}" for m, e in zip(test.mean(0), error, strict=True))
         print(f"| {name} | {cells} |  {history.seconds:.0f} s", flush=True)

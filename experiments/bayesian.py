@@ -22,9 +22,10 @@ import functools
 
 from bananas import report
 
-from jaxnas import ask_tell, bench, surrogates
+from jaxnas import ask_tell, surrogates
+from jaxnas.app import bench
 from jaxnas.ask_tell import tpe
-from jaxnas.ask_tell.tpe import joint
+from jaxnas.ask_tell._tpe import joint
 
 
 def nas_bowl(space, budget):

@@ -31,7 +31,8 @@ import jax
 import numpy as np
 import optax
 
-from jaxnas import data, nets, report, spaces, training, weight_sharing
+from jaxnas import data, nets, spaces, training, weight_sharing
+from jaxnas.analysis import ranking
 from jaxnas.driver import run
 
 SEARCHES, EXAMPLES = 5, 5_000
@@ -85,7 +86,7 @@ def main(source, out, part="all"):
 
     def search(i):
         steps = SEARCH["epochs"] * len(dataset.train.y) // SEARCH["batch"]
-        weights, theta = weight_sharing.sgd(rate(steps, 0.001)), weight_sharing.adam(3e-3)
+        weights, theta = training.sgd(rate(steps, 0.001)), training.adam(3e-3)
         strategy = weight_sharing.darts(net, weights, theta, "first")
         feed = data.batches(dataset, SEARCH["batch"], augment=augment)
         found = run(jax.random.fold_in(k_search, i), strategy, steps=steps, data=feed)
@@ -94,7 +95,7 @@ def main(source, out, part="all"):
     def train(arch, i):
         module = nets.evaluation_net(space, arch, classes=dataset.classes, **SIZE)
         steps = TRAIN["epochs"] * EXAMPLES // TRAIN["batch"]
-        strategy = training.train(module, weight_sharing.sgd(rate(steps, 0.0)), dataset.image, steps=steps)
+        strategy = training.train(module, training.sgd(rate(steps, 0.0)), dataset.image, steps=steps)
         feed = data.training(dataset, TRAIN["batch"], augment=augment)
         variables = run(jax.random.fold_in(k_train, i), strategy, steps=steps, data=feed).best
         test = jax.jit(lambda v, split: training.accuracy(lambda x: module.apply(v, x), split))(variables, dataset.test)
@@ -114,7 +115,7 @@ def main(source, out, part="all"):
         differences.append(found - np.mean(rivals))
         all_found.append(found)
         all_random += rivals
-    mean, half = report.interval(np.asarray(differences))
+    mean, half = ranking.interval(np.asarray(differences))
     minutes = sum(r["minutes"] for r in done().values())
     print(f"found {100 * np.mean(all_found):.2f} % (sd {100 * np.std(all_found, ddof=1):.2f})")
     print(f"random {100 * np.mean(all_random):.2f} % (sd {100 * np.std(all_random, ddof=1):.2f})")

@@ -37,7 +37,7 @@ the LSTM controller, which takes 16 to 38.
 
 import sys
 
-from jaxnas import bench
+from jaxnas.app import bench
 from jaxnas.evaluate.benchmark import find
 
 TABLES = ("nasbench201:cifar10", "nasbench201:cifar100")

@@ -15,8 +15,8 @@ The published recipe trains the found cell with C=36, 20 cells, auxiliary head, 
 import dataclasses
 import sys
 
-from jaxnas import pipeline
-from jaxnas.config import Config, prepare
+from jaxnas.app import search
+from jaxnas.app.config import Config, prepare
 
 SMOKE = Config(space="darts", strategy="darts", data="digits", steps=100, channels=4, cells=3, train_steps=300)
 
@@ -38,7 +38,7 @@ SETTINGS = {"smoke": SMOKE, "cifar10": CIFAR10}
 
 def main(name: str = "smoke", out: str | None = None, settings=SETTINGS) -> None:
     config = settings[name]
-    result = pipeline.execute(prepare(out, config), config, progress=sys.stderr.isatty(), say=print)
+    result = search.execute(prepare(out, config), config, progress=sys.stderr.isatty(), say=print)
     print(result["verdict"])
 
 

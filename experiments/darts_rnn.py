@@ -36,13 +36,15 @@ import numpy as np
 import optax
 
 import jaxnas as nas
-from jaxnas import losses, policies, report, weight_sharing
+from jaxnas import policies, training, weight_sharing
+from jaxnas.analysis import ranking
+from jaxnas.base import Phase, then
 from jaxnas.data.text import Text, bptt, text, windows
-from jaxnas.driver import phase, then
 from jaxnas.nets import Net
-from jaxnas.nets.language_model import SEARCH_DROPOUT, Dropouts, language_model
-from jaxnas.spaces.darts_rnn import darts_rnn
-from jaxnas.spaces.space import Space
+from jaxnas.nets._language_model import SEARCH_DROPOUT, Dropouts, language_model
+from jaxnas.spaces._darts_rnn import darts_rnn
+from jaxnas.spaces._space import Space
+from jaxnas.training import losses
 
 
 class Part(NamedTuple):
@@ -109,7 +111,7 @@ def model(space: Space, source: Text, part: Part, **options) -> Net:
 
 def weights(part: Part, rate) -> optax.GradientTransformation:
     """The clip is in the optimizer: the paper's look-ahead of recurrent cells is clipped."""
-    return optax.chain(optax.clip_by_global_norm(part.clip), weight_sharing.sgd(rate, momentum=0.0, weight_decay=part.decay))
+    return optax.chain(optax.clip_by_global_norm(part.clip), training.sgd(rate, momentum=0.0, weight_decay=part.decay))
 
 
 def alone(net: Net, optimizer: optax.GradientTransformation) -> nas.Strategy:
@@ -122,7 +124,7 @@ def alone(net: Net, optimizer: optax.GradientTransformation) -> nas.Strategy:
         derive=net.space.derive,
         hard=True,
     )
-    return weight_sharing.weight_sharing(net, policy, weight_sharing.none, optimizer, clip=None)
+    return weight_sharing.weight_sharing(net, policy, weight_sharing.frozen, optimizer, clip=None)
 
 
 def loss(net: Net, variables, gates, stream, length: int):
@@ -145,7 +147,7 @@ def tested(net: Net, state, source: Text, length: int) -> np.ndarray:
 def show(what: str, space: Space, cells, nats) -> None:
     for n in range(len(nats)):
         print(f"{what} {n}: {space.to_text(jax.tree.map(lambda a: a[n], cells))}")
-    bits, perplexity = ("{:.3f} +- {:.3f}".format(*report.interval(a)) for a in (nats / np.log(2), np.exp(nats)))
+    bits, perplexity = ("{:.3f} +- {:.3f}".format(*ranking.interval(a)) for a in (nats / np.log(2), np.exp(nats)))
     print(f"{what}: perplexity {perplexity} ({np.exp(nats).round(3).tolist()}), bits a token {bits}", flush=True)
 
 
@@ -153,17 +155,17 @@ def main(name: str = "smoke", where: str = "tinyshakespeare.txt") -> None:
     setting = SETTINGS[name]
     source, space = read(where, setting.level), darts_rnn()
     s, t, length = setting.search, setting.train, setting.length
-    architecture = weight_sharing.adam(setting.arch_rate, weight_decay=1e-3)
+    architecture = training.adam(setting.arch_rate, weight_decay=1e-3)
     search = weight_sharing.darts(model(space, source, s), weights(s, s.rate), architecture, setting.order, clip=None)
     evaluated, steps = model(space, source, t, norms=False), [steps_of(part, source, length) for part in (s, t)]
     train = alone(evaluated, weights(t, optax.cosine_decay_schedule(t.rate, steps[1])))
-    training = dict(steps=steps[1], data=bptt(source, t.batch, length, arch_steps=0))
+    retraining = dict(steps=steps[1], data=bptt(source, t.batch, length, arch_steps=0))
     give = lambda state: weight_sharing.Given(theta=space.gates(search.best(state)))
-    plan = then(phase(search, steps[0], bptt(source, s.batch, length)), phase(train, **training, give=give, name="train"))
+    plan = then(Phase(search, steps[0], bptt(source, s.batch, length)), Phase(train, **retraining, give=give, name="train"))
     options = dict(seeds=setting.seeds, progress=sys.stderr.isatty())
     print(f"{len(source.vocabulary)} tokens, {steps[0]} steps of search, {steps[1]} of training", flush=True)
     found = nas.run(jax.random.key(0), plan, **options)
-    random = nas.run(jax.random.key(1), train, **training, **options)
+    random = nas.run(jax.random.key(1), train, **retraining, **options)
     for what, result in (("found", found), ("random", random)):
         show(what, space, result.best, tested(evaluated, result.state, source, length))
 

@@ -9,8 +9,8 @@
 | smoke: 40 + 80 steps a stage | 2 busy CPU cores, 1.6 minutes | runs to the end | 5, then 3 operations an edge |
 
 Each stage begins with 10 epochs of weight steps alone.  Between the stages the operations of least concentration are dropped
-(`narrowed`), the partial channels widened from C / 4 to C / 2 with copies of random ones (`widened`), and the optimizer begins anew
-on the cosine where it stood.
+(`strongest_operations`), the partial channels widen from C / 4 to C / 2 with copies of random ones (`widen_variables`), and the
+optimizer begins anew on the cosine where it stood.
 """
 
 import sys
@@ -21,9 +21,9 @@ import numpy as np
 import optax
 
 import jaxnas as nas
-from jaxnas import policies, weight_sharing
-from jaxnas.driver import phase, then
-from jaxnas.weight_sharing import Given, narrowed, widened
+from jaxnas import policies, training
+from jaxnas.base import Phase, then
+from jaxnas.weight_sharing import Given, strongest_operations, widen_variables
 
 
 class Setting(NamedTuple):
@@ -49,8 +49,8 @@ def plan(setting: Setting, space, dataset):
     phases, begun = [], 0
 
     def grow(state):
-        grown = widened(jax.random.key(1), state.variables, shapes)
-        return Given(grown, theta=state.theta, open=narrowed(state.theta, 3))
+        grown = widen_variables(jax.random.key(1), state.variables, shapes)
+        return Given(grown, theta=state.theta, open=strongest_operations(state.theta, 3))
 
     def go_on(state):
         return Given(state.variables, theta=state.theta)
@@ -58,10 +58,10 @@ def plan(setting: Setting, space, dataset):
     for stage, net in enumerate((narrow, wide)):
         for arch_steps, epochs in ((0, setting.alone), (1, setting.both)):
             steps = epochs * setting.epoch
-            search = nas.drnas(net, weight_sharing.sgd(lambda t, begun=begun: whole(begun + t)), weight_sharing.adam())
+            search = nas.drnas(net, training.sgd(lambda t, begun=begun: whole(begun + t)), training.adam())
             give = go_on if arch_steps else grow if stage else lambda state: None
             feed = nas.data.batches(dataset, setting.batch, arch_steps=arch_steps)
-            phases.append(phase(search, steps, feed, give, name=f"stage {stage + 1}"))
+            phases.append(Phase(search, steps, feed, give, name=f"stage {stage + 1}"))
             begun += steps
     return then(*phases)
 

@@ -46,12 +46,13 @@ import numpy as np
 from proxylessnas import show
 
 import jaxnas as nas
-from jaxnas import data, evaluate, ranking, training, weight_sharing
-from jaxnas.nets.macro_net import macro_net
-from jaxnas.nets.net import Net
+from jaxnas import data, evaluate, training
+from jaxnas.analysis import ranking
+from jaxnas.app.tabulate import tabulate
+from jaxnas.nets._macro_net import macro_net
+from jaxnas.nets.base import Net
 from jaxnas.spaces.enas import enas_macro
-from jaxnas.tabulate import tabulate
-from jaxnas.weight_sharing.enas import default_update, enas, final_choice, published, sampler, warm_restarts
+from jaxnas.weight_sharing._enas import default_update, enas, final_choice, published, sampler, warm_restarts
 
 DRAWN = 10  # networks from which the answer is chosen
 REPEATS = 3  # trainings of each ranked network
@@ -117,7 +118,7 @@ SETTINGS = {"smoke": SMOKE, "cifar10": CIFAR10}
 
 
 def optimizer(s: Setting, first: int, cycles: int):
-    return weight_sharing.sgd(warm_restarts(first, cycles), weight_decay=published(s.space).decay, nesterov=True)
+    return training.sgd(warm_restarts(first, cycles), weight_decay=published(s.space).decay, nesterov=True)
 
 
 def scratch(key, s: Setting, dataset: data.Dataset, arch) -> float:

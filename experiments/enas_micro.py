@@ -32,7 +32,7 @@ import jax
 from enas_macro import CIFAR10, SMOKE, main
 
 from jaxnas import data
-from jaxnas.nets.net import cell_net
+from jaxnas.nets.cells import cell_net
 from jaxnas.spaces.enas import enas_micro
 
 EPOCH = 45_000 // 160

@@ -51,13 +51,14 @@ from darts_rnn import Part, alone, model, read, show, steps_of, tested, weights
 from enas_macro import DRAWN, rank
 
 import jaxnas as nas
-from jaxnas import evaluate, ranking, weight_sharing
+from jaxnas import evaluate, weight_sharing
+from jaxnas.analysis import ranking
+from jaxnas.base import Phase, then
 from jaxnas.data.text import bptt
-from jaxnas.driver import phase, then
-from jaxnas.nets.language_model import Dropouts
+from jaxnas.nets._language_model import Dropouts
+from jaxnas.spaces._space import Space
 from jaxnas.spaces.enas import enas_rnn
-from jaxnas.spaces.space import Space
-from jaxnas.weight_sharing.enas import default_update, enas, final_choice, perplexity, sampler
+from jaxnas.weight_sharing._enas import default_update, enas, final_choice, perplexity, sampler
 
 
 class Setting(NamedTuple):
@@ -156,12 +157,12 @@ def main(name: str = "smoke", where: str = "tinyshakespeare.txt") -> None:
     evaluated = model(space, source, s.train, norms=False, loose_ends=True)
     train = alone(evaluated, moved(s.train, s.ends))
     training = dict(steps=steps(s.train), data=bptt(source, s.train.batch, length, arch_steps=0))
-    again = phase(train, **training, give=lambda state: weight_sharing.Given(theta=state.theta))
+    again = Phase(train, **training, give=lambda state: weight_sharing.Given(theta=state.theta))
     test = lambda state: tested(evaluated, state, source, length)
     clock = time.perf_counter()
     say = lambda what: print(f"{(time.perf_counter() - clock) / 60:.1f} minutes: {what}", flush=True)
     say(f"{len(source.vocabulary)} tokens, {steps(s.search)} steps of search, {steps(s.train)} of training")
-    plan = then(phase(search, steps(s.search) // s.weight_steps, feed), phase(train, **training, give=give, name="train"))
+    plan = then(Phase(search, steps(s.search) // s.weight_steps, feed), Phase(train, **training, give=give, name="train"))
     found = nas.run(k_search, plan, seeds=s.seeds, progress=sys.stderr.isatty())
     show("found", space, found.best, test(found.state))
     searched = found.states[0]
@@ -170,7 +171,7 @@ def main(name: str = "smoke", where: str = "tinyshakespeare.txt") -> None:
     by = jax.jit(jax.vmap(means))(jax.random.split(k_means, s.seeds), searched)
     proxylessnas.show("reward with shared weights, at the end", **{n: np.asarray(a, float) for n, a in by.items()})
     say("random cells")
-    random = nas.run(k_random, then(phase(train, **training), *[again] * (s.repeats - 1)), seeds=s.ranked)
+    random = nas.run(k_random, then(Phase(train, **training), *[again] * (s.repeats - 1)), seeds=s.ranked)
     truth = np.stack([test(state) for state in random.states], -1)  # nats, [N, R]
     show("random", space, jax.tree.map(lambda a: a[: s.seeds], random.best), truth[: s.seeds, 0])
     if s.repeats > 1:

@@ -38,8 +38,8 @@ from proxylessnas import SMOKE as DIGITS
 from proxylessnas import Setting, quarters, scratch, show
 
 import jaxnas as nas
-from jaxnas import data, hardware, nets, policies, spaces, weight_sharing
-from jaxnas.spaces.mobile import MobileSpec, stages
+from jaxnas import data, hardware, nets, policies, spaces, training, weight_sharing
+from jaxnas.spaces._mobile import MobileSpec, stages
 
 IMAGENET = Setting(
     data="tfds:imagenet2012",  # the search takes 100 of its classes
@@ -65,16 +65,16 @@ DRAWN = 2  # networks from softmax(theta), of which validation picks one
 def plan(net: nets.Net, s: Setting, dataset: data.Dataset, price, **cost):
     """The warm-up, then the search; its first phase ends at the temperature with which the second begins."""
     n = s.epoch // s.weight_steps
-    weights = weight_sharing.sgd(optax.cosine_decay_schedule(0.1, s.epochs * s.epoch), weight_decay=1e-4)
+    weights = training.sgd(optax.cosine_decay_schedule(0.1, s.epochs * s.epoch), weight_decay=1e-4)
     theta = optax.chain(optax.add_decayed_weights(5e-4), optax.adam(s.arch_rate))
     at = lambda epoch: lambda t: 5 * jnp.exp(-4.05 * (epoch + t / n) / s.epochs)  # published: 0.045 an epoch, 90 epochs
     of = lambda epoch: weight_sharing.fbnet(net, at(epoch), weights, theta, **cost)
     expected = lambda key, state, batch: {"cost": price(jax.tree.map(jax.nn.softmax, state.theta))}
     options = dict(weight_steps=s.weight_steps, augment=s.augment)
     alone, both = (data.batches(dataset, s.batch, arch_steps=a, **options) for a in (0, 1))
-    search, feed = weight_sharing.watch(of(s.warm), expected), weight_sharing.epochs(both, n)
+    search, feed = weight_sharing.with_measurements(of(s.warm), expected), data.epochs(both, n)
     give = lambda state: weight_sharing.Given(state.variables, state.opt_state, state.theta)
-    return nas.then(nas.phase(of(0), s.warm * n, alone, name="warm-up"), nas.phase(search, s.epochs - s.warm, feed, give=give))
+    return nas.then(nas.Phase(of(0), s.warm * n, alone, name="warm-up"), nas.Phase(search, s.epochs - s.warm, feed, give=give))
 
 
 def main(name: str = "smoke") -> None:

@@ -20,7 +20,7 @@ shared weights): 880 batches are few to be divided.  3.5 minutes.
 from spos import LAYERS, sgd, smoke
 
 from jaxnas import spaces, weight_sharing
-from jaxnas.spaces.mobile import MobileSpec
+from jaxnas.spaces._mobile import MobileSpec
 
 SPLIT = [1]  # the layer that halves
 
@@ -33,4 +33,4 @@ def phases(net, n, cost, limit):
 
 if __name__ == "__main__":
     space = spaces.mobile(MobileSpec(LAYERS, stem=8, head=32, stem_stride=1))
-    smoke("few-shot", phases, pick=weight_sharing.child(space, SPLIT))
+    smoke("few-shot", phases, pick=weight_sharing.pick_child(space, SPLIT))

@@ -18,7 +18,7 @@ import sys
 
 from darts import CIFAR10, EPOCH, main
 
-from jaxnas.config import Config
+from jaxnas.app.config import Config
 
 SETTINGS = {
     "smoke": Config(strategy="gaea"),

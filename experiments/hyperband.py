@@ -59,19 +59,20 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from jaxnas import data, evaluate, ranking, report, spaces, weight_sharing
-from jaxnas.ask_tell.asha import asha
-from jaxnas.ask_tell.bohb import bohb
+from jaxnas import data, evaluate, spaces, training
+from jaxnas.analysis import ranking
+from jaxnas.app.tabulate import choose
+from jaxnas.ask_tell._asha import asha
+from jaxnas.ask_tell._bohb import bohb
+from jaxnas.ask_tell._hyperband import hyperband
 from jaxnas.ask_tell.halving import Proposer, brackets
 from jaxnas.ask_tell.halving import steps as steps_of
-from jaxnas.ask_tell.hyperband import hyperband
 from jaxnas.base import Batch, black_box
-from jaxnas.driver import compiler_options
+from jaxnas.driver import compiler_options, journal
 from jaxnas.evaluate.fidelity import Fidelity, setting
 from jaxnas.evaluate.population import population
 from jaxnas.evaluate.trials import Held, by_budget, train_trials
-from jaxnas.tabulate import choose
-from jaxnas.training import accuracy
+from jaxnas.training.scratch import accuracy
 
 SEEDS = 200
 
@@ -160,7 +161,7 @@ WIDE, NARROW = [[(15, 1), (3, 3), (1, 9)]], [[(9, 1), (3, 3), (1, 9)]]  # 27 epo
 
 
 def moves(progress):
-    return weight_sharing.sgd(lambda t: 0.05 * (1 + jnp.cos(jnp.pi * progress(t))))
+    return training.sgd(lambda t: 0.05 * (1 + jnp.cos(jnp.pi * progress(t))))
 
 
 def from_scratch(evaluator):
@@ -222,7 +223,7 @@ def digits(out):
             arch, score, spent = run(key, held)
             i = np.flatnonzero((flat == np.asarray(arch)).all(1))[0]
             found.append((truth[i], 100 * float(score), float(spent)))
-        mean, half = report.interval(found)  # [3]
+        mean, half = journal.interval(found)  # [3]
         seconds = time.perf_counter() - started
         print(f"| {name} | {mean[0]:.2f} +- {half[0]:.2f} | {mean[1]:.2f} | {mean[2]:.0f} | {seconds:.0f} s |", flush=True)
 

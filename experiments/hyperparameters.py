@@ -41,7 +41,9 @@ import numpy as np
 import optax
 
 import jaxnas as nas
-from jaxnas import bilevel, data, report
+from jaxnas import data
+from jaxnas.driver import journal
+from jaxnas.training import bilevel
 
 SEEDS, TRAIN, VALID, NOISE = 8, 100, 300, 0.2
 STEPS, AHEAD, OUTER, OUTER_RATE = 5000, 500, 40, 2.0
@@ -54,7 +56,7 @@ GRID = np.log(np.logspace(-2, 0.5, 16))
 
 
 def loss(w, x, y):
-    return nas.losses.cross_entropy(x @ w["kernel"] + w["bias"], y)
+    return nas.training.losses.cross_entropy(x @ w["kernel"] + w["bias"], y)
 
 
 def inner(a, w, batch):
@@ -144,7 +146,7 @@ def main() -> None:
     keys = jax.random.split(jax.random.key(1), SEEDS)
     train, valid, w = jax.vmap(draw, (0, None))(keys, dataset)
     seeds = lambda f: jax.jit(jax.vmap(f))
-    say = lambda name, values, form="{:.4f} +- {:.4f}": print(f"{name}: {form.format(*report.interval(values))}", flush=True)
+    say = lambda name, values, form="{:.4f} +- {:.4f}": print(f"{name}: {form.format(*journal.interval(values))}", flush=True)
 
     truth, wrong = seeds(errors)(w, train, valid)
     say("dF / d log decay at the start, by differences", truth)

@@ -65,19 +65,20 @@ import optax
 from scipy.stats import spearmanr
 from sklearn.metrics import r2_score
 
-from jaxnas import data, learning_curves, nets, ranking, report, spaces
-from jaxnas.driver import compiler_options
+from jaxnas import data, nets, spaces
+from jaxnas.analysis import learning_curves, ranking
+from jaxnas.app.tabulate import choose
+from jaxnas.driver import compiler_options, journal
 from jaxnas.evaluate.population import population
-from jaxnas.tabulate import choose
-from jaxnas.training import accuracy
-from jaxnas.weight_sharing import sgd
+from jaxnas.training import sgd
+from jaxnas.training.scratch import accuracy
 
 SEEDS, KNOWN = 5, 100
 EPOCHS, BATCH = 20, 32
 
 
 def plus_minus(values, digits=3):
-    mean, half = report.interval(values)
+    mean, half = journal.interval(values)
     return f"{mean:.{digits}f} +- {half:.{digits}f}"
 
 

@@ -51,9 +51,10 @@ import numpy as np
 import optax
 
 import jaxnas as nas
-from jaxnas import Batch, nets, policies, ranking, spaces, weight_sharing
-from jaxnas.data import Feed
-from jaxnas.weight_sharing.metanas import adapt, metanas, pruned, soft_pruning
+from jaxnas import Batch, nets, policies, spaces, weight_sharing
+from jaxnas.analysis import ranking
+from jaxnas.base import Feed
+from jaxnas.weight_sharing._metanas import adapt, metanas, prune_gates, soft_pruning
 
 K, SHOTS, QUERIES = 10, 20, 50  # steps of a task; its examples to train on, and to move alpha on; those that it is judged on
 TASKS, META, TESTED, SEEDS = 8, 1500, 200, 3  # tasks of a meta-step; meta-steps; tasks that a seed is judged on
@@ -153,7 +154,7 @@ def of_gates(gates):
     policy = policies.Policy(
         lambda key: None, still, lambda action: action, None, lambda theta: NET.space.derive(Edge(gates)), False
     )
-    return weight_sharing.weight_sharing(NET, policy, weight_sharing.none, WEIGHTS, loss=squared)
+    return weight_sharing.weight_sharing(NET, policy, weight_sharing.frozen, WEIGHTS, loss=squared)
 
 
 def meta_trained(key, search, of, warm_up: bool):
@@ -164,7 +165,7 @@ def meta_trained(key, search, of, warm_up: bool):
         return state.variables, state.theta
     weights = feed(lambda examples: of(examples)._replace(valid=None))
     give = lambda state: weight_sharing.Given(state.variables, theta=state.theta)
-    plan = nas.then(nas.phase(strategy, META // 2, weights, name="warm-up"), nas.phase(strategy, META // 2, feed(of), give=give))
+    plan = nas.then(nas.Phase(strategy, META // 2, weights, name="warm-up"), nas.Phase(strategy, META // 2, feed(of), give=give))
     state = nas.run(key, plan, seeds=SEEDS).state
     return state.variables, state.theta
 
@@ -183,7 +184,7 @@ def tested(key, search, of, variables, theta, gates_of) -> Tested:
     ended, _ = adapt(k_adapt, search, variables, theta, of(examples(k_examples, 2 * SHOTS)))
     x, y = examples(k_queries, QUERIES)
     gates = gates_of(ended.theta)
-    all_of_them, few = (NET.apply(ended.variables, x, g, train=False)[0] for g in (gates, pruned(gates)))
+    all_of_them, few = (NET.apply(ended.variables, x, g, train=False)[0] for g in (gates, prune_gates(gates)))
     right = jnp.argmax(gates.op) == family
     return Tested(squared(few, y), squared(all_of_them, y), jnp.max(abs(few - all_of_them)) / jnp.max(abs(y)), right)
 

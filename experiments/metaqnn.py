@@ -34,9 +34,9 @@ import numpy as np
 import optax
 
 import jaxnas as nas
-from jaxnas import ask_tell, data, nets, training
-from jaxnas.ask_tell.q_learning import SCHEDULE
-from jaxnas.errors import Diverged
+from jaxnas import data, nets, spaces, training
+from jaxnas.ask_tell._q_learning import SCHEDULE
+from jaxnas.driver.errors import Diverged
 
 
 class Setting(NamedTuple):
@@ -75,7 +75,7 @@ def validation_accuracy(key: jax.Array, module, setting: Setting, dataset: data.
 def main(name: str = "smoke") -> None:
     setting, key = {"smoke": SMOKE, "paper": PAPER}[name], jax.random.key(0)
     dataset = data.load(setting.data, key, valid=setting.valid)
-    mdp = ask_tell.metaqnn(**setting.space)
+    mdp = spaces.metaqnn(**setting.space)
     algorithm = nas.q_learning(mdp, setting.schedule)
     ask, tell = jax.jit(algorithm.ask), jax.jit(algorithm.tell)
     state = jax.jit(algorithm.init)(key)

@@ -32,8 +32,9 @@ import numpy as np
 import optax
 
 import jaxnas as nas
-from jaxnas import data, evaluate, nets, policies, report, spaces
-from jaxnas.spaces.layerwise import anchors, kind
+from jaxnas import data, evaluate, nets, policies, spaces
+from jaxnas.driver import journal
+from jaxnas.spaces._layerwise import anchors, kind
 
 
 class Setting(NamedTuple):
@@ -86,7 +87,7 @@ def main(name: str = "smoke") -> None:
         "random": nas.random_search(space, batch=setting.update),
     }
     reward = lambda metrics: metrics["accuracy"] ** 3
-    cell = lambda a: "{:6.2f} +- {:5.2f}".format(*(100 * np.stack(report.interval(a))))
+    cell = lambda a: "{:6.2f} +- {:5.2f}".format(*(100 * np.stack(journal.interval(a))))
     print(f"{setting.children} children, accuracy in %, mean and 95 % interval over {setting.seeds} searches")
     print("            first quarter     last quarter      last - first      best")
     for name, algorithm in searches.items():

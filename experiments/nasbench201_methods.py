@@ -36,9 +36,9 @@ import numpy as np
 import optax
 from robust_darts import EPOCHS, EVERY, SEEDS, prepare
 
-from jaxnas import data, nets, report
+from jaxnas import data, nets, training
 from jaxnas import weight_sharing as ws
-from jaxnas.driver import run
+from jaxnas.driver import journal, run
 
 STEPS = EPOCHS * EVERY
 falling = lambda start, end: optax.linear_schedule(start, end, STEPS)
@@ -54,7 +54,7 @@ METHODS = {  # name -> (what the net has, the search)
     "SDARTS-RS": ({}, lambda net, w, a: ws.smooth_darts(net, ws.random_noise(falling(0.03, 0.3)), w, a)),
     "SDARTS-ADV": ({}, lambda net, w, a: ws.smooth_darts(net, ws.adversarial(falling(0.03, 0.3)), w, a)),
     "DARTS-": ({"auxiliary_skip": falling(1.0, 0.0)}, lambda net, w, a: ws.darts(net, w, a, "first")),
-    "beta-DARTS": ({}, lambda net, w, a: ws.beta_darts(net, falling(0.0, 20.0), w, ws.adam(3e-3, 0.0))),
+    "beta-DARTS": ({}, lambda net, w, a: ws.beta_darts(net, falling(0.0, 20.0), w, training.adam(3e-3, 0.0))),
 }
 
 
@@ -63,7 +63,7 @@ def main(images, table, out, *names):
     out.mkdir(parents=True, exist_ok=True)
     dataset, space, truth, k_search = prepare(images, table)
     feed = data.batches(dataset, 32)
-    weights = ws.sgd(optax.cosine_decay_schedule(0.025, STEPS, alpha=0.04))
+    weights = training.sgd(optax.cosine_decay_schedule(0.025, STEPS, alpha=0.04))
     print(f"a random cell: {truth.mean():.2f} %, the median {np.median(truth):.2f} %, the best {truth.max():.2f} %")
     for name in names or METHODS:
         path = out / f"{name}.json"
@@ -71,7 +71,7 @@ def main(images, table, out, *names):
             started = time.perf_counter()
             has, make = METHODS[name]
             net = nets.cell_net(space, image=dataset.image, classes=dataset.classes, channels=4, cells=1, **has)
-            found = run(k_search, make(net, weights, ws.adam(3e-3)), steps=STEPS, data=feed, seeds=SEEDS).best
+            found = run(k_search, make(net, weights, training.adam(3e-3)), steps=STEPS, data=feed, seeds=SEEDS).best
             index = np.asarray(jax.vmap(space.index)(found)).tolist()
             ops = np.asarray(found.op)  # [S, 6]
             skips = float((ops == space.spec.ops.index("skip_connect")).sum(1).mean())
@@ -79,7 +79,7 @@ def main(images, table, out, *names):
             path.write_text(json.dumps({"index": index, "skips": skips, "minutes": minutes}))
         held = json.loads(path.read_text())
         accuracy = truth[np.asarray(held["index"])]
-        mean, half = report.interval(accuracy)
+        mean, half = journal.interval(accuracy)
         worse = np.mean([np.mean(truth < a) for a in accuracy])
         print(
             f"{name}: {mean:.2f} +- {half:.2f} %, better than {100 * worse:.0f} % of cells, {held['skips']:.1f} skips, "

@@ -29,7 +29,8 @@ import numpy as np
 import optax
 
 import jaxnas as nas
-from jaxnas import data, evaluate, nets, policies, report, spaces, training, weight_sharing
+from jaxnas import data, evaluate, nets, policies, spaces, training
+from jaxnas.driver import journal
 from jaxnas.spaces.blocks import GENOTYPES, NASNET_OPS
 
 
@@ -68,7 +69,7 @@ SMOKE = Setting(
 
 def retrained(setting: Setting, space: spaces.Space, dataset: data.Dataset, text: str) -> float:  # test accuracy
     module = nets.evaluation_net(space, space.from_text(text), classes=dataset.classes, **setting.final_size)
-    optimizer = weight_sharing.sgd(optax.cosine_decay_schedule(setting.rate, setting.final_steps))
+    optimizer = training.sgd(optax.cosine_decay_schedule(setting.rate, setting.final_steps))
     strategy = training.train(module, optimizer, dataset.image, steps=setting.final_steps, drop_path=setting.drop_path)
     feed = data.training(dataset, setting.batch, augment=setting.augment)
     variables = nas.run(jax.random.key(1), strategy, steps=setting.final_steps, data=feed).best
@@ -84,7 +85,7 @@ def main(name: str = "smoke") -> None:
     dataset = data.load(setting.data, jax.random.key(0), valid=setting.valid)
     space = spaces.nasnet(setting.blocks, setting.ops)
     net = nets.cell_net(space, image=dataset.image, classes=dataset.classes, **setting.size)
-    evaluator = evaluate.train_from_scratch(net, weight_sharing.sgd(optax.cosine_decay_schedule(setting.rate, setting.steps)))
+    evaluator = evaluate.train_from_scratch(net, training.sgd(optax.cosine_decay_schedule(setting.rate, setting.steps)))
     policy = policies.controller(space, hidden=100, layers=1, scale=0.1)
     update = policies.ppo(policy, optax.adam(setting.controller_rate), clip=0.2, entropy=1e-5, baseline=0.95)
     search = nas.black_box(nas.policy_gradient(space, policy, update, batch=setting.update), evaluator)
@@ -102,7 +103,7 @@ def main(name: str = "smoke") -> None:
     chosen = {"found": list(dict.fromkeys(texts))[:n], "random": [space.to_text(space.sample(k)) for k in keys]}
     for kind, cells in chosen.items():
         test = np.asarray([retrained(setting, space, dataset, text) for text in cells])
-        summary = "{:.2f} +- {:.2f}".format(*report.interval(100 * test))
+        summary = "{:.2f} +- {:.2f}".format(*journal.interval(100 * test))
         print(f"{kind}: test {summary} % (95 % of {n}), {np.round(100 * test, 2)}", *cells, sep="\n", flush=True)
 
 

@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas import ask_tell, objectives, pareto
+from jaxnas import ask_tell, objectives
+from jaxnas.analysis import pareto
 from jaxnas.base import Batch, black_box
 from jaxnas.driver import compiler_options
 from jaxnas.evaluate import rows, table

@@ -55,11 +55,13 @@ import numpy as np
 import optax
 
 import jaxnas as nas
-from jaxnas import data, evaluate, policies, ranking, report, training, weight_sharing
-from jaxnas.ask_tell.constrained_evolution import constrained_evolution
-from jaxnas.nets.elastic_net import elastic_net, macs
-from jaxnas.spaces.elastic import ElasticSpec, elastic, largest, ofa_mobilenet_v3, ofa_small, smallest
-from jaxnas.surrogates.ensemble import Perceptron, ensemble
+from jaxnas import data, evaluate, policies, training, weight_sharing
+from jaxnas.analysis import ranking
+from jaxnas.ask_tell._constrained_evolution import constrained_evolution
+from jaxnas.driver import journal
+from jaxnas.nets._elastic_net import elastic_net, macs
+from jaxnas.spaces._elastic import ElasticSpec, elastic, largest, ofa_mobilenet_v3, ofa_small, smallest
+from jaxnas.surrogates._ensemble import Perceptron, ensemble
 from jaxnas.weight_sharing import ofa
 
 
@@ -83,7 +85,7 @@ class Setting(NamedTuple):
 
 def smoke_weights(name: str, steps: int) -> optax.GradientTransformation:
     rate = 0.1 if name in ("full", "naive", "sandwich") else 0.05
-    return weight_sharing.sgd(optax.cosine_decay_schedule(rate, steps), weight_decay=3e-5, nesterov=True)
+    return training.sgd(optax.cosine_decay_schedule(rate, steps), weight_decay=3e-5, nesterov=True)
 
 
 SMOKE = Setting(
@@ -129,18 +131,18 @@ SETTINGS = {"smoke": SMOKE, "rank": RANK, "imagenet": IMAGENET}
 REPEATS = 2  # of a network trained alone
 
 
-def plans(s: Setting, net: nas.nets.Net, feed: data.Feed) -> dict:
+def plans(s: Setting, net: nas.nets.Net, feed: nas.Feed) -> dict:
     """Each trains as many networks; the first two in as many updates."""
     steps, trained = sum(s.steps.values()), sum(stage.paths * s.steps[stage.name] for stage in ofa.stages(net.space))
     policy = policies.uniform(net.space, round(trained / steps))
     options = dict(clip=None, loss=ofa.distillation())
-    naive = weight_sharing.weight_sharing(net, policy, weight_sharing.none, s.weights("naive", steps), **options)
+    naive = weight_sharing.weight_sharing(net, policy, weight_sharing.frozen, s.weights("naive", steps), **options)
     sandwich = ofa.in_place_distillation(net, s.weights("sandwich", trained // 4))
     parts = ofa.progressive_shrinking(net, s.steps, s.weights)
     return {
-        "shrinking": nas.then(*(nas.phase(p.strategy, p.steps, feed, p.give, name=p.name) for p in parts)),
-        "naive": nas.then(nas.phase(naive, steps, feed)),
-        "sandwich": nas.then(nas.phase(sandwich, trained // 4, feed)),
+        "shrinking": nas.then(*(nas.Phase(p.strategy, p.steps, feed, p.give, name=p.name) for p in parts)),
+        "naive": nas.then(nas.Phase(naive, steps, feed)),
+        "sandwich": nas.then(nas.Phase(sandwich, trained // 4, feed)),
     }
 
 
@@ -154,7 +156,7 @@ def scorer(s: Setting, net: nas.nets.Net, dataset: data.Dataset) -> Callable:
 
 
 def show(name: str, values) -> None:
-    mean, half = report.interval(values)
+    mean, half = journal.interval(values)
     print(f"{name}: {mean:.2f} +- {half:.2f} ({np.round(values, 2).tolist()})", flush=True)
 
 
@@ -163,7 +165,7 @@ def told(rank: ranking.Ranking) -> str:
     return ", ".join([of("tau", rank.tau), of("spearman", rank.spearman), of("regret of the top 5", rank.regret)])
 
 
-def trained_alone(s: Setting, net: nas.nets.Net, dataset: data.Dataset, feed: data.Feed, archs, key) -> np.ndarray:
+def trained_alone(s: Setting, net: nas.nets.Net, dataset: data.Dataset, feed: nas.Feed, archs, key) -> np.ndarray:
     """Test accuracies in percent, [N, REPEATS]: each network extracted, and trained from scratch."""
     out, optimizer = [], s.weights("full", s.alone)
     for i in range(s.random):

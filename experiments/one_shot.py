@@ -20,11 +20,11 @@ better than random.  3 minutes.
 import optax
 from spos import smoke
 
-from jaxnas import weight_sharing
+from jaxnas import training, weight_sharing
 
 
 def phases(net, n, cost, limit):
-    weights = weight_sharing.sgd(optax.cosine_decay_schedule(0.025, n), weight_decay=0.0)
+    weights = training.sgd(optax.cosine_decay_schedule(0.025, n), weight_decay=0.0)
     return [(weight_sharing.one_shot(net, weights, 0.1, optax.linear_schedule(0.0, 1.0, n), decay=3e-4), n, None)]
 
 

@@ -9,8 +9,8 @@
 | smoke: 1, 3, 3 cells, 20 + 40 steps a stage | 2 busy CPU cores, 10 minutes | runs to the end | 8, 5, 3 operations |
 
 Each stage is two phases, weight steps alone and then both; its weights and alpha begin anew, and what the stage before has dropped
-stays out (`narrowed`).  Dropout behind the skips decays within a stage, from 0.0, 0.4 and 0.7; `at_most_skips` leaves two in the
-final normal cell.  As published: linear decay in the first phase, exponential in the second.
+stays out (`strongest_operations`).  Dropout behind the skips decays within a stage, from 0.0, 0.4 and 0.7; `at_most_skips`
+leaves two in the final normal cell.  As published: linear decay in the first phase, exponential in the second.
 """
 
 import sys
@@ -22,9 +22,9 @@ import numpy as np
 import optax
 
 import jaxnas as nas
-from jaxnas import policies, weight_sharing
-from jaxnas.driver import phase, then
-from jaxnas.weight_sharing import Given, at_most_skips, narrowed
+from jaxnas import policies, training
+from jaxnas.base import Phase, then
+from jaxnas.weight_sharing import Given, at_most_skips, strongest_operations
 
 
 class Setting(NamedTuple):
@@ -52,7 +52,7 @@ def plan(setting: Setting, space, dataset):
         later = lambda t, start=start: start * jnp.exp(-0.2 * t / setting.epoch)
         schedule = optax.cosine_decay_schedule(0.025, alone + both)
         without = (none,) if stage == 2 else ()
-        drop = lambda state, keep=keep, without=without: Given(open=narrowed(state.theta, keep, without))
+        drop = lambda state, keep=keep, without=without: Given(open=strongest_operations(state.theta, keep, without))
         go_on = lambda state: Given(state.variables, state.opt_state, state.theta)
         for name, dropout, steps, arch_steps in (("weights", linear, alone, 0), ("both", later, both, 1)):
             net = nas.cell_net(
@@ -63,10 +63,10 @@ def plan(setting: Setting, space, dataset):
                 cells=cells,
                 skip_dropout=dropout,
             )
-            search = nas.darts(net, weight_sharing.sgd(schedule), weight_sharing.adam(6e-4), "first")
+            search = nas.darts(net, training.sgd(schedule), training.adam(6e-4), "first")
             feed = nas.data.batches(dataset, setting.batch, arch_steps=arch_steps)
             give = go_on if arch_steps else drop if stage else lambda state: None
-            phases.append(phase(search, steps, feed, give, name=f"stage {stage + 1}, {name}"))
+            phases.append(Phase(search, steps, feed, give, name=f"stage {stage + 1}, {name}"))
     return then(*phases)
 
 

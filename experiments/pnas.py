@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxnas import ask_tell, data, evaluate, nets, spaces, surrogates, weight_sharing
+from jaxnas import ask_tell, data, evaluate, nets, spaces, surrogates, training
 from jaxnas.base import black_box
 from jaxnas.driver import run
 from jaxnas.spaces.blocks import PNAS_OPS
@@ -49,7 +49,7 @@ def main(name: str = "smoke") -> None:
     dataset = data.load(s.data, jax.random.key(0))
     space = spaces.pnas(s.blocks, s.ops)
     net = nets.cell_net(space, image=dataset.image, classes=dataset.classes, channels=s.channels, cells=s.cells)
-    evaluator = evaluate.train_from_scratch(net, weight_sharing.sgd(optax.cosine_decay_schedule(s.rate, s.steps)))
+    evaluator = evaluate.train_from_scratch(net, training.sgd(optax.cosine_decay_schedule(s.rate, s.steps)))
     feed = data.batches(dataset, s.batch, weight_steps=s.steps, arch_steps=len(dataset.valid.y) // s.batch)
     growth = ask_tell.growing_blocks(space)
     predictor = surrogates.BlockPerceptron(s.blocks + 2, len(s.ops))

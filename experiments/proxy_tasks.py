@@ -41,13 +41,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas import data, ranking, report, spaces, weight_sharing
+from jaxnas import data, spaces, training
+from jaxnas.analysis import ranking
+from jaxnas.app.tabulate import choose
 from jaxnas.ask_tell.trial import Trial
 from jaxnas.base import Batch
-from jaxnas.driver import compiler_options
+from jaxnas.driver import compiler_options, journal
 from jaxnas.evaluate.fidelity import Fidelity, relative_cost, setting
 from jaxnas.evaluate.trials import Held, train_trials
-from jaxnas.tabulate import choose
 
 CELLS, BATCH = 24, 64
 FULL = Fidelity(10, 1.0, channels=4, cells=1, resolution=8)
@@ -60,7 +61,7 @@ PROXIES = {  # name -> (fidelity, schedule, the epochs at which its members are 
 
 
 def moves(progress):
-    return weight_sharing.sgd(lambda t: 0.05 * (1 + jnp.cos(jnp.pi * progress(t))))
+    return training.sgd(lambda t: 0.05 * (1 + jnp.cos(jnp.pi * progress(t))))
 
 
 def trainer(space, dataset, fidelity, anneal, epochs):
@@ -113,7 +114,7 @@ def main(out, seeds=5):
 
     for (name, e), each in scores.items():
         found = taus(each, truth)
-        mean, half = report.interval([t.value for t in found])
+        mean, half = journal.interval([t.value for t in found])
         low, high = (np.mean([getattr(t, end) for t in found]) for end in ("low", "high"))
         cost = relative_cost(PROXIES[name][0]._replace(epochs=e), FULL)
         print(
@@ -122,7 +123,7 @@ def main(out, seeds=5):
         )
     matrix = {1: scores["short", 1], 3: scores["short", 3], 10: truth}
     for e, a in matrix.items():
-        cells = [report.interval([t.value for t in taus(a, b)]) for b in matrix.values()]
+        cells = [journal.interval([t.value for t in taus(a, b)]) for b in matrix.values()]
         print(f"| {e} | {' | '.join(f'{mean:.3f} +- {half:.3f}' for mean, half in cells)} |", flush=True)
 
 

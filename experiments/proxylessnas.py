@@ -37,8 +37,9 @@ import numpy as np
 import optax
 
 import jaxnas as nas
-from jaxnas import data, hardware, nets, report, spaces, training, weight_sharing
-from jaxnas.spaces.mobile import Mobile, MobileSpec, stages
+from jaxnas import data, hardware, nets, spaces, training, weight_sharing
+from jaxnas.analysis import ranking
+from jaxnas.spaces._mobile import Mobile, MobileSpec, stages
 
 
 class Setting(NamedTuple):
@@ -92,10 +93,10 @@ SETTINGS = {"smoke": SMOKE, "imagenet": IMAGENET}
 
 
 def sgd(rate: float, steps: int) -> optax.GradientTransformation:
-    return weight_sharing.sgd(optax.cosine_decay_schedule(rate, steps), weight_decay=4e-5, nesterov=True)
+    return training.sgd(optax.cosine_decay_schedule(rate, steps), weight_decay=4e-5, nesterov=True)
 
 
-smoothed = functools.partial(nas.losses.cross_entropy, smoothing=0.1)
+smoothed = functools.partial(nas.training.losses.cross_entropy, smoothing=0.1)
 
 
 def probabilities(space: nas.spaces.Space, theta) -> Mobile:
@@ -108,15 +109,15 @@ def plan(make, s: Setting, dataset: data.Dataset, cost_of):
     alone, both = (data.batches(dataset, s.batch, arch_steps=a, **options) for a in (0, 1))
     n = s.epoch // s.weight_steps
     warm, search = make(sgd(0.05, s.warm * s.epoch)), make(sgd(0.025, s.epochs * s.epoch))
-    watched = weight_sharing.watch(search, lambda key, state, batch: {"cost": cost_of(state.theta)})
+    watched = weight_sharing.with_measurements(search, lambda key, state, batch: {"cost": cost_of(state.theta)})
     give = lambda state: weight_sharing.Given(state.variables)  # alpha has not moved, the optimizer begins anew
     return nas.then(
-        nas.phase(warm, s.warm * n, alone, name="warm-up"),
-        nas.phase(watched, s.epochs, weight_sharing.epochs(both, n), give=give),
+        nas.Phase(warm, s.warm * n, alone, name="warm-up"),
+        nas.Phase(watched, s.epochs, data.epochs(both, n), give=give),
     )
 
 
-def scratch(key, net: nets.Net, arch, dataset: data.Dataset, feed: data.Feed, steps: int) -> dict:
+def scratch(key, net: nets.Net, arch, dataset: data.Dataset, feed: nas.Feed, steps: int) -> dict:
     """Trains one network, specialised: accuracies in percent."""
     module, _ = net.specialize(arch)
     strategy = nas.train(module, sgd(0.05, steps), dataset.image, steps=steps, label_smoothing=0.1)
@@ -128,7 +129,7 @@ def scratch(key, net: nets.Net, arch, dataset: data.Dataset, feed: data.Feed, st
 def show(name: str, **columns) -> None:
     """Each column's mean, its 95 % interval over the searches, and its values."""
     for what, values in columns.items():
-        mean, half = report.interval(values)
+        mean, half = ranking.interval(values)
         print(f"{name}: {what} {mean:.2f} +- {half:.2f} ({np.round(values, 2).tolist()})", flush=True)
 
 
@@ -147,7 +148,7 @@ def main(name: str = "smoke") -> None:
     thousands = lambda arch: float(price(space.gates(arch))) / 1e3
     adam = optax.adam(s.arch_rate, b1=0.0)
     gradient = lambda weights, **kw: weight_sharing.proxylessnas(net, weights, adam, loss=smoothed, **kw)
-    forms = {"imagenet": hardware.proxyless_product, "smoke": hardware.linear}
+    forms = {"imagenet": hardware.proxyless_product, "smoke": hardware.relative_excess}
     methods = {
         "two paths": lambda w: gradient(w, cost=price, combine=forms[name](s.aim)),
         "two paths, no cost": gradient,

@@ -51,8 +51,10 @@ import numpy as np
 import optax
 
 import jaxnas as nas
-from jaxnas import data, evaluate, nets, ranking, report, spaces, weight_sharing
-from jaxnas.tabulate import choose, tabulate
+from jaxnas import data, evaluate, nets, spaces, training, weight_sharing
+from jaxnas.analysis import ranking
+from jaxnas.app.tabulate import choose, tabulate
+from jaxnas.driver import journal
 
 CELLS, REPEATS, SEEDS, BATCH = 60, 3, 5, 32
 EPOCHS, ALONE = 40, 20  # of a supernet, and of a cell on its own
@@ -60,7 +62,7 @@ SPLIT = 3  # the edge that few-shot splits, from the cell's input to its output
 
 
 def sgd(steps):
-    return weight_sharing.sgd(optax.cosine_decay_schedule(0.025, steps))
+    return training.sgd(optax.cosine_decay_schedule(0.025, steps))
 
 
 def single(make, steps):
@@ -77,7 +79,7 @@ def few_shot(net, batches):
 def one_shot(rate):
     def make(net, steps):
         share = optax.linear_schedule(0.0, 1.0, steps) if rate else lambda t: 0.0
-        weights = weight_sharing.sgd(optax.cosine_decay_schedule(0.025, steps), weight_decay=0.0)
+        weights = training.sgd(optax.cosine_decay_schedule(0.025, steps), weight_decay=0.0)
         return weight_sharing.one_shot(net, weights, rate or 0.5, share, decay=3e-4)
 
     return make
@@ -144,17 +146,17 @@ def main(name, out, images=None, table=None):
     for method, make in METHODS.items():
         path = out / f"{method}.json"
         held = json.loads(path.read_text()) if path.exists() else []
-        score = scorer(net, judge, archs, weight_sharing.child(space, [SPLIT]) if method.startswith("few-shot") else None)
+        score = scorer(net, judge, archs, weight_sharing.pick_child(space, [SPLIT]) if method.startswith("few-shot") else None)
         for seed in range(len(held), SEEDS):
             started = time.perf_counter()
-            phases = [nas.phase(s, n, feed, **({"give": g} if g else {})) for s, n, g in make(net, EPOCHS * epoch)]
+            phases = [nas.Phase(s, n, feed, **({"give": g} if g else {})) for s, n, g in make(net, EPOCHS * epoch)]
             state = nas.run(jax.random.fold_in(jax.random.key(3), seed), nas.then(*phases)).state
             held.append({"seconds": time.perf_counter() - started, **score(state.variables)})
             path.write_text(json.dumps(held))
         for reference, worth in references.items():
             for statistics in STATISTICS:
                 each = [ranking.ranking(jax.random.key(4), h[statistics], worth) for h in held]
-                tau, half = report.interval([r.tau.value for r in each])
+                tau, half = journal.interval([r.tau.value for r in each])
                 low, high = (np.mean([getattr(r.tau, end) for r in each]) for end in ("low", "high"))
                 rho, lost = np.mean([r.spearman.value for r in each]), np.mean([r.regret.value for r in each])
                 mean = 100 * np.nanmean([h[statistics] for h in held])

@@ -44,7 +44,8 @@ import numpy as np
 import optax
 from cifar10_cells import arrays
 
-from jaxnas import data, diagnostics, nets, policies, report, spaces, weight_sharing
+from jaxnas import data, nets, policies, spaces, training, weight_sharing
+from jaxnas.analysis import diagnostics, ranking
 from jaxnas.driver import run
 
 SEEDS, EPOCHS, BATCH, EVERY = 8, 40, 32, 39  # EVERY steps to an epoch
@@ -73,13 +74,13 @@ def main(images, table, out):
     out.mkdir(parents=True, exist_ok=True)
     dataset, space, truth, k_search = prepare(images, table)
     net = nets.cell_net(space, image=dataset.image, classes=dataset.classes, channels=4, cells=1)
-    feed = weight_sharing.epochs(data.batches(dataset, BATCH), EVERY)
+    feed = data.epochs(data.batches(dataset, BATCH), EVERY)
     steps = EPOCHS * EVERY
-    rate = weight_sharing.sgd(optax.cosine_decay_schedule(0.025, steps, alpha=0.04))
+    rate = training.sgd(optax.cosine_decay_schedule(0.025, steps, alpha=0.04))
     searches = {
-        "DARTS": weight_sharing.darts(net, rate, weight_sharing.adam(3e-3), "first"),
+        "DARTS": weight_sharing.darts(net, rate, training.adam(3e-3), "first"),
         "beta-DARTS": weight_sharing.beta_darts(
-            net, optax.linear_schedule(0.0, 50.0 * EPOCHS / 100, steps), rate, weight_sharing.adam(3e-3, 0.0)
+            net, optax.linear_schedule(0.0, 50.0 * EPOCHS / 100, steps), rate, training.adam(3e-3, 0.0)
         ),
     }
     measure = weight_sharing.measurements(net, policies.softmax(space), iterations=10)
@@ -90,7 +91,7 @@ def main(images, table, out):
             found = measure(key, state, batch)
             return {**found, "cell": space.index(search.best(state)).astype(jnp.float32)}
 
-        result = run(k_search, weight_sharing.watch(search, whole), steps=EPOCHS, data=feed, seeds=SEEDS, chunk=4)
+        result = run(k_search, weight_sharing.with_measurements(search, whole), steps=EPOCHS, data=feed, seeds=SEEDS, chunk=4)
         seen = {k: np.asarray(v) for k, v in result.infos[0].watched.items()}  # [S, T]
         seen["accuracy"] = truth[seen["cell"].astype(int)]
         minutes = (time.perf_counter() - started) / 60
@@ -98,7 +99,7 @@ def main(images, table, out):
         rows = np.arange(SEEDS)
         stopped = np.asarray([stop(v) for v in seen["eigenvalue"]])
         for label, at in {name: np.full(SEEDS, EPOCHS - 1), f"{name}, early stopping": stopped}.items():
-            mean, half = report.interval(seen["accuracy"][rows, at])
+            mean, half = ranking.interval(seen["accuracy"][rows, at])
             skips = seen["skips"][rows, at].mean()
             print(f"{label}: {mean:.2f} +- {half:.2f} %, {skips:.1f} skips of 6, epoch {at.mean() + 1:.0f}, {minutes:.0f} minutes")
         print(f"    accuracy by seed {np.round(seen['accuracy'][:, -1], 2).tolist()}")

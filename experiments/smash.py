@@ -38,12 +38,13 @@ import numpy as np
 import optax
 
 import jaxnas as nas
-from jaxnas import data, nets, policies, ranking, training, weight_sharing
+from jaxnas import data, nets, policies, training, weight_sharing
+from jaxnas.analysis import ranking
 from jaxnas.driver import compiler_options
 from jaxnas.evaluate.population import population
 from jaxnas.evaluate.shared import shared_weights
-from jaxnas.nets.memory_bank_net import memory_bank_net
-from jaxnas.spaces.memory_bank import memory_bank
+from jaxnas.nets._memory_bank_net import memory_bank_net
+from jaxnas.spaces._memory_bank import memory_bank
 
 
 class Setting(NamedTuple):
@@ -104,7 +105,7 @@ def smash(key, s: Setting, net: nets.Net, dataset: data.Dataset):
     """(variables of the HyperNet trained on random architectures, score(variables, archs) -> validation accuracies)."""
     feed = data.batches(dataset, s.batch, arch_steps=0)
     steps = s.epochs * len(dataset.train.y) // s.batch
-    search = weight_sharing.weight_sharing(net, policies.uniform(net.space), weight_sharing.none, adam(s.rate, steps))
+    search = weight_sharing.weight_sharing(net, policies.uniform(net.space), weight_sharing.frozen, adam(s.rate, steps))
     held, evaluator = data.calibration(dataset, 128, 2).arrays, shared_weights(net)
     score = lambda variables, archs, held: evaluator.step(jax.random.key(0), (), archs, held._replace(fixed=variables))[1]
     run = fast(lambda variables, archs, held: score(variables, archs, held)["accuracy"])

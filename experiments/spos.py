@@ -33,9 +33,10 @@ import optax
 from proxylessnas import OPS, show
 
 import jaxnas as nas
-from jaxnas import ask_tell, base, data, evaluate, hardware, nets, ranking, spaces, weight_sharing
-from jaxnas.spaces.mobile import MobileLayer, MobileSpec
-from jaxnas.tabulate import tabulate
+from jaxnas import ask_tell, base, data, evaluate, hardware, nets, spaces, training, weight_sharing
+from jaxnas.analysis import ranking
+from jaxnas.app.tabulate import tabulate
+from jaxnas.spaces._mobile import MobileLayer, MobileSpec
 
 BATCH, EPOCHS, ALONE, SEEDS, RANKED = 32, 40, 20, 3, 20
 LAYERS = tuple(MobileLayer(i, o, s, OPS) for i, o, s in ((8, 8, 1), (8, 16, 2), (16, 16, 1), (16, 16, 1)))
@@ -53,14 +54,14 @@ class Supernet(NamedTuple):
 
 
 def sgd(steps):
-    return weight_sharing.sgd(optax.cosine_decay_schedule(0.025, steps))
+    return training.sgd(optax.cosine_decay_schedule(0.025, steps))
 
 
 def evolution(key, trained: Supernet):
     """The best of 100 candidates under the limit."""
     algorithm = ask_tell.constrained_evolution(trained.net.space, trained.cost, trained.limit, 20, 5, 10, 10, capacity=100)
     evaluator = base.stateless(lambda key, archs, batch: {"accuracy": trained.score(archs, batch)})
-    return nas.run(key, base.black_box(algorithm, evaluator), steps=5, data=data.Feed(trained.judge, lambda k, a, t: a)).best
+    return nas.run(key, base.black_box(algorithm, evaluator), steps=5, data=nas.Feed(trained.judge, lambda k, a, t: a)).best
 
 
 def study(
@@ -113,7 +114,7 @@ def study(
     found = []
     for seed in range(SEEDS):
         key = jax.random.fold_in(k_search, seed)
-        plan = [nas.phase(s, n, feed, **({"give": g} if g else {})) for s, n, g in phases(net, EPOCHS * epoch, cost, limit)]
+        plan = [nas.Phase(s, n, feed, **({"give": g} if g else {})) for s, n, g in phases(net, EPOCHS * epoch, cost, limit)]
         state = nas.run(key, nas.then(*plan)).state
         trained = Supernet(net, state, score, judge._replace(fixed=state.variables), cost, limit)
         found.append(choose(jax.random.fold_in(key, 1), trained))

@@ -25,7 +25,8 @@ import numpy as np
 from cifar10_cells import arrays
 
 import jaxnas as nas
-from jaxnas import report, weight_sharing
+from jaxnas import weight_sharing
+from jaxnas.analysis import ranking
 
 SPACE = nas.spaces.nasbench201()
 BATCH, POINTS, DRAWS, SIZE = 16, 1000, 3, 16
@@ -53,7 +54,7 @@ def main(images, table, seeds="3"):
         print(SPACE.to_text(jax.tree.map(np.asarray, result.best)), f"{time.perf_counter() - began:.0f} s", flush=True)
         print("   condition", np.round(info.kappa, 1), "regions", np.round(info.regions), accuracy[found[-1]], flush=True)
     for d, name in enumerate(("CIFAR-10", "CIFAR-100")):
-        (mean,), (half,) = report.interval(accuracy[found][:, d : d + 1])
+        (mean,), (half,) = ranking.interval(accuracy[found][:, d : d + 1])
         print(f"{name}: {mean:.2f} +- {half:.2f}; better than {100 * np.mean(accuracy[:, d] < mean):.0f} % of cells")
 
 

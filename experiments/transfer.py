@@ -33,7 +33,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxnas as nas
-from jaxnas import evaluate, report, spaces
+from jaxnas import evaluate, spaces
+from jaxnas.driver import journal
 
 SEEDS, QUERIES = 100, 60
 
@@ -57,7 +58,7 @@ def main(path):
 
     full, half = ({t: queried(t, n) for t in tasks} for n in (QUERIES, QUERIES // 2))
 
-    cell = lambda target, found: "{:.2f} +- {:.2f}".format(*report.interval(worse[target][found]))
+    cell = lambda target, found: "{:.2f} +- {:.2f}".format(*journal.interval(worse[target][found]))
     print(f"| searched on | {' | '.join(tasks)} |\n|---|{'---|' * len(tasks)}")
     for source in tasks:
         print(f"| {source}, all {QUERIES} | {' | '.join(cell(t, best(source, full[source])) for t in tasks)} |")

@@ -49,10 +49,11 @@ from ofa import told
 from spos import ALONE, BATCH, EPOCHS, RANKED, SEEDS, sgd, show, smoke
 
 import jaxnas as nas
-from jaxnas import data, evaluate, hardware, nets, ranking, weight_sharing
-from jaxnas.nets.tunas_net import macs, tunas_net
-from jaxnas.spaces.tunas import TunasSpec, TunasStage, tunas, widest
-from jaxnas.tabulate import tabulate
+from jaxnas import data, evaluate, hardware, nets, weight_sharing
+from jaxnas.analysis import ranking
+from jaxnas.app.tabulate import tabulate
+from jaxnas.nets._tunas_net import macs, tunas_net
+from jaxnas.spaces._tunas import TunasSpec, TunasStage, tunas, widest
 
 STAGES = TunasStage((8, 6, 4), 1, 1, (1,)), TunasStage((12, 8, 4), 2, 1, (4, 2)), TunasStage((24, 16, 8), 2, 2, (4, 2))
 SPEC = TunasSpec(STAGES, stem=(8, 4), head=(48, 32, 16), kernels=(5, 3), stem_stride=1)
@@ -94,7 +95,7 @@ def filters(out: pathlib.Path) -> None:
     scores = {}
     for name, full, odds in (("both warm-ups", widest(space), 1.0), ("no warm-up", None, 0.0)):
         parts = plan(net, EPOCHS * epoch, lambda gates: price(gates) / 1e3, target, full, odds)
-        whole = nas.then(*(nas.phase(s, n, feed, **({"give": give} if give else {})) for s, n, give in parts))
+        whole = nas.then(*(nas.Phase(s, n, feed, **({"give": give} if give else {})) for s, n, give in parts))
         state = nas.run(jax.random.clone(k_search), whole, seeds=SEEDS).state
         archs[name] = jax.vmap(parts[-1][0].best)(state)
         scores[name] = [np.asarray(score(jax.tree.map(lambda a, i=i: a[i], state.variables))) for i in range(SEEDS)]

@@ -41,12 +41,13 @@ import optax
 from robust_darts import prepare
 from scipy import stats
 
-from jaxnas import data, evaluate, nets, ranking, weight_sharing
+from jaxnas import data, evaluate, nets, training, weight_sharing
+from jaxnas.analysis import ranking
+from jaxnas.app.tabulate import choose
 from jaxnas.base import Batch
 from jaxnas.data import pretext
 from jaxnas.driver import compiler_options, run
-from jaxnas.nets.pretext_net import pretext_net
-from jaxnas.tabulate import choose
+from jaxnas.nets._pretext_net import pretext_net
 
 CELLS, STEPS, HELD = 30, 300, (10, 250)  # HELD: validation batches
 SEEDS, SEARCH = 4, 390  # of protocol B
@@ -73,7 +74,7 @@ def main(images, table, out):
         feed = data.batches(dataset, size, weight_steps=STEPS, arch_steps=HELD[0], valid_size=HELD[1])
         feed = feed if task is None else pretext.pretext_feed(feed, task)
         net = build(image=dataset.image, classes=dataset.classes) if task is None else pretext_net(task, build)
-        weights = weight_sharing.sgd(optax.cosine_decay_schedule(rate, STEPS), weight_decay=5e-4, nesterov=True)
+        weights = training.sgd(optax.cosine_decay_schedule(rate, STEPS), weight_decay=5e-4, nesterov=True)
         evaluator = evaluate.train_from_scratch(net, weights)
 
         def whole(key, arrays, archs):
@@ -108,8 +109,8 @@ def main(images, table, out):
         print(f"{line}; with the table {rho.value:.3f} ({rho.low:.2f} to {rho.high:.2f})", flush=True)
 
     started = time.perf_counter()
-    weights = weight_sharing.sgd(optax.cosine_decay_schedule(0.05, SEARCH))
-    search = weight_sharing.darts(pretext_net(rotation, build), weights, weight_sharing.adam(3e-3), "first")
+    weights = training.sgd(optax.cosine_decay_schedule(0.05, SEARCH))
+    search = weight_sharing.darts(pretext_net(rotation, build), weights, training.adam(3e-3), "first")
     result = run(k_search, search, steps=SEARCH, data=pretext.pretext_feed(data.batches(dataset, 32), rotation), seeds=SEEDS)
     cells = np.asarray(jax.vmap(lambda state: space.index(search.best(state)))(result.states[0]))
     accuracy = [np.round(np.asarray(result.infos[0].accuracy)[:, at], 2).tolist() for at in (0, -1)]

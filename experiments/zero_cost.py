@@ -62,7 +62,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxnas as nas
-from jaxnas import estimators, proxies, ranking
+from jaxnas import proxies
+from jaxnas.analysis import ranking
+from jaxnas.app import rank
 from jaxnas.base import Batch
 
 SPACE = nas.spaces.nasbench201()
@@ -75,7 +77,7 @@ def scored(key, archs, names, batch, cells, draw, kept=None, own=False):
         return dict(np.load(kept))
     net = nas.cell_net(SPACE, image=batch[0].shape[2:], classes=10, cells=cells)
     say = lambda line: print(line, flush=True)
-    scores = estimators.scored(key, net, archs, batch, names, draw=draw, own=own, chunk=20, say=say)
+    scores = rank.scored(key, net, archs, batch, names, draw=draw, own=own, chunk=20, say=say)
     if kept is not None:
         np.savez(kept, **scores)
     return scores
@@ -129,14 +131,14 @@ def deep(table, scores, images, out, n="1000"):
         mine |= scored(k_draw, archs, names, batch, 5, "uniform", kept=out / f"{names[0]}.npz")
     mine["vote"] = np.asarray(proxies.vote(jnp.stack([mine[name] for name in ("synflow", "jacob_cov", "snip")], -1)))
     mine["synflow + nwot"] = np.asarray(proxies.rank_average(jnp.stack([mine["synflow"], mine["nwot"]], -1)))
-    judged = estimators.judge(jax.random.key(1), mine, truth)
-    print(estimators.markdown(judged))
+    judged = rank.judge(jax.random.key(1), mine, truth)
+    print(rank.markdown(judged))
     print("| proxy | agreement with the published score | its Spearman with accuracy | published |\n|---|---|---|---|")
     for name, s in mine.items():
         if (theirs := column.get(PUBLISHED.get(name, name))) is not None:
             pairs = (s, theirs[rows]), (s, truth), (theirs[rows], truth)
             print(f"| {name} | {' | '.join(f'{ranking.spearman(*pair):.3f}' for pair in pairs)} |")
-    estimators.write(out, [str(row) for row in rows], mine, truth, judged)
+    rank.write(out, [str(row) for row in rows], mine, truth, judged)
     print(
         "of the whole table, published parameters:",
         *(f"{ranking.spearman(table['params'][:, d], table['test_acc_200'][:, d]):.3f}" for d in (0, 1)),

@@ -25,13 +25,14 @@ _HOME = {
     "evaluation_net": "nets",
     "Evaluator": "base",
     "fairnas": "weight_sharing",
+    "Feed": "base",
     "fbnet": "weight_sharing",
     "few_shot": "weight_sharing",
     "gaea": "weight_sharing",
     "gdas": "weight_sharing",
     "genetic": "ask_tell",
     "hyperband": "ask_tell",
-    "hypergradient": "bilevel",
+    "hypergradient": "training.bilevel",
     "language_model": "nets",
     "local_search": "ask_tell",
     "metanas": "weight_sharing",
@@ -40,8 +41,7 @@ _HOME = {
     "nsga2": "ask_tell",
     "one_shot": "weight_sharing",
     "pc_darts": "weight_sharing",
-    "Phase": "driver",
-    "phase": "driver",
+    "Phase": "base",
     "policy_gradient": "ask_tell",
     "progressive": "ask_tell",
     "proxylessnas": "weight_sharing",
@@ -58,7 +58,7 @@ _HOME = {
     "Strategy": "base",
     "successive_halving": "ask_tell",
     "te_nas": "weight_sharing",
-    "then": "driver",
+    "then": "base",
     "tournament_evolution": "ask_tell",
     "tpe": "ask_tell",
     "train": "training",
@@ -66,42 +66,34 @@ _HOME = {
     "warm_start": "ask_tell",
     "zero_cost": "evaluate",
 }
-_MODULES = (
+_PACKAGES = (
+    "analysis",
+    "app",
     "ask_tell",
-    "bench",
-    "bilevel",
     "data",
-    "diagnostics",
-    "estimators",
+    "driver",
     "evaluate",
-    "export",
     "hardware",
-    "importance",
-    "learning_curves",
-    "losses",
-    "motifs",
     "nets",
     "objectives",
-    "pareto",
     "plot",
     "policies",
     "proxies",
-    "ranking",
     "sharding",
     "spaces",
     "surrogates",
-    "tabulate",
     "training",
+    "trees",
     "weight_sharing",
 )
 
-__all__ = sorted([*_HOME, *_MODULES])
+__all__ = sorted([*_HOME, *_PACKAGES])
 
 
 def __getattr__(name):
     if name in _HOME:
         value = getattr(importlib.import_module(f"jaxnas.{_HOME[name]}"), name)
-    elif name in _MODULES:
+    elif name in _PACKAGES:
         value = importlib.import_module(f"jaxnas.{name}")
     else:
         raise AttributeError(f"module 'jaxnas' has no attribute {name!r}")

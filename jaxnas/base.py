@@ -157,3 +157,28 @@ def black_box(algorithm: AskTell, evaluator: Evaluator, objective: Objective | N
         return state.best if algorithm.best is None else algorithm.best(state.algorithm)
 
     return Strategy(init, step, best)
+
+
+class Feed(NamedTuple):
+    arrays: Any  # pytree of arrays on the device
+    draw: Callable[[Key, Any, jax.Array], Batch]  # (key, arrays, t) -> Batch, pure; t int32[] counts the steps of a phase
+
+
+nothing = Feed((), lambda key, arrays, t: Batch())
+"""The feed of a search that needs no data."""
+
+
+class Phase(NamedTuple):
+    strategy: Strategy
+    steps: int
+    data: Feed = nothing
+    give: Callable = lambda state: None  # the phase before's last state -> `given` of this one's init
+    fix: Callable | None = None  # the phase before's last state -> batch.fixed of this one, read-only
+    name: str = "search"
+
+
+def then(*phases: Phase) -> tuple[Phase, ...]:
+    """A plan: the phases in order, each with its own shapes, loop and checkpoints."""
+    if not phases:
+        raise ValueError("a plan needs at least one phase")
+    return phases

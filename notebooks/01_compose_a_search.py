@@ -64,18 +64,18 @@ data = nas.data.batches(dataset, 32)
 net = nas.cell_net(space, image=dataset.image, classes=dataset.classes, channels=2, cells=1)
 
 policy = nas.policies.softmax(space)
-adam = nas.weight_sharing.adam(3e-3)
+adam = nas.training.adam(3e-3)
 darts = nas.weight_sharing.weight_sharing(
     net,
     policy,
-    gradient=nas.weight_sharing.pathwise(policy, adam, nas.bilevel.unrolled()),
-    weights=nas.weight_sharing.sgd(0.1),
+    gradient=nas.weight_sharing.pathwise(policy, adam, nas.training.bilevel.unrolled()),
+    weights=nas.training.sgd(0.1),
 )
 result = nas.run(key, darts, steps=20, data=data)
 print(space.to_text(result.best), "loss", float(result.infos[0].loss[0]), "->", float(result.infos[0].loss[-1]))
 
 # %%
-nas.plot.alphas({"": result.infos[0].gates}, space.spec)
+nas.plot.gates({"": result.infos[0].gates}, space.spec)
 
 # %%
 nas.plot.architecture(space, result.best)

@@ -36,8 +36,8 @@ print(len(table.test), "networks, the best has", np.nanmax(table.test), "% test 
 # %%
 queries, curves, regrets = 100, {}, {}
 for name, seeds in {"random": 50, "local": 50, "aging": 50, "tpe": 50, "gp": 16}.items():
-    history = nas.bench.search(jax.random.key(0), nas.bench.ALGORITHMS[name], table, queries=queries, seeds=seeds)
-    regrets[name] = nas.bench.regret(table, history.index)
+    history = nas.app.bench.search(jax.random.key(0), nas.app.bench.ALGORITHMS[name], table, queries=queries, seeds=seeds)
+    regrets[name] = nas.app.bench.regret_curve(table, history.index)
     curves[name] = (np.arange(1, queries + 1), regrets[name])
     print(f"{name:<8}{seeds} seeds in {history.seconds:.2f} s, compiled in {history.compiling:.1f} s")
 
@@ -52,7 +52,7 @@ nas.plot.regret(curves, title="NAS-Bench-201, CIFAR-10", xlabel="queries")
 # corrected for the number of comparisons.
 
 # %%
-print(nas.bench.markdown(nas.bench.summarise("CIFAR-10", table, regrets)))
+print(nas.app.bench.markdown(nas.app.bench.summarise("CIFAR-10", table, regrets)))
 
 # %% [markdown]
 # ## Your own composition is a row like any other
@@ -68,9 +68,9 @@ def mine(space, budget):
     return nas.bayesian(space, model, nas.surrogates.thompson(), options, capacity=budget)
 
 
-history = nas.bench.search(jax.random.key(0), nas.bench.Entry(mine, 8, "mine"), table, queries=queries, seeds=16)
-regrets["mine"] = nas.bench.regret(table, history.index)
-print(nas.bench.markdown(nas.bench.summarise("CIFAR-10", table, regrets)))
+history = nas.app.bench.search(jax.random.key(0), nas.app.bench.Entry(mine, 8, "mine"), table, queries=queries, seeds=16)
+regrets["mine"] = nas.app.bench.regret_curve(table, history.index)
+print(nas.app.bench.markdown(nas.app.bench.summarise("CIFAR-10", table, regrets)))
 
 # %% [markdown]
 # ## The settings of an algorithm can be vmapped too

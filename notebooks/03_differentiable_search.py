@@ -23,7 +23,7 @@ import numpy as np
 import optax
 
 import jaxnas as nas
-from jaxnas import policies, weight_sharing
+from jaxnas import data, policies, training, weight_sharing
 
 # %% [markdown]
 # ## What a relaxation does to alpha
@@ -43,7 +43,7 @@ relaxations = {
 keys = jax.random.split(jax.random.key(0), 1000)
 for name, (policy, theta) in relaxations.items():
     gates = jax.vmap(lambda key, policy=policy, theta=theta: policy.sample(key, theta, 0)[0][0])(keys)  # [1000, 4]
-    entropy = jax.vmap(lambda g: nas.diagnostics.entropy((g[None],)))(gates)
+    entropy = jax.vmap(lambda g: nas.analysis.diagnostics.entropy((g[None],)))(gates)
     print(f"{name:32} mean {np.round(gates.mean(0), 2)}  sd {np.round(gates.std(0), 2)}  entropy {float(entropy.mean()):.2f}")
 
 # %% [markdown]
@@ -57,7 +57,7 @@ for name, (policy, theta) in relaxations.items():
 space = nas.spaces.darts(nodes=1, ops=("none", "skip_connect", "sep_conv_3x3"))
 net = nas.cell_net(space, image=(8, 8, 1), classes=10, channels=4, cells=1)
 feed = nas.data.batches(nas.data.load("digits", jax.random.key(1)), 32)
-steps, adam = 60, weight_sharing.adam(3e-3)
+steps, adam = 60, training.adam(3e-3)
 methods = {
     "DARTS": nas.darts(net, architecture=adam, order="first"),
     "SNAS": nas.snas(net, optax.linear_schedule(1.0, 0.03, steps), architecture=adam),
@@ -80,8 +80,10 @@ nas.plot.curves({f"{name}/loss": loss for name, loss in losses.items()}, "Traini
 # of the gates, the skip connections that would be derived now, and what discretising would cost. `early_stopping` acts on it.
 
 # %%
-watched = weight_sharing.watch(methods["DARTS"], weight_sharing.measurements(net, policies.softmax(space), iterations=5))
-result = nas.run(jax.random.key(0), watched, steps=6, data=weight_sharing.epochs(feed, 10))
+watched = weight_sharing.with_measurements(
+    methods["DARTS"], weight_sharing.measurements(net, policies.softmax(space), iterations=5)
+)
+result = nas.run(jax.random.key(0), watched, steps=6, data=data.epochs(feed, 10))
 for name, values in result.infos[0].watched.items():
     print(f"{name:10} {np.round(values, 3)}")
-print(nas.diagnostics.collapsed(space, result.best))
+print(nas.analysis.diagnostics.collapsed(space, result.best))

@@ -22,7 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxnas as nas
-from jaxnas import ask_tell, data, evaluate, hardware, nets, ranking, spaces, weight_sharing
+from jaxnas import ask_tell, data, evaluate, hardware, nets, spaces, training
+from jaxnas.analysis import ranking
 from jaxnas.base import Batch
 from jaxnas.evaluate.population import train_from_scratch
 
@@ -36,7 +37,7 @@ layers = tuple(spaces.MobileLayer(i, o, s, ops) for i, o, s in ((4, 4, 1), (4, 8
 space = spaces.mobile(spaces.MobileSpec(layers, stem=4, head=16, stem_stride=1))
 dataset = data.load("digits", jax.random.key(1))
 net = nas.mobile_net(space, image=dataset.image, classes=10)
-result = nas.run(jax.random.key(0), nas.spos(net, weight_sharing.sgd(0.1)), steps=500, data=data.batches(dataset, 32, arch_steps=0))
+result = nas.run(jax.random.key(0), nas.spos(net, training.sgd(0.1)), steps=500, data=data.batches(dataset, 32, arch_steps=0))
 supernet = result.state.variables
 print(f"training loss of the last ten paths: {result.infos[0].loss[-10:].mean():.2f}")
 
@@ -59,7 +60,7 @@ for statistics in ("running", "recalibrated"):
 # nearly the same accuracy.
 
 # %%
-alone = train_from_scratch(net, weight_sharing.sgd(0.1))
+alone = train_from_scratch(net, training.sgd(0.1))
 feed = data.batches(dataset, 32, weight_steps=150, arch_steps=len(dataset.valid.y) // 32)
 batch = feed.draw(jax.random.key(2), feed.arrays, 0)
 truth = np.asarray(jax.jit(alone.step)(jax.random.key(3), (), archs, Batch(batch.train, batch.valid))[1]["accuracy"])
@@ -81,7 +82,7 @@ cost = lambda arch: hardware.expected(table, space.gates(arch))
 limit = float(jnp.median(jax.vmap(cost)(archs)))
 algorithm = ask_tell.constrained_evolution(space, cost, limit, batch=4, parents=3, mutants=2, children=2, capacity=27)
 search = nas.black_box(algorithm, nas.shared_weights(net))
-found = nas.run(jax.random.key(5), search, steps=3, data=data.Feed(judge, lambda key, arrays, t: arrays))
+found = nas.run(jax.random.key(5), search, steps=3, data=nas.Feed(judge, lambda key, arrays, t: arrays))
 print(
     f"{space.to_text(found.best)}: {float(cost(found.best)):.0f} of {limit:.0f} multiply-adds, {float(found.state.best_score):.3f}"
 )
@@ -89,6 +90,6 @@ print(
 # %% [markdown]
 # Training and search as one plan, which can be cut and resumed anywhere:
 #
-#     train = nas.phase(nas.spos(net), 500, data.batches(dataset, 32, arch_steps=0))
-#     search = nas.phase(search, 3, data.calibration(dataset, 32, 4), fix=lambda state: state.variables)
+#     train = nas.Phase(nas.spos(net), 500, data.batches(dataset, 32, arch_steps=0))
+#     search = nas.Phase(search, 3, data.calibration(dataset, 32, 4), fix=lambda state: state.variables)
 #     nas.run(key, nas.then(train, search), directory="run")

@@ -26,9 +26,11 @@ import numpy as np
 import optax
 
 import jaxnas as nas
-from jaxnas import data, estimators, learning_curves, plot, proxies, weight_sharing
+from jaxnas import data, plot, proxies, training
+from jaxnas.analysis import learning_curves
+from jaxnas.app import rank
 from jaxnas.evaluate.population import population
-from jaxnas.training import accuracy
+from jaxnas.training.scratch import accuracy
 
 space = nas.spaces.nasbench201()
 dataset = data.load("digits", jax.random.key(1))
@@ -45,7 +47,7 @@ archs = jax.vmap(space.sample)(keys)
 EPOCHS, STEPS = 6, 22
 feed = data.batches(dataset, 32, weight_steps=EPOCHS * STEPS, arch_steps=0)
 batches = jax.jit(feed.draw)(jax.random.key(3), feed.arrays, 0).train
-optimizer = weight_sharing.sgd(optax.cosine_decay_schedule(0.05, EPOCHS * STEPS))
+optimizer = training.sgd(optax.cosine_decay_schedule(0.05, EPOCHS * STEPS))
 score = lambda logits_of, held: {name: accuracy(logits_of, part) for name, part in held.items()}
 train = jax.jit(population(net, optimizer, score, every=STEPS))
 held = {"valid": dataset.valid, "test": dataset.test}
@@ -75,8 +77,8 @@ for epochs in (1, 3):
     scores[f"validation, {epochs} epochs"] = 100 * trained["curves"]["valid"][:, epochs - 1]
     scores[f"training loss, {epochs} epochs"] = -np.asarray(learning_curves.sotl_e(losses[:, :epochs]))
     price |= {name: seconds * epochs / EPOCHS for name in scores if name.endswith(f"{epochs} epochs")}
-judged = estimators.judge(jax.random.key(5), scores, truth, k=5)
-print(estimators.markdown(judged, k=5))
+judged = rank.judge(jax.random.key(5), scores, truth, k=5)
+print(rank.markdown(judged, k=5))
 
 # %% [markdown]
 # ## The choice

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxnas import ask_tell, base, hardware, nets, policies, spaces, surrogates, weight_sharing
+from jaxnas import ask_tell, base, hardware, nets, policies, spaces, surrogates, training, weight_sharing
 from jaxnas.base import Batch, Strategy
-from jaxnas.bilevel import unrolled
 from jaxnas.data.text import Tokens
-from jaxnas.spaces.space import is_shape
+from jaxnas.spaces._space import is_shape
+from jaxnas.training.bilevel import unrolled
 
 IMAGE, CLASSES, EXAMPLES = (4, 4, 1), 3, 8
 
@@ -181,13 +181,13 @@ def descent(rate, joint):
 
 def joint_two_paths(net):
     """Single level, two paths to a step: the shape of SNAS."""
-    return weight_sharing.weight_sharing(net, noisy_softmax(net.space), descent(0.5, True), weight_sharing.sgd(0.1))
+    return weight_sharing.weight_sharing(net, noisy_softmax(net.space), descent(0.5, True), training.sgd(0.1))
 
 
 def darts_two_steps(net):
     policy = policies.softmax(net.space)
-    gradient = weight_sharing.pathwise(policy, weight_sharing.adam(), unrolled())
-    return weight_sharing.weight_sharing(net, policy, gradient, weight_sharing.sgd(0.1), clip=None)
+    gradient = weight_sharing.pathwise(policy, training.adam(), unrolled())
+    return weight_sharing.weight_sharing(net, policy, gradient, training.sgd(0.1), clip=None)
 
 
 def toy_net(space):
@@ -267,7 +267,7 @@ def cost(net):
 def watched(net):
     search = weight_sharing.darts(net, order="first")
     measure = weight_sharing.measurements(net, policies.softmax(net.space), iterations=2)
-    return weight_sharing.early_stopping(weight_sharing.watch(search, measure), window=1, lag=1, first=2)
+    return weight_sharing.early_stopping(weight_sharing.with_measurements(search, measure), window=1, lag=1, first=2)
 
 
 def epoch(key):
@@ -326,7 +326,7 @@ ONE_SHOT: dict[str, Callable] = {
     "op_warm_up": lambda net: weight_sharing.op_warm_up(net, RISING),
 }
 MOBILE: dict[str, Callable] = {
-    "proxylessnas": lambda net: weight_sharing.proxylessnas(net, cost=cost(net), combine=hardware.linear(5.0)),
+    "proxylessnas": lambda net: weight_sharing.proxylessnas(net, cost=cost(net), combine=hardware.relative_excess(5.0)),
     "proxylessnas, reinforce": lambda net: weight_sharing.proxylessnas_reinforce(net, cost=cost(net), networks=2),
 }
 
@@ -339,16 +339,16 @@ ROWS: dict[str, Callable[[], Row]] = {
     "darts": lambda: shared(weight_sharing.darts),
     "darts, first order": lambda: shared(lambda net: weight_sharing.darts(net, order="first")),
     "darts, finite difference": lambda: shared(lambda net: weight_sharing.darts(net, order="finite_difference")),
-    "spos": lambda: shared(lambda net: weight_sharing.spos(net, weight_sharing.sgd(0.1))),
+    "spos": lambda: shared(lambda net: weight_sharing.spos(net, training.sgd(0.1))),
     "joint gradient of two paths": lambda: shared(joint_two_paths),
     **{name: functools.partial(toy, make) for name, make in DIFFERENTIABLE.items()},
     **{name: functools.partial(mobile, make) for name, make in MOBILE.items()},
     **{name: functools.partial(of_edges, make) for name, make in ONE_SHOT.items()},
     "in_place_distillation": lambda: Row(
-        weight_sharing.in_place_distillation(elastic_net(), weight_sharing.sgd(0.1), paths=3), images, False
+        weight_sharing.in_place_distillation(elastic_net(), training.sgd(0.1), paths=3), images, False
     ),
     "metanas": lambda: Row(meta(toy_net(cell_space())), tasks, False),
-    "smash": lambda: Row(weight_sharing.spos(memory_bank_net(), weight_sharing.sgd(0.1)), images, False),
+    "smash": lambda: Row(weight_sharing.spos(memory_bank_net(), training.sgd(0.1)), images, False),
     "darts, recurrent": lambda: text(lambda net: weight_sharing.darts(net, order="first")),
     "early_stopping": lambda: Row(watched(toy_net(cell_space())), epoch, False),
 }

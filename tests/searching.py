@@ -8,8 +8,8 @@ import numpy as np
 import quick
 
 from jaxnas.base import Batch
+from jaxnas.spaces._space import space
 from jaxnas.spaces.real import Real
-from jaxnas.spaces.space import space
 
 TOY = space((np.asarray([3, 4, 2]),))  # 24 settings
 MIXED = space((3, 2), reals={"x": Real(0.0, 1.0), "rate": Real(1e-4, 1.0, log=True)})

@@ -9,7 +9,8 @@ from nb201_file import load as nb201
 from nb201_file import needs_file
 from scipy import stats
 
-from jaxnas import bench, cli, spaces
+from jaxnas import spaces
+from jaxnas.app import bench, cli
 from jaxnas.evaluate import benchmark
 
 TOY = spaces.space((np.asarray([3, 4]),))
@@ -104,7 +105,7 @@ def test_regret_is_that_of_the_answer_by_accuracy():
     table = toy(test=-SEEN, cost=np.full(12, 2.0))  # the better the accuracy, the worse the test
     index = np.asarray([[1, 0, 3, 2, 9], [9, 9, 4, 4, 11]])
     want = np.asarray([[1, 5, 5, 8, 8], [0, 0, 9, 9, 11]])  # of the test scores 0, -1, .. -11
-    np.testing.assert_array_equal(bench.regret(table, index), want)
+    np.testing.assert_array_equal(bench.regret_curve(table, index), want)
     seconds, over = bench.over_time(table, index, want, points=9)
     np.testing.assert_allclose(seconds, np.linspace(2, 10, 9))
     np.testing.assert_array_equal(over, np.repeat(want, 2, 1)[:, :9])
@@ -112,7 +113,7 @@ def test_regret_is_that_of_the_answer_by_accuracy():
 
 def test_regret_skips_what_has_no_result():
     holes = benchmark.benchmark("toy", TOY, ARCHS[:6], SEEN[:6])
-    np.testing.assert_array_equal(bench.regret(holes, np.asarray([[7, 0, 8, 2]])), [[np.nan, 4, 4, 1]])
+    np.testing.assert_array_equal(bench.regret_curve(holes, np.asarray([[7, 0, 8, 2]])), [[np.nan, 4, 4, 1]])
 
 
 def test_the_results_table_is_the_rank_test():
@@ -143,7 +144,7 @@ def test_random_search_has_the_exact_regret_of_its_closed_form():
     sd = np.sqrt(np.sum(odds * (test[order] - mean) ** 2))
     history = bench.search(jax.random.key(0), bench.ALGORITHMS["random"], table, queries=queries, seeds=400)
     assert history.index.shape == (400, queries)
-    got = test.max() - bench.regret(table, history.index)[:, -1]
+    got = test.max() - bench.regret_curve(table, history.index)[:, -1]
     assert abs(got.mean() - mean) < 3 * sd / 20
 
 

@@ -13,7 +13,7 @@ import optax
 import pytest
 from quick import jit
 
-from jaxnas.bilevel import (
+from jaxnas.training.bilevel import (
     Bilevel,
     conjugate_gradient,
     descend,

@@ -12,10 +12,10 @@ from searching import run, run_seeds
 
 from jaxnas.ask_tell import aging_evolution, random_search
 from jaxnas.base import Batch, black_box
-from jaxnas.evaluate.table import rows, table
-from jaxnas.spaces.darts import darts
-from jaxnas.spaces.nasbench201 import nasbench201
-from jaxnas.spaces.space import space
+from jaxnas.evaluate._table import rows, table
+from jaxnas.spaces._darts import darts
+from jaxnas.spaces._nasbench201 import nasbench201
+from jaxnas.spaces._space import space
 
 SEEDS = 2_000  # with 500, some row of the sixteen lies beyond 3 standard errors for one root key in twenty-five
 CIFAR10, CIFAR100 = 0, 1

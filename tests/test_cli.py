@@ -16,8 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnas import cli, data, export, nets, pipeline, report, spaces
-from jaxnas.config import DIFFERENTIABLE, ONE_SHOT, SPACES, STRATEGIES, Config, check
+from jaxnas import data, nets, spaces
+from jaxnas.app import cli, export, search
+from jaxnas.app.config import DIFFERENTIABLE, ONE_SHOT, SPACES, STRATEGIES, Config, check
+from jaxnas.driver import journal
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SMALLEST = ["--strategy", "darts-first", "--steps", "4", "--train-steps", "4", "--channels", "2", "--batch", "16"]
@@ -27,7 +29,12 @@ BENCH = "|avg_pool_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|nor_conv_1x1~0|skip_c
 def jaxnas(*arguments, check=0, **options):
     """A run of the command line in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-m", "jaxnas.cli", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=900, **options
+        [sys.executable, "-m", "jaxnas.app.cli", *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        **options,
     )
     assert done.returncode == check, done.stderr
     return done
@@ -210,11 +217,11 @@ def test_every_strategy_starts_in_every_space(space):
         except ValueError as error:
             assert strategy in (*DIFFERENTIABLE, *ONE_SHOT) and "with --strategy" in str(error)
             continue
-        _, (*_, (search, *_)) = pipeline.make_search(config, dataset)
+        _, (*_, (strategy_, *_)) = search.make_search(config, dataset)
         if strategy in set(DIFFERENTIABLE) - traced:
             continue
-        state = jax.eval_shape(search.init, jax.random.key(0))
-        assert jax.tree.leaves(jax.eval_shape(search.best, state))
+        state = jax.eval_shape(strategy_.init, jax.random.key(0))
+        assert jax.tree.leaves(jax.eval_shape(strategy_.best, state))
 
 
 def test_list(capsys):
@@ -249,14 +256,14 @@ def finished(tmp_path_factory):
 
 def test_a_search_keeps_what_it_promises(finished):
     directory, done = finished
-    promised = "config.json log.jsonl checkpoints result.json architecture.svg curves.png alphas.png weights.npz export.bin"
+    promised = "config.json log.jsonl checkpoints result.json architecture.svg curves.png gates.png weights.npz export.bin"
     for name in promised.split():
         assert (directory / name).exists(), name
         assert name in done.stdout
     assert f"run directory: {directory}" in done.stderr
     config, result = (json.loads((directory / name).read_text()) for name in ("config.json", "result.json"))
     assert config["steps"] == 4 and config["data"] == "digits" and config["seed"] == 0
-    assert report.read(directory)[-1]["step"] == report.read(directory / "train")[-1]["step"] == 4
+    assert journal.read(directory)[-1]["step"] == journal.read(directory / "train")[-1]["step"] == 4
     assert result["genotype"] in done.stdout and result["verdict"] in done.stdout
     for name in ("found", "random"):
         assert 0 <= result[name]["test_accuracy"] <= 1 and result[name]["parameters"] > 0
@@ -331,7 +338,7 @@ def test_seeds_are_one_program_and_one_of_them_is_kept(tmp_path, capsys):
     assert len(result["genotypes"]) == result["seeds"] == 2
     assert result["genotype"] == result["genotypes"][result["chosen_seed"]] == result["found"]["genotype"]
     assert result["genotype"] in out
-    line = report.read(tmp_path / "run")[-1]
+    line = journal.read(tmp_path / "run")[-1]
     assert np.isfinite(line["loss_ci"]) and result["search"]["loss"] == line["loss"]
 
 

@@ -12,13 +12,14 @@ import optax
 import pytest
 from quick import jit
 
-from jaxnas import losses, nets, weight_sharing
+from jaxnas import nets, training, weight_sharing
 from jaxnas.base import Batch
-from jaxnas.bilevel import Bilevel, first_order, unrolled
 from jaxnas.data.text import UNKNOWN, Tokens, bptt, text, windows
-from jaxnas.nets.language_model import Dropouts, language_model
-from jaxnas.spaces.darts import darts
-from jaxnas.spaces.darts_rnn import GENOTYPES, OPS, RNNCell, darts_rnn
+from jaxnas.nets._language_model import Dropouts, language_model
+from jaxnas.spaces._darts import darts
+from jaxnas.spaces._darts_rnn import GENOTYPES, OPS, RNNCell, darts_rnn
+from jaxnas.training import losses
+from jaxnas.training.bilevel import Bilevel, first_order, unrolled
 
 V, B, H, T = 7, 3, 4, 5
 
@@ -426,8 +427,8 @@ def test_a_search_learns_and_carries_the_hidden_state():
     net = small(2, batch=4, hidden=6, dropouts=None)
     source = text("abcdefg" * 60)
     feed = bptt(source, 4, T)
-    weights = optax.chain(optax.clip_by_global_norm(0.25), weight_sharing.sgd(2.0, 0.0, 5e-7))
-    search = weight_sharing.darts(net, weights, weight_sharing.adam(3e-3, 1e-3), clip=None)
+    weights = optax.chain(optax.clip_by_global_norm(0.25), training.sgd(2.0, 0.0, 5e-7))
+    search = weight_sharing.darts(net, weights, training.adam(3e-3, 1e-3), clip=None)
     start = jit(search.init)(jax.random.key(0))
 
     def body(state, t):

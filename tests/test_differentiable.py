@@ -13,20 +13,21 @@ from laws import CLASSES, IMAGE, cell_space, images, mobile_net, tiny_net, toy_n
 from quick import jit
 from scipy import stats
 
-from jaxnas import diagnostics, losses, nets, policies, spaces, weight_sharing
-from jaxnas.base import Batch, Strategy
-from jaxnas.data.feed import Feed
-from jaxnas.driver import Phase, run, then
+from jaxnas import data, nets, policies, spaces, training, weight_sharing
+from jaxnas.analysis import diagnostics
+from jaxnas.base import Batch, Feed, Phase, Strategy, then
+from jaxnas.driver import run
 from jaxnas.nets.layers import shuffle
 from jaxnas.nets.mobile_ops import Paths
 from jaxnas.nets.ops import OPS
 from jaxnas.nets.super_cell import FINAL, Anneal, SuperCell
-from jaxnas.policies.concrete import concrete_log_density
-from jaxnas.policies.dirichlet import concentration, divergence
+from jaxnas.policies._concrete import concrete_log_density
+from jaxnas.policies._dirichlet import concentration, divergence
+from jaxnas.training import losses
 from jaxnas.weight_sharing import Given
-from jaxnas.weight_sharing.beta_darts import beta_decay
-from jaxnas.weight_sharing.robust_darts import WatchInfo
-from jaxnas.weight_sharing.smooth_darts import on_simplex
+from jaxnas.weight_sharing._beta_darts import beta_decay
+from jaxnas.weight_sharing._early_stopping import WatchInfo
+from jaxnas.weight_sharing._smooth_darts import on_simplex
 
 ROW = spaces.space(
     (4,), gates=lambda a: (jax.nn.one_hot(a[0], 4),), derive=lambda g: (jnp.argmax(g[0]).astype(jnp.int32),), gate_shapes=((4,),)
@@ -310,7 +311,7 @@ def test_a_closed_operation_is_never_drawn_nor_moved():
         assert float(gates[1]) == 0 and abs(float(gates.sum()) - 1) < 1e-5
         grad = jax.grad(loss)(theta)[0]
         assert float(grad[1]) == 0 and np.isfinite(grad).all() and np.abs(grad).sum() > 0
-        optimizer = weight_sharing.adam()
+        optimizer = training.adam()
         updates, _ = optimizer.update((grad,), optimizer.init(theta), theta)
         assert not policies.still_open(optax.apply_updates(theta, updates))[0][1]
 
@@ -667,7 +668,11 @@ def test_three_stages_leave_one_of_three_operations_an_edge_and_at_most_two_skip
     feed = Feed((), lambda key, arrays, t: images(key))
     for n in keep:
         without = (space.spec.ops.index("none"),) if n == 3 else ()
-        give = (lambda state: None) if n is None else lambda s, n=n, w=without: Given(open=weight_sharing.narrowed(s.theta, n, w))
+        give = (
+            (lambda state: None)
+            if n is None
+            else lambda s, n=n, w=without: Given(open=weight_sharing.strongest_operations(s.theta, n, w))
+        )
         plan.append(Phase(make(), 3, feed, give, name=f"stage{n}"))
     result = run(jax.random.key(0), then(*plan))
     counts = [jax.tree.map(lambda a: np.asarray(policies.still_open(a)).sum(-1), s.theta) for s in result.states]
@@ -715,7 +720,7 @@ def test_widening_copies_channels_and_keeps_what_was_there():
     narrow, wide = make(4), make(2)
     variables = jit(narrow.init)(jax.random.key(0))
     shapes = jax.eval_shape(wide.init, jax.random.key(0))
-    grown = weight_sharing.widened(jax.random.key(1), variables, shapes)
+    grown = weight_sharing.widen_variables(jax.random.key(1), variables, shapes)
     assert jax.tree.map(jnp.shape, grown) == jax.tree.map(jnp.shape, shapes)
     depthwise = lambda v: np.asarray(v["params"]["cell0"]["from0"]["sep_conv_3x3"]["Depthwise_0"]["kernel"])
     np.testing.assert_array_equal(depthwise(grown)[:, :4], depthwise(variables))
@@ -723,7 +728,7 @@ def test_widening_copies_channels_and_keeps_what_was_there():
     one, many = (np.asarray(v["params"]["cell0"]["from0"]["sep_conv_3x3"]["Conv_0"]["kernel"]) for v in (variables, grown))
     np.testing.assert_allclose(many[:, :4].sum(2), one.sum(2), atol=1e-6)  # what reads copies is shared among them
     with pytest.raises(ValueError, match="shrinks"):
-        weight_sharing.widened(jax.random.key(1), grown, jax.eval_shape(narrow.init, jax.random.key(0)))
+        weight_sharing.widen_variables(jax.random.key(1), grown, jax.eval_shape(narrow.init, jax.random.key(0)))
 
 
 # What makes no sense
@@ -743,11 +748,11 @@ def test_widening_copies_channels_and_keeps_what_was_there():
         (lambda: policies.edge_normalised(ROW), "cell space"),
         (lambda: weight_sharing.proxylessnas(toy_net(cell_space())), "mobile"),
         (lambda: weight_sharing.fbnet(toy_net(cell_space()), 1.0, cost=lambda g: 0.0), "together"),
-        (lambda: weight_sharing.narrowed((ALPHA[None],), 5), "keep"),
+        (lambda: weight_sharing.strongest_operations((ALPHA[None],), 5), "keep"),
         (lambda: weight_sharing.project_edges(toy_net(cell_space())).init(jax.random.key(0)), "project_operations"),
         (lambda: weight_sharing.proxylessnas_reinforce(mobile_net(), reference=0.0), "reference"),
         (lambda: weight_sharing.early_stopping(scripted([1.0]), first=3), "window"),
-        (lambda: weight_sharing.epochs(None, 0), "at least 1 step"),
+        (lambda: data.epochs(None, 0), "at least 1 step"),
         (lambda: diagnostics.dominant_eigenvalue(lambda t: t, 1.0, None, 0), "at least 1 product"),
         (
             lambda: weight_sharing.darts(toy_net(cell_space())).init(jax.random.key(0), Given(theta=(jnp.asarray([jnp.nan]),))),

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from quick import both_ways, everything, jit, worst
 
-from jaxnas.nets.elastic_net import elastic_net, macs, sort_channels
+from jaxnas.nets._elastic_net import elastic_net, macs, sort_channels
+from jaxnas.nets.base import count_parameters
 from jaxnas.nets.elastic_ops import build, filters
-from jaxnas.nets.net import count_parameters
-from jaxnas.spaces.elastic import (
+from jaxnas.spaces._elastic import (
     Elastic,
     ElasticLayer,
     ElasticSpec,
@@ -24,7 +24,7 @@ from jaxnas.spaces.elastic import (
     rounded,
     smallest,
 )
-from jaxnas.spaces.nasbench201 import nasbench201
+from jaxnas.spaces._nasbench201 import nasbench201
 
 IMAGE, CLASSES = (6, 4, 1), 3
 TINY = ElasticSpec(

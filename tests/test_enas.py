@@ -17,16 +17,17 @@ from jaxnas.base import Batch
 from jaxnas.data.text import Tokens, bptt, text
 from jaxnas.driver import run
 from jaxnas.evaluate.shared import shared_weights
-from jaxnas.nets.language_model import Dropouts, language_model
-from jaxnas.nets.macro_net import OPS, macro_net
-from jaxnas.nets.net import cell_net, count_parameters
-from jaxnas.policies.categorical import categorical
+from jaxnas.nets._language_model import Dropouts, language_model
+from jaxnas.nets._macro_net import OPS, macro_net
+from jaxnas.nets.base import count_parameters
+from jaxnas.nets.cells import cell_net
+from jaxnas.policies._categorical import categorical
 from jaxnas.policies.updates import Update, reinforce
+from jaxnas.spaces._layerwise import anchors, kind
+from jaxnas.spaces._nasbench201 import nasbench201
 from jaxnas.spaces.enas import MACRO_OPS, MacroLayer, chosen, enas_macro, enas_micro, enas_rnn
-from jaxnas.spaces.layerwise import anchors, kind
-from jaxnas.spaces.nasbench201 import nasbench201
-from jaxnas.weight_sharing.darts import sgd
-from jaxnas.weight_sharing.enas import default_update, enas, final_choice, perplexity, sampler, skip_rate, warm_restarts
+from jaxnas.training.optimizers import sgd
+from jaxnas.weight_sharing._enas import default_update, enas, final_choice, perplexity, sampler, skip_rate, warm_restarts
 
 IMAGE, CLASSES = (6, 5, 1), 3
 ARCHS = ("conv_3x3 sep_conv_5x5<0 max_pool_3x3<0,1", "max_pool_3x3 conv_3x3 sep_conv_5x5<1")

@@ -11,12 +11,12 @@ from quick import jit
 from scipy import stats
 from searching import run
 
-from jaxnas.ask_tell.bayesian import bayesian, mutants_of_best
+from jaxnas.ask_tell._bayesian import bayesian, mutants_of_best
 from jaxnas.base import Batch, black_box
-from jaxnas.evaluate.table import rows, table
-from jaxnas.spaces.nasbench201 import nasbench201
+from jaxnas.evaluate._table import rows, table
+from jaxnas.spaces._nasbench201 import nasbench201
+from jaxnas.surrogates._ensemble import Perceptron, ensemble
 from jaxnas.surrogates.acquisition import expected_improvement, independent_thompson
-from jaxnas.surrogates.ensemble import Perceptron, ensemble
 from jaxnas.surrogates.kernels import path_encoding
 from jaxnas.surrogates.surrogate import Posterior
 

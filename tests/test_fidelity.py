@@ -15,18 +15,18 @@ from scipy import stats
 from searching import MIXED, TOY, run_seeds
 
 from jaxnas import data, nets, spaces
-from jaxnas.ask_tell.asha import asha
-from jaxnas.ask_tell.bohb import ModelState, bohb, kernel_model, split_at
+from jaxnas.ask_tell._asha import asha
+from jaxnas.ask_tell._bohb import ModelState, bohb, kernel_model, split_at
+from jaxnas.ask_tell._hyperband import hyperband, hyperband_plan
+from jaxnas.ask_tell._tpe import joint, normal_reference, points_of
 from jaxnas.ask_tell.halving import brackets, epochs, steps, successive_halving
-from jaxnas.ask_tell.hyperband import hyperband, hyperband_plan
-from jaxnas.ask_tell.tpe import joint, normal_reference, points_of
 from jaxnas.ask_tell.trial import Trial, levels
 from jaxnas.base import Batch, black_box, stateless
+from jaxnas.evaluate._table import rows
 from jaxnas.evaluate.fidelity import Fidelity, relative_cost, setting
 from jaxnas.evaluate.population import population
-from jaxnas.evaluate.table import rows
 from jaxnas.evaluate.trials import Held, by_budget, train_trials
-from jaxnas.spaces.space import space
+from jaxnas.spaces._space import space
 
 # Schedules
 

@@ -15,25 +15,17 @@ from searching import MIXED, TOY, asked, mixed_score, program, run_seeds
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process import kernels as sklearn_kernels
 
-from jaxnas.ask_tell.bayesian import (
-    bayesian,
-    log_error,
-    mutants_of_best,
-    neighbors_of_best,
-    pool,
-    random_draws,
-    standardise,
-)
+from jaxnas.ask_tell._bayesian import bayesian, log_error, mutants_of_best, neighbors_of_best, pool, random_draws, standardise
+from jaxnas.ask_tell._random_search import random_search
 from jaxnas.ask_tell.history import leaders
-from jaxnas.ask_tell.random_search import random_search
 from jaxnas.base import Batch, black_box, stateless
-from jaxnas.evaluate.table import rows, table
-from jaxnas.spaces.darts import DARTS, DARTSCell, darts
-from jaxnas.spaces.nasbench201 import OPS, nasbench201, representatives
+from jaxnas.evaluate._table import rows, table
+from jaxnas.spaces._darts import DARTS, DARTSCell, darts
+from jaxnas.spaces._nasbench201 import OPS, nasbench201, representatives
+from jaxnas.spaces._space import Mixed, space
 from jaxnas.spaces.real import Real
-from jaxnas.spaces.space import Mixed, space
+from jaxnas.surrogates._gaussian_process import cholesky, gaussian_process, solve
 from jaxnas.surrogates.acquisition import expected_improvement, independent_thompson, thompson, upper_confidence_bound
-from jaxnas.surrogates.gaussian_process import cholesky, gaussian_process, solve
 from jaxnas.surrogates.kernels import (
     cell_graph,
     gram,

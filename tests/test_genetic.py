@@ -11,13 +11,13 @@ import pytest
 from scipy import stats
 from searching import run, run_seeds
 
-from jaxnas.ask_tell.aging_evolution import aging_evolution, tournament_evolution
-from jaxnas.ask_tell.genetic import genetic
+from jaxnas.ask_tell._aging_evolution import aging_evolution, tournament_evolution
+from jaxnas.ask_tell._genetic import genetic
 from jaxnas.base import Batch, black_box, stateless
-from jaxnas.evaluate.table import rows, table
-from jaxnas.spaces.nasbench201 import nasbench201
+from jaxnas.evaluate._table import rows, table
+from jaxnas.spaces._nasbench201 import nasbench201
+from jaxnas.spaces._space import space
 from jaxnas.spaces.real import Real
-from jaxnas.spaces.space import space
 
 CIFAR10, CIFAR100 = 0, 1
 DATASETS = pytest.mark.parametrize("dataset", [CIFAR10, CIFAR100], ids=["cifar10", "cifar100"])

@@ -12,15 +12,16 @@ import pytest
 from sklearn.ensemble import RandomForestRegressor
 
 import jaxnas as nas
-from jaxnas import importance, motifs, plot
-from jaxnas.ask_tell.random_search import random_search
+from jaxnas import plot
+from jaxnas.analysis import importance, motifs
+from jaxnas.ask_tell._random_search import random_search
 from jaxnas.base import black_box, stateless
-from jaxnas.evaluate.table import rows
-from jaxnas.plot.importance import importance as picture
-from jaxnas.spaces.darts import darts
-from jaxnas.spaces.nasbench201 import nasbench201
+from jaxnas.evaluate._table import rows
+from jaxnas.plot._importance import importance as picture
+from jaxnas.spaces._darts import darts
+from jaxnas.spaces._nasbench201 import nasbench201
+from jaxnas.spaces._space import space
 from jaxnas.spaces.real import Real
-from jaxnas.spaces.space import space
 
 TOY = space((np.asarray([3, 4, 2]),))  # 24 settings
 EVERY = np.stack(np.unravel_index(np.arange(24), TOY.arity), -1).astype(np.int32)

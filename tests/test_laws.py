@@ -13,8 +13,7 @@ from quick import jit
 
 from jaxnas import ask_tell, base, spaces
 from jaxnas.base import Batch
-from jaxnas.checkpoint import Checkpoints
-from jaxnas.driver import run
+from jaxnas.driver import Checkpoints, run
 
 NAMES, EVERY = list(ROWS), {**ALGORITHMS, **BUDGETED}
 

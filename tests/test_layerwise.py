@@ -9,17 +9,18 @@ import optax
 import pytest
 from quick import jit, worst
 
-from jaxnas.ask_tell.q_learning import Layers, mdp_of, metaqnn
+from jaxnas.ask_tell._q_learning import mdp_of
 from jaxnas.base import Batch
 from jaxnas.evaluate.population import train_from_scratch
-from jaxnas.nets.chain_net import chain_net
-from jaxnas.nets.layer_net import layer_net
-from jaxnas.nets.net import count_parameters
+from jaxnas.nets._chain_net import chain_net
+from jaxnas.nets._layer_net import layer_net
+from jaxnas.nets.base import count_parameters
 from jaxnas.nets.recurrent_cell import TreeCell
-from jaxnas.policies.controller import controller
-from jaxnas.spaces.layerwise import anchors, chosen, kind, layerwise
-from jaxnas.spaces.recurrent import recurrent
-from jaxnas.spaces.space import space
+from jaxnas.policies._controller import controller
+from jaxnas.spaces._layerwise import anchors, chosen, kind, layerwise
+from jaxnas.spaces._metaqnn import Layers, metaqnn
+from jaxnas.spaces._recurrent import recurrent
+from jaxnas.spaces._space import space
 
 SMALL = dict(heights=(1, 3), widths=(3, 1, 5), filters=(2, 3))
 IMAGE, CLASSES = (5, 6, 2), 3

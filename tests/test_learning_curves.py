@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import r2_score
 
-from jaxnas import learning_curves
+from jaxnas.analysis import learning_curves
 
 NLP = nb201_file.PATH.with_name("nas_bench_nlp_wikitext2.npz")
 KEY = functools.partial(jax.random.key, 0)

@@ -11,13 +11,13 @@ import pytest
 import searching
 from scipy import stats
 
-from jaxnas.ask_tell.local_search import local_search, words
+from jaxnas.ask_tell._local_search import local_search, words
 from jaxnas.base import Batch, black_box, stateless
-from jaxnas.evaluate.table import rows, table
-from jaxnas.spaces.darts import darts
-from jaxnas.spaces.nasbench201 import nasbench201
+from jaxnas.evaluate._table import rows, table
+from jaxnas.spaces._darts import darts
+from jaxnas.spaces._nasbench201 import nasbench201
+from jaxnas.spaces._space import space
 from jaxnas.spaces.real import Real
-from jaxnas.spaces.space import space
 
 SEEDS = 500
 CIFAR10, CIFAR100 = 0, 1

@@ -13,7 +13,7 @@ import pytest
 from quick import jit
 
 from jaxnas import weight_sharing
-from jaxnas.weight_sharing.metanas import adapt, metanas, pruned, soft_pruning
+from jaxnas.weight_sharing._metanas import adapt, metanas, prune_gates, soft_pruning
 
 T, K, WEIGHT_RATE, ARCH_RATE = 3, 4, 0.1, 0.3
 
@@ -126,8 +126,8 @@ def test_the_temperature_falls_within_a_task_and_begins_anew():
 
 def test_what_is_below_the_threshold_goes():
     gates = {"a": jnp.asarray([[0.04, 0.9, 0.06], [0.5, 0.5, 0.0]])}
-    np.testing.assert_array_equal(pruned(gates)["a"], np.asarray([[0, 0.9, 0.06], [0.5, 0.5, 0]], np.float32))
-    np.testing.assert_array_equal(pruned(gates, 0.01)["a"], gates["a"])
+    np.testing.assert_array_equal(prune_gates(gates)["a"], np.asarray([[0, 0.9, 0.06], [0.5, 0.5, 0]], np.float32))
+    np.testing.assert_array_equal(prune_gates(gates, 0.01)["a"], gates["a"])
 
 
 def test_a_task_that_diverges_is_left_out_and_counted():

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from quick import jit, worst
 
-from jaxnas.hardware.cost import cost, expected, fbnet_product, lagrangian, linear, proxyless_product, raised
-from jaxnas.nets.mobile_net import Paths, macs, mobile_net
+from jaxnas.hardware._cost import cost, dual_ascent, expected, fbnet_product, lagrangian, proxyless_product, relative_excess
+from jaxnas.nets._mobile_net import Paths, macs, mobile_net
+from jaxnas.nets.base import count_parameters
 from jaxnas.nets.mobile_ops import MBConv, shuffle, single
-from jaxnas.nets.net import count_parameters
-from jaxnas.spaces.mobile import MODELS, Mobile, MobileLayer, MobileSpec, block, fbnet, mobile, proxylessnas
-from jaxnas.spaces.nasbench201 import nasbench201
-from jaxnas.spaces.space import space
+from jaxnas.spaces._mobile import MODELS, Mobile, MobileLayer, MobileSpec, block, fbnet, mobile, proxylessnas
+from jaxnas.spaces._nasbench201 import nasbench201
+from jaxnas.spaces._space import space
 
 IMAGE, CLASSES = (6, 5, 1), 3
 TINY = MobileSpec(
@@ -334,7 +334,7 @@ def test_one_path_is_in_memory():
 
 @pytest.mark.parametrize("forward", [True, False])
 def test_the_active_path_has_second_derivatives(forward):
-    """H u in forward over reverse, as `jaxnas.bilevel` has it, and in reverse over reverse: those of the mixture."""
+    """H u in forward over reverse, as `jaxnas.training.bilevel` has it, and in reverse over reverse: those of the mixture."""
     layer = MobileLayer(2, 2, 1, ("k3_e2", "zero"))
     net = mobile_net(mobile(MobileSpec((layer,), stem=2, head=2, stem_stride=1)), image=(3, 3, 1), classes=2)
     with jax.enable_x64(True):
@@ -433,7 +433,7 @@ def test_expected_cost_against_all_architectures_and_its_gradient():
 FORMS = {
     "fbnet": (fbnet_product(), lambda loss, cost: loss * 0.2 * np.log(cost) ** 0.6),
     "proxyless": (proxyless_product(80.0), lambda loss, cost: 0.2 * loss * (np.log(cost) / np.log(80)) ** 0.3),
-    "linear": (linear(80.0), lambda loss, cost: loss + 0.1 * (cost - 80) / 80),
+    "linear": (relative_excess(80.0), lambda loss, cost: loss + 0.1 * (cost - 80) / 80),
 }
 
 
@@ -470,7 +470,7 @@ def searched(form):
 
 
 def test_the_cheaper_of_two_equals_wins():
-    for form in (fbnet_product(alpha=1.0), proxyless_product(10.0, alpha=2.0), linear(10.0, weight=0.3)):
+    for form in (fbnet_product(alpha=1.0), proxyless_product(10.0, alpha=2.0), relative_excess(10.0, weight=0.3)):
         assert searched(form) > 0.95
     assert abs(searched(lambda loss, cost: loss) - 0.5) < 1e-6
 
@@ -482,11 +482,11 @@ def test_the_multiplier_of_a_constraint():
     def step(_, state):
         v, m = state
         v = v - 0.05 * jax.grad(lambda v: form(jnp.sum(v**2), cost_of(v), m))(v)
-        return v, raised(m, cost_of(v), 5.0, 0.5)
+        return v, dual_ascent(m, cost_of(v), 5.0, 0.5)
 
     v, m = jit(lambda state: jax.lax.fori_loop(0, 3000, step, state))((jnp.zeros(2), jnp.zeros(())))
     assert abs(m / 10 - 1) < 0.01 and abs(cost_of(v) / 5 - 1) < 0.01
-    assert raised(jnp.asarray(0.1), 1.0, 5.0, 1.0) == 0
+    assert dual_ascent(jnp.asarray(0.1), 1.0, 5.0, 1.0) == 0
 
 
 @pytest.mark.parametrize(
@@ -502,8 +502,8 @@ def test_the_multiplier_of_a_constraint():
         (lambda: fbnet_product(alpha=0), "`alpha` must be positive"),
         (lambda: fbnet_product(beta=-1), "`beta` must be positive"),
         (lambda: proxyless_product(0.08), "`reference` stands under a logarithm"),
-        (lambda: linear(0.0), "`reference` must be positive"),
-        (lambda: linear(1.0, weight=-1), "`weight` must not be negative"),
+        (lambda: relative_excess(0.0), "`reference` must be positive"),
+        (lambda: relative_excess(1.0, weight=-1), "`weight` must not be negative"),
         (lambda: lagrangian(0.0), "`target` must be positive"),
     ],
 )

@@ -58,7 +58,7 @@ def test_mix_is_the_weighed_sum_of_what_the_operations_say():
     scale, shift = jax.random.normal(k_s, (2, 2, 2))
     ys = lambda y: [y[0], *(layers.Affine(y[i], scale[i - 1], shift[i - 1]) for i in (1, 2))]
     mixed = lambda w, y: jnp.sum(jnp.sin(layers.mix(list(w), ys(y))))
-    plain = lambda w, y: jnp.sum(jnp.sin(sum(v * layers.settle(one) for v, one in zip(w, ys(y), strict=True))))
+    plain = lambda w, y: jnp.sum(jnp.sin(sum(v * layers.apply_norm(one) for v, one in zip(w, ys(y), strict=True))))
     w = jax.random.normal(k_w, (4, 3))  # four edges that leave one node
     for of in (lambda f: jax.vmap(f, (0, None))(w, y), lambda f: jax.grad(lambda w, y: jnp.sum(of_edges(f, w, y)), (0, 1))(w, y)):
         of_edges = lambda f, w, y: jax.vmap(f, (0, None))(w, y)
@@ -152,7 +152,7 @@ def test_batch_norm_keeps_running_statistics_out_of_the_gradient():
 def test_ops_keep_their_shape(name, stride):
     x = jax.ShapeDtypeStruct((4, 7, 7, 2), jnp.float32)
     op = OPS[name](4, stride, True)
-    shapes = jax.eval_shape(lambda x: layers.settle(op.init_with_output(jax.random.key(0), x, True)[0]), x)
+    shapes = jax.eval_shape(lambda x: layers.apply_norm(op.init_with_output(jax.random.key(0), x, True)[0]), x)
     assert shapes.shape == (4, 7, 7, 2) if stride == 1 else (4, 4, 4, 2)
 
 

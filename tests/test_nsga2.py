@@ -12,14 +12,14 @@ import quick
 import searching
 from scipy import stats
 
-from jaxnas import pareto
-from jaxnas.ask_tell.nsga2 import fingerprints, nsga2
+from jaxnas.analysis import pareto
+from jaxnas.ask_tell._nsga2 import fingerprints, nsga2
 from jaxnas.base import Batch, black_box, stateless
-from jaxnas.evaluate.table import rows, table
-from jaxnas.spaces.darts import darts
-from jaxnas.spaces.nasbench201 import nasbench201
+from jaxnas.evaluate._table import rows, table
+from jaxnas.spaces._darts import darts
+from jaxnas.spaces._nasbench201 import nasbench201
+from jaxnas.spaces._space import space
 from jaxnas.spaces.real import Real
-from jaxnas.spaces.space import space
 
 INSTANCES, POINTS = 200, 24
 

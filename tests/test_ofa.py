@@ -10,20 +10,13 @@ import pytest
 from quick import jit
 
 from jaxnas.base import Batch
-from jaxnas.nets.elastic_net import elastic_net, sort_channels
-from jaxnas.policies.uniform import uniform
-from jaxnas.spaces.elastic import ElasticSpec, Unit, elastic, largest, ofa_mobilenet_v3, smallest
-from jaxnas.spaces.nasbench201 import nasbench201
-from jaxnas.weight_sharing.gradients import none
-from jaxnas.weight_sharing.ofa import (
-    distillation,
-    full_logits,
-    in_place_distillation,
-    progressive_shrinking,
-    stages,
-    taught,
-)
-from jaxnas.weight_sharing.weight_sharing import Path, weight_sharing
+from jaxnas.nets._elastic_net import elastic_net, sort_channels
+from jaxnas.policies._uniform import uniform
+from jaxnas.spaces._elastic import ElasticSpec, Unit, elastic, largest, ofa_mobilenet_v3, smallest
+from jaxnas.spaces._nasbench201 import nasbench201
+from jaxnas.weight_sharing.core import Path, weight_sharing
+from jaxnas.weight_sharing.gradients import frozen
+from jaxnas.weight_sharing.ofa import distillation, full_logits, in_place_distillation, progressive_shrinking, stages, taught
 
 IMAGE, CLASSES, EXAMPLES = (4, 4, 1), 3, 8
 TINY = ElasticSpec((Unit(2, 1),), depths=(2, 1), kernels=(3,), expansions=(3, 2), stem=2, head=4, stem_stride=1)
@@ -126,7 +119,7 @@ def test_what_is_not_drawn_does_not_move():
     net = tiny()
     only_smallest = np.arange(net.space.arity.max()) == net.space.arity[:, None] - 1
     weights = optax.chain(optax.add_decayed_weights(0.1), optax.sgd(0.1, momentum=0.9))
-    search = weight_sharing(net, uniform(net.space, allowed=only_smallest), none, weights)
+    search = weight_sharing(net, uniform(net.space, allowed=only_smallest), frozen, weights)
     before = jit(search.init)(jax.random.key(0))
     after, _ = jit(search.step)(jax.random.key(1), before, images(jax.random.key(2)))
     used = net.used(before.variables, net.space.gates(smallest(net.space)))

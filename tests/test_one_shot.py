@@ -14,13 +14,14 @@ import scipy.stats
 from laws import CLASSES, EXAMPLES, IMAGE, Flat, flat_space, images, mobile_net, of_edges
 from quick import jit
 
-from jaxnas import ask_tell, base, data, evaluate, losses, nets, objectives, policies, spaces, weight_sharing
-from jaxnas.ask_tell.constrained_evolution import cheapest
-from jaxnas.base import Batch
-from jaxnas.driver import compiler_options, phase, run, then
+from jaxnas import ask_tell, base, data, evaluate, nets, objectives, policies, spaces, training, weight_sharing
+from jaxnas.ask_tell._constrained_evolution import cheapest
+from jaxnas.base import Batch, Phase, then
+from jaxnas.driver import compiler_options, run
 from jaxnas.nets.layers import switched
-from jaxnas.policies.path_dropout import incoming
-from jaxnas.weight_sharing.one_shot import active_l2
+from jaxnas.policies._path_dropout import incoming
+from jaxnas.training import losses
+from jaxnas.weight_sharing._one_shot import active_l2
 
 leaves = jax.tree.leaves
 NET = mobile_net()
@@ -256,9 +257,9 @@ def digits():
 def test_a_supernet_is_trained_and_then_searched_in_one_plan():
     x, y = jax.random.normal(jax.random.key(0), (200, *IMAGE)), np.arange(200) % CLASSES
     dataset, net = data.split(jax.random.key(1), x, y), toy()
-    train = phase(weight_sharing.spos(net), 2, data.batches(dataset, 8, arch_steps=0), name="train")
+    train = Phase(weight_sharing.spos(net), 2, data.batches(dataset, 8, arch_steps=0), name="train")
     search = base.black_box(ask_tell.random_search(net.space, batch=2), evaluate.shared_weights(net))
-    plan = then(train, phase(search, 2, data.calibration(dataset, 32, 2, valid_batches=1), fix=lambda s: s.variables))
+    plan = then(train, Phase(search, 2, data.calibration(dataset, 32, 2, valid_batches=1), fix=lambda s: s.variables))
     result = run(jax.random.key(0), plan)
     judge = data.calibration(dataset, 32, 2, valid_batches=1).arrays._replace(fixed=result.states[0].variables)
     found = jax.tree.map(lambda a: a[None], result.best)
@@ -306,7 +307,7 @@ def test_switched_is_the_switch():
 def test_a_single_path_of_cells_holds_about_one_operation():
     """Peak memory of a training step: what the mixture's weights need, against a single path's (0.42 at C=16, 32 x 32)."""
     net = nets.cell_net(spaces.nasbench201(), image=(16, 16, 3), classes=10, channels=4, cells=1)
-    mixture = weight_sharing.weight_sharing(net, policies.softmax(net.space), weight_sharing.none, weight_sharing.sgd(0.1))
+    mixture = weight_sharing.weight_sharing(net, policies.softmax(net.space), weight_sharing.frozen, training.sgd(0.1))
     x, y = jnp.zeros((1, 16, 16, 16, 3)), jnp.zeros((1, 16), jnp.int32)
 
     def peak(search):
@@ -393,11 +394,11 @@ def test_not_a_number_is_never_chosen():
 @pytest.mark.parametrize("decisions", [[0], [3, 1]])
 def test_the_children_partition_the_space(decisions):
     space = spaces.nasbench201()
-    allowed = weight_sharing.parts(space, decisions)
+    allowed = weight_sharing.split_space(space, decisions)
     every = np.stack(np.unravel_index(np.arange(5**6), (5,) * 6), -1)
     inside = np.stack([np.take_along_axis(part, every.T, 1).all(0) for part in allowed])  # [K, N]
     assert len(allowed) == 5 ** len(decisions) and (inside.sum(0) == 1).all()
-    pick = weight_sharing.child(space, decisions)
+    pick = weight_sharing.pick_child(space, decisions)
     numbers = {"n": jnp.arange(len(allowed))}
     chosen = jax.vmap(lambda v: pick(numbers, space.unflat(v))["n"])(jnp.asarray(every[:500], jnp.int32))
     assert (np.asarray(chosen) == inside[:, :500].argmax(0)).all()
@@ -435,8 +436,11 @@ def test_children_start_as_their_parent_and_train_their_part():
         (lambda: data.calibration(digits(), 32, 1, valid_batches=99), "validation batches"),
         (lambda: weight_sharing.tunas(NET, None, 0.0), "positive target"),
         (lambda: objectives.absolute("a", "b", 1.0, 0.5), "must be positive and beta"),
-        (lambda: weight_sharing.parts(spaces.nasbench201(), []), "split one or more"),
-        (lambda: weight_sharing.parts(spaces.space((2, 2), parent=[-1, 0], when=[[1, 1], [0, 1]]), [1]), "not active in every"),
+        (lambda: weight_sharing.split_space(spaces.nasbench201(), []), "split one or more"),
+        (
+            lambda: weight_sharing.split_space(spaces.space((2, 2), parent=[-1, 0], when=[[1, 1], [0, 1]]), [1]),
+            "not active in every",
+        ),
     ],
 )
 def test_bad_input_gets_one_clear_line(make, message):

@@ -13,11 +13,11 @@ from matplotlib.patches import FancyArrowPatch
 from matplotlib.text import Text
 
 from jaxnas import plot
-from jaxnas.plot.figure import interval
+from jaxnas.analysis.ranking import interval
 from jaxnas.plot.lines import _smooth
 from jaxnas.spaces import cell, space
-from jaxnas.spaces.darts import darts
-from jaxnas.spaces.nasbench201 import nasbench201
+from jaxnas.spaces._darts import darts
+from jaxnas.spaces._nasbench201 import nasbench201
 
 DARTS, BENCH = darts(), nasbench201()
 CONV = "nor_conv_3x3"
@@ -173,7 +173,7 @@ def test_alphas(spec, T):
     shape = (T, len(spec.edges), len(spec.ops))
     p = np.random.default_rng(0).dirichlet(np.ones(shape[2]), shape[:2])
     p[0, 0] = np.nan
-    figure = plot.alphas({kind: p for kind in spec.kinds or ("",)}, spec, title="weights")
+    figure = plot.gates({kind: p for kind in spec.kinds or ("",)}, spec, title="weights")
     figure.canvas.draw()
     images = [ax for ax in figure.axes if ax.images]
     assert len(images) == len(spec.edges) * max(1, len(spec.kinds))
@@ -190,7 +190,7 @@ def test_wrong_alphas_are_refused():
         ({"": np.full((2, 6, 5), 3.0)}, "softmax"),
     ):
         with pytest.raises(ValueError, match=match):
-            plot.alphas(history, BENCH.spec)
+            plot.gates(history, BENCH.spec)
 
 
 def test_curves_share_a_panel_by_quantity(tmp_path):

@@ -13,12 +13,12 @@ import pytest
 from quick import jit, worst
 from scipy import stats
 
-from jaxnas import data, evaluate, nets, spaces, weight_sharing
+from jaxnas import data, evaluate, nets, spaces, training, weight_sharing
 from jaxnas.base import Batch
 from jaxnas.data import pretext
 from jaxnas.nets import probe
-from jaxnas.nets.pretext_net import pretext_net
-from jaxnas.spaces.space import is_shape
+from jaxnas.nets._pretext_net import pretext_net
+from jaxnas.spaces._space import is_shape
 
 RAW = np.zeros(3), np.ones(3)  # mean and standard deviation of images that nothing was done to
 
@@ -329,7 +329,7 @@ def test_a_cell_learns_each_task_on_shaded_images(name):
     space = spaces.nasbench201()
     net = pretext_net(task, functools.partial(nets.cell_net, space, channels=4, cells=1))
     feed = pretext.pretext_feed(data.batches(arrays, 32, weight_steps=200, arch_steps=4), task)
-    evaluator = evaluate.train_from_scratch(net, weight_sharing.sgd(optax.cosine_decay_schedule(0.1, 200)))
+    evaluator = evaluate.train_from_scratch(net, training.sgd(optax.cosine_decay_schedule(0.1, 200)))
 
     def whole(key, held, archs):
         k_data, k_weights = jax.random.split(key)

@@ -11,12 +11,12 @@ from quick import jit
 from scipy import stats
 from searching import run
 
-from jaxnas.ask_tell.progressive import growing_blocks, growing_edges, progressive
+from jaxnas.ask_tell._progressive import growing_blocks, growing_edges, progressive
 from jaxnas.base import Batch, black_box, stateless
+from jaxnas.spaces._darts import darts
+from jaxnas.spaces._nasbench201 import nasbench201
 from jaxnas.spaces.blocks import Blocks, Sized, pnas
-from jaxnas.spaces.darts import darts
-from jaxnas.spaces.nasbench201 import nasbench201
-from jaxnas.surrogates.ensemble import BlockLSTM, BlockPerceptron, Perceptron, block_tokens, ensemble
+from jaxnas.surrogates._ensemble import BlockLSTM, BlockPerceptron, Perceptron, block_tokens, ensemble
 
 FOUR = ("sep_conv_3x3", "skip_connect", "max_pool_3x3", "nor_conv_1x1")
 

@@ -11,12 +11,13 @@ from laws import cell_space, toy_net
 from quick import jit
 
 import jaxnas as nas
-from jaxnas import estimators, proxies
+from jaxnas import proxies
+from jaxnas.app import rank
 from jaxnas.evaluate import zero_cost
 from jaxnas.nets import probe
 from jaxnas.nets.layers import BatchNorm, Conv, Dense, Depthwise, to_net
+from jaxnas.proxies._synflow import flows
 from jaxnas.proxies.kernel import agreement
-from jaxnas.proxies.synflow import flows
 
 SPACE = nas.spaces.nasbench201()
 RICH = SPACE.from_text("|nor_conv_3x3~0|+|skip_connect~0|nor_conv_1x1~1|+|avg_pool_3x3~0|nor_conv_3x3~1|skip_connect~2|")
@@ -285,7 +286,7 @@ def test_candidates_share_a_draw_or_have_their_own():
     net, _, (x, y) = toy()
     net = net._replace(space=net.space._replace(gates=lambda a: a[0].astype(np.float32)))
     alike, data = (jnp.ones((5, 2), jnp.int32),), (x.astype(np.float32), y)
-    of = lambda own, chunk=2: estimators.scored(jax.random.key(0), net, alike, data, ("params", "snip"), own=own, chunk=chunk)
+    of = lambda own, chunk=2: rank.scored(jax.random.key(0), net, alike, data, ("params", "snip"), own=own, chunk=chunk)
     shared, own = of(False), of(True)
     assert np.array_equal(own["snip"], of(True, 5)["snip"])
     assert len(set(shared["snip"])) == 1 and len(set(own["snip"])) == 5

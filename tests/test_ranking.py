@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxnas import plot, ranking
+from jaxnas import plot
+from jaxnas.analysis import ranking
 
 
 def test_kendall_counts_pairs_and_allows_for_ties():

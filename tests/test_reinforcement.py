@@ -14,18 +14,19 @@ import searching
 from quick import jit
 from scipy import stats
 
-from jaxnas.ask_tell.policy_gradient import policy_gradient
-from jaxnas.ask_tell.q_learning import MDP, SCHEDULE, longest_walk, mdp_of, metaqnn, q_learning
-from jaxnas.ask_tell.random_search import random_search
+from jaxnas.ask_tell._policy_gradient import policy_gradient
+from jaxnas.ask_tell._q_learning import SCHEDULE, mdp_of, q_learning
+from jaxnas.ask_tell._random_search import random_search
 from jaxnas.base import Batch, black_box, metric, stateless
-from jaxnas.evaluate.table import rows, table
-from jaxnas.policies.categorical import categorical
-from jaxnas.policies.controller import controller
-from jaxnas.policies.softmax import softmax
+from jaxnas.evaluate._table import rows, table
+from jaxnas.policies._categorical import categorical
+from jaxnas.policies._controller import controller
+from jaxnas.policies._softmax import softmax
 from jaxnas.policies.updates import ppo, reinforce
-from jaxnas.spaces.nasbench201 import nasbench201
+from jaxnas.spaces._metaqnn import MDP, longest_walk, metaqnn
+from jaxnas.spaces._nasbench201 import nasbench201
+from jaxnas.spaces._space import space
 from jaxnas.spaces.real import Real
-from jaxnas.spaces.space import space
 
 CIFAR10, CIFAR100 = 0, 1
 DATASETS = pytest.mark.parametrize("dataset", [CIFAR10, CIFAR100], ids=["cifar10", "cifar100"])

@@ -18,13 +18,11 @@ import numpy as np
 import optax
 import pytest
 
-from jaxnas import report, sharding
+from jaxnas import sharding
 from jaxnas.ask_tell import aging_evolution
-from jaxnas.base import Batch, Strategy, black_box, stateless
-from jaxnas.checkpoint import CheckpointError
-from jaxnas.data import Feed
-from jaxnas.driver import _Program, phase, run, then
-from jaxnas.errors import Diverged, Stopped
+from jaxnas.base import Batch, Feed, Phase, Strategy, black_box, stateless, then
+from jaxnas.driver import CheckpointError, Diverged, Stopped, journal, run
+from jaxnas.driver.loop import _Program
 from jaxnas.spaces import space
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -94,8 +92,8 @@ def evolution(batch=2, nan=False):
 
 def two_phases(first=5, second=6):
     return then(
-        phase(noisy(), first, regression(), name="warm-up"),
-        phase(noisy(), second, regression(), give=lambda s: s.w, fix=lambda s: 2 * s.w),
+        Phase(noisy(), first, regression(), name="warm-up"),
+        Phase(noisy(), second, regression(), give=lambda s: s.w, fix=lambda s: 2 * s.w),
     )
 
 
@@ -135,7 +133,7 @@ def whole():
 @pytest.fixture
 def cut(monkeypatch):
     """cut(*steps): the process gets a SIGTERM once the log has reached each of these steps."""
-    write = report.Journal.write
+    write = journal.Journal.write
 
     def at(*steps, number=signal.SIGTERM):
         def and_stop(self, phase, step, info, seconds):
@@ -143,7 +141,7 @@ def cut(monkeypatch):
             if step in steps:
                 os.kill(os.getpid(), number)
 
-        monkeypatch.setattr(report.Journal, "write", and_stop)
+        monkeypatch.setattr(journal.Journal, "write", and_stop)
 
     return at
 
@@ -151,7 +149,7 @@ def cut(monkeypatch):
 @pytest.fixture
 def always(monkeypatch):
     """Every chunk is checkpointed."""
-    monkeypatch.setattr(report, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(journal, "SAVE_EVERY", 0.0)
 
 
 def checkpoint_steps(directory):
@@ -200,7 +198,7 @@ def test_another_key_is_another_run():
 def test_no_data_is_closed_over():
     """The feed's arrays are arguments of the compiled loop: constants cost compile time."""
     big = regression(n=1000)
-    program = _Program(phase(noisy(), 3, big), 0, key(), None, 10)
+    program = _Program(Phase(noisy(), 3, big), 0, key(), None, 10)
     state = program.shapes(None)
     count = jax.ShapeDtypeStruct((), jnp.int32)
     closed = jax.make_jaxpr(program._advance.__wrapped__)(key(), state, count, count, big.arrays, None)
@@ -264,7 +262,7 @@ def test_a_signal_without_a_directory(cut):
 
 
 def test_a_signal_in_the_last_save_is_not_lost(tmp_path, monkeypatch):
-    from jaxnas.checkpoint import Checkpoints
+    from jaxnas.driver import Checkpoints
 
     save = Checkpoints.save
 
@@ -299,15 +297,15 @@ SCRIPT = """
 import pathlib, sys, time
 import jax, numpy as np
 sys.path[:0] = [{tests!r}, {root!r}]
-from jaxnas import report
+from jaxnas.driver import journal
 import test_run
 
-report.SAVE_EVERY = 0.0
-write = report.Journal.write
+journal.SAVE_EVERY = 0.0
+write = journal.Journal.write
 def slowly(self, *args):
     write(self, *args)
     time.sleep(0.01)
-report.Journal.write = slowly
+journal.Journal.write = slowly
 directory, resume = pathlib.Path(sys.argv[1]), (pathlib.Path(sys.argv[1]) / "checkpoints").exists()
 result = test_run.run(test_run.key(), test_run.two_phases(20, 20), chunk=1, directory=directory, resume=resume)
 np.savez(directory / "end.npz", *jax.tree.leaves(result.states))
@@ -323,9 +321,9 @@ def test_kill_9_at_any_moment(tmp_path, kills):
     random = np.random.default_rng()
     for _ in range(kills):
         process = start()
-        begun = len(report.read(directory))
+        begun = len(journal.read(directory))
         deadline = time.monotonic() + 120
-        while len(report.read(directory)) <= begun + 2 and process.poll() is None and time.monotonic() < deadline:
+        while len(journal.read(directory)) <= begun + 2 and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(random.uniform(0, 0.3))  # anywhere: in a step, in a save, between the phases
         process.kill()
@@ -375,7 +373,7 @@ def test_a_log_without_seeds(tmp_path):
     np.testing.assert_allclose(lines[-1]["gates"], whole().infos[0].gates[-1], atol=1e-5)
     with (tmp_path / "log.jsonl").open("a") as file:
         file.write('{"step": 24, "lo')  # cut short
-    assert report.read(tmp_path) == lines
+    assert journal.read(tmp_path) == lines
 
 
 def test_one_seed_has_no_interval_and_tensorboard_has_the_curves(tmp_path):
@@ -391,8 +389,8 @@ def test_one_seed_has_no_interval_and_tensorboard_has_the_curves(tmp_path):
 
 def test_the_second_phase_is_given_and_fixed():
     plan = then(
-        phase(noisy(), 5, regression()),
-        phase(
+        Phase(noisy(), 5, regression()),
+        Phase(
             noisy()._replace(step=lambda key, s, batch: (s, Info(s.step, s.w, batch.fixed))),
             3,
             give=lambda s: s.w,
@@ -412,7 +410,7 @@ def test_a_phase_given_the_whole_state_keeps_it():
     """What is given is handed over as it is, and is still there when the loop has overwritten its copy."""
     plain = noisy()
     onward = plain._replace(init=lambda key, given=None: plain.init(key) if given is None else given)
-    plan = then(phase(onward, 5, regression()), phase(onward, 4, regression(), give=lambda s: s, fix=lambda s: s.w))
+    plan = then(Phase(onward, 5, regression()), Phase(onward, 4, regression(), give=lambda s: s, fix=lambda s: s.w))
     got = run(key(), plan)
     assert int(got.states[0].step) == 5 and int(got.state.step) == 9
     same(got.infos[1].fixed[-1], np.asarray(got.states[0].w))

@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 from quick import jit, worst
 
-from jaxnas import data, policies, ranking
+from jaxnas import data, policies
+from jaxnas.analysis import ranking
 from jaxnas.base import Batch
 from jaxnas.evaluate.shared import shared_weights
+from jaxnas.nets._memory_bank_net import Pointwise, memory_bank_net
 from jaxnas.nets.hyper_net import HyperNet, embedding, standardised
-from jaxnas.nets.memory_bank_net import Pointwise, memory_bank_net
-from jaxnas.spaces.memory_bank import memory_bank
-from jaxnas.spaces.nasbench201 import nasbench201
-from jaxnas.weight_sharing.darts import sgd
-from jaxnas.weight_sharing.gradients import none
-from jaxnas.weight_sharing.weight_sharing import weight_sharing
+from jaxnas.spaces._memory_bank import memory_bank
+from jaxnas.spaces._nasbench201 import nasbench201
+from jaxnas.training.optimizers import sgd
+from jaxnas.weight_sharing.core import weight_sharing
+from jaxnas.weight_sharing.gradients import frozen
 
 IMAGE, CLASSES, N, G = (4, 5, 1), 3, 2, 3
 ARCHS = ("0,2>1:k3d2 1>0,1,2:k1*", "1>0:k3d1* 0,1,2>2:k3d2*", "0>:k3d1 2>0,1:k3d1")  # the last has one operation
@@ -300,7 +301,7 @@ def test_the_loss_reaches_every_weight_of_the_hyper_net():
 def trained():
     """A few steps on random architectures; (states of one seed before and after, the losses)."""
     net = tiny()
-    search = weight_sharing(net, policies.uniform(net.space), none, sgd(0.05))
+    search = weight_sharing(net, policies.uniform(net.space), frozen, sgd(0.05))
     rng = np.random.default_rng(0)
     y = rng.integers(0, CLASSES, (1, 12))
     x = rng.normal(size=(1, 12, *IMAGE)) + y[..., None, None, None]

@@ -13,18 +13,18 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from jaxnas.spaces._darts import DARTS, KINDS, OPS, DARTSCell, darts
+from jaxnas.spaces._darts_rnn import darts_rnn
+from jaxnas.spaces._elastic import ofa_small
+from jaxnas.spaces._layerwise import layerwise
+from jaxnas.spaces._memory_bank import memory_bank
+from jaxnas.spaces._mobile import MobileLayer, MobileSpec, mobile
+from jaxnas.spaces._nasbench201 import expression, nasbench201, representatives
+from jaxnas.spaces._recurrent import recurrent
+from jaxnas.spaces._space import space
 from jaxnas.spaces.blocks import amoebanet, nasnet, pnas
-from jaxnas.spaces.darts import DARTS, KINDS, OPS, DARTSCell, darts
-from jaxnas.spaces.darts_rnn import darts_rnn
-from jaxnas.spaces.elastic import ofa_small
 from jaxnas.spaces.enas import enas_macro, enas_micro, enas_rnn
-from jaxnas.spaces.layerwise import layerwise
-from jaxnas.spaces.memory_bank import memory_bank
-from jaxnas.spaces.mobile import MobileLayer, MobileSpec, mobile
-from jaxnas.spaces.nasbench201 import expression, nasbench201, representatives
 from jaxnas.spaces.real import Real, polynomial_mutation, sbx
-from jaxnas.spaces.recurrent import recurrent
-from jaxnas.spaces.space import space
 
 DRAWS = 1000
 

@@ -12,15 +12,15 @@ from scipy import stats
 from searching import TOY, run_seeds
 
 from jaxnas import evaluate
-from jaxnas.ask_tell.bayesian import bayesian, random_draws
-from jaxnas.ask_tell.random_search import random_search
+from jaxnas.ask_tell._bayesian import bayesian, random_draws
+from jaxnas.ask_tell._random_search import random_search
 from jaxnas.base import Batch, black_box
-from jaxnas.evaluate.surrogate import surrogate
-from jaxnas.evaluate.table import rows
-from jaxnas.spaces.nasbench201 import nasbench201
+from jaxnas.evaluate._surrogate import surrogate
+from jaxnas.evaluate._table import rows
+from jaxnas.spaces._nasbench201 import nasbench201
+from jaxnas.surrogates._ridge import ridge
 from jaxnas.surrogates.acquisition import thompson, upper_confidence_bound
 from jaxnas.surrogates.kernels import path_encoding
-from jaxnas.surrogates.ridge import ridge
 from jaxnas.surrogates.surrogate import Surrogate
 from jaxnas.surrogates.trees import boosted_trees, forest
 from jaxnas.surrogates.validate import cross_validated, fitted, predicted

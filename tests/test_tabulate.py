@@ -8,7 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from jaxnas import cli, data, nets, spaces, tabulate
+from jaxnas import data, nets, spaces
+from jaxnas.app import cli, tabulate
 from jaxnas.evaluate.benchmark import load
 
 SPACE = spaces.pnas(2, ("max_pool_3x3",))  # 4 + 4 * 9 cells

@@ -13,21 +13,13 @@ import quick
 from scipy import integrate, stats
 from searching import MIXED, TOY, asked, mixed_score, run_seeds
 
-from jaxnas.ask_tell.random_search import random_search
-from jaxnas.ask_tell.tpe import (
-    Points,
-    hyperopt_gamma,
-    independent,
-    joint,
-    normal_reference,
-    optuna_gamma,
-    tpe,
-)
+from jaxnas.ask_tell._random_search import random_search
+from jaxnas.ask_tell._tpe import Points, hyperopt_gamma, independent, joint, normal_reference, optuna_gamma, tpe
 from jaxnas.base import Batch, black_box, stateless
-from jaxnas.evaluate.table import rows, table
-from jaxnas.spaces.nasbench201 import nasbench201
+from jaxnas.evaluate._table import rows, table
+from jaxnas.spaces._nasbench201 import nasbench201
+from jaxnas.spaces._space import space
 from jaxnas.spaces.real import Real
-from jaxnas.spaces.space import space
 
 TREE = space((3, 2, 4, 1), parent=[-1, 0, 1, -1], when=[[1, 1, 1, 0], [0, 1, 1, 0], [0, 1, 0, 0], [1, 1, 1, 1]])
 LINE = space(reals={"x": Real(0.0, 1.0)})

@@ -13,13 +13,13 @@ import scipy.stats
 from laws import Flat, images, of_edges
 from quick import both_ways, everything, jit, worst
 
-from jaxnas import ask_tell, base, objectives, policies, spaces, weight_sharing
+from jaxnas import ask_tell, base, objectives, policies, spaces, training, weight_sharing
 from jaxnas.driver import run
-from jaxnas.nets.net import count_parameters
-from jaxnas.nets.tunas_net import macs, tunas_net
-from jaxnas.spaces.space import is_shape
-from jaxnas.spaces.tunas import TunasSpec, TunasStage, multiples, proxylessnas_enlarged, tunas, widest
-from jaxnas.weight_sharing.tunas import warming
+from jaxnas.nets._tunas_net import macs, tunas_net
+from jaxnas.nets.base import count_parameters
+from jaxnas.spaces._space import is_shape
+from jaxnas.spaces._tunas import TunasSpec, TunasStage, multiples, proxylessnas_enlarged, tunas, widest
+from jaxnas.weight_sharing._tunas import warming
 
 leaves = jax.tree.leaves
 IMAGE, CLASSES = (6, 4, 1), 3
@@ -217,7 +217,7 @@ def test_the_op_warm_up_opens_whole_decisions():
 def test_what_a_step_does_not_draw_does_not_move():
     """Weights, momentum, decay: those of the drawn layers, kernels and channels alone."""
     net = tiny()
-    search = weight_sharing.op_warm_up(net, lambda t: 0.0, weight_sharing.sgd(0.1, weight_decay=0.1), full=widest(net.space))
+    search = weight_sharing.op_warm_up(net, lambda t: 0.0, training.sgd(0.1, weight_decay=0.1), full=widest(net.space))
     state = search.init(jax.random.key(0), weight_sharing.Given(drawn(0, np.float32)[0]))
     x, y = jax.random.normal(jax.random.key(1), (1, 8, *IMAGE)), jnp.arange(8)[None] % CLASSES
     state = state._replace(opt_state=jax.tree.map(jnp.ones_like, state.opt_state))

@@ -11,10 +11,11 @@ import pytest
 from laws import IMAGE, cell_space, descent, images, tiny_net
 from quick import jit
 
-from jaxnas import base, evaluate, losses, nets, spaces, training, weight_sharing
+from jaxnas import base, evaluate, nets, spaces, training, weight_sharing
 from jaxnas.base import Batch
-from jaxnas.bilevel import Bilevel, finite_difference, first_order, unrolled
 from jaxnas.policies import softmax
+from jaxnas.training import losses, scratch
+from jaxnas.training.bilevel import Bilevel, finite_difference, first_order, unrolled
 from jaxnas.weight_sharing import Given
 
 
@@ -31,7 +32,7 @@ def lookahead():
     """A supernet's bilevel problem in float64, at a state with momentum: (problem, its arguments)."""
     net = tiny_net(cell_space())
     policy = softmax(net.space)
-    tx = weight_sharing.sgd(0.1, weight_decay=3e-2)
+    tx = training.sgd(0.1, weight_decay=3e-2)
     seen = {}
 
     def spy(key, theta, state, problem, t):
@@ -118,7 +119,7 @@ def test_a_planted_operation_is_found(planted):
     columns, seeds, steps, size = space.spec.ops, 5, 200, 32
     kept = [(planted, 0), ("skip_connect", 1)]
     arch = space.from_text(f"Genotype(normal={kept}, normal_concat=[2], reduce={kept}, reduce_concat=[2])")
-    search = weight_sharing.darts(net, weight_sharing.sgd(0.025), weight_sharing.adam(3e-3), "first")
+    search = weight_sharing.darts(net, training.sgd(0.025), training.adam(3e-3), "first")
 
     def start(key):
         k_net, k_x, k_init = jax.random.split(key, 3)
@@ -146,7 +147,7 @@ def test_a_planted_operation_is_found(planted):
 
 def test_unsampled_weights_statistics_and_momenta_do_not_move():
     net = tiny_net(cell_space())
-    search = weight_sharing.spos(net, weight_sharing.sgd(0.1))
+    search = weight_sharing.spos(net, training.sgd(0.1))
     state = jit(search.init)(jax.random.key(0))
     step = jit(search.step)
     for t in range(3):
@@ -207,14 +208,14 @@ def test_accuracy_counts_every_example_once():
     y = jnp.arange(10) % 3
     logits = jax.nn.one_hot(jnp.where(jnp.arange(10) < 7, y, (y + 1) % 3), 3)
     for size in (1, 3, 4, 10, 64):
-        assert float(training.accuracy(lambda x: x, (logits, y), size)) == pytest.approx(0.7)
+        assert float(scratch.accuracy(lambda x: x, (logits, y), size)) == pytest.approx(0.7)
 
 
 def test_training_learns_and_checks_its_probabilities():
     space = spaces.nasbench201()
     arch = space.from_text("|nor_conv_1x1~0|+|none~0|skip_connect~1|+|none~0|none~1|skip_connect~2|")
     module = nets.evaluation_net(space, arch, classes=2, channels=2, cells=1)
-    strategy = training.train(module, weight_sharing.sgd(0.1), IMAGE, steps=30, drop_path=0.1, label_smoothing=0.1)
+    strategy = scratch.train(module, training.sgd(0.1), IMAGE, steps=30, drop_path=0.1, label_smoothing=0.1)
     x = jax.random.normal(jax.random.key(0), (1, 32, *IMAGE))
     y = (jnp.mean(x, (2, 3, 4)) > 0).astype(jnp.int32)
     step, state = jit(strategy.step), jit(strategy.init)(jax.random.key(1))
@@ -225,4 +226,4 @@ def test_training_learns_and_checks_its_probabilities():
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
     assert isinstance(strategy, base.Strategy)
     with pytest.raises(ValueError, match="drop_path is a probability"):
-        training.train(module, optax.sgd(0.1), IMAGE, steps=1, drop_path=1.0)
+        scratch.train(module, optax.sgd(0.1), IMAGE, steps=1, drop_path=1.0)

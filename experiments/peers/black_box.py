@@ -53,9 +53,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas import ask_tell
-from jaxnas.ask_tell.tpe import independent, joint
+from jaxnas.app.bench import ALGORITHMS, regret_curve
+from jaxnas.ask_tell._tpe import independent, joint
 from jaxnas.base import Batch, black_box, stateless
-from jaxnas.bench import ALGORITHMS, regret
 from jaxnas.evaluate import benchmark, rows, table
 from jaxnas.spaces import Real, nasbench201, space
 
@@ -164,7 +164,7 @@ def one_objective(algorithm, queries, marks, peers, runs):
     ours = lambda keys: searched(strategy, queries, asked, data.fixed)(keys)[1]
 
     def quality(outcome):
-        test = np.nanmax(data.test) - regret(data, np.asarray(outcome)[None])[0]
+        test = np.nanmax(data.test) - regret_curve(data, np.asarray(outcome)[None])[0]
         return {f"test at {q}": test[q - 1] for q in marks}
 
     return Contest(ours, peers, runs, quality)

@@ -48,11 +48,11 @@ import time
 import jax
 import jax.numpy as jnp
 
-from jaxnas import nets, policies, spaces
+from jaxnas import nets, policies, spaces, training
 from jaxnas import weight_sharing as ws
 from jaxnas.base import Batch
 from jaxnas.driver import compiler_options
-from jaxnas.spaces.mobile import PROXYLESSNAS
+from jaxnas.spaces._mobile import PROXYLESSNAS
 
 TURN, TURNS = 3, 7
 flat = lambda value: lambda t: value
@@ -83,7 +83,7 @@ LAYERS = {
 
 
 def weights_alone(net):
-    return ws.weight_sharing(net, policies.softmax(net.space), ws.none, ws.sgd(0.025))
+    return ws.weight_sharing(net, policies.softmax(net.space), ws.frozen, training.sgd(0.025))
 
 
 def cell_net(**has):

@@ -23,7 +23,7 @@ import numpy as np
 from jaxnas.ask_tell.history import blank, leaders
 from jaxnas.ask_tell.trial import Answer, Trial, better, levels, no_answer
 from jaxnas.base import Arch, AskTell
-from jaxnas.spaces.space import Space
+from jaxnas.spaces._space import Space
 
 
 class Rung(NamedTuple):

@@ -2,7 +2,7 @@
 
 from jaxnas.data.augment import Augment, chain, crop, cutout, flip, identity
 from jaxnas.data.dataset import DataError, Dataset, Split, check, split
-from jaxnas.data.feed import Feed, batches, calibration, fixed, training
+from jaxnas.data.feed import batches, calibration, epochs, fixed, training
 from jaxnas.data.pretext import Pretext, colourisation, jigsaw, pretext_feed, rotation
 from jaxnas.data.sources import SOURCES, load
 
@@ -11,7 +11,6 @@ __all__ = [
     "Augment",
     "DataError",
     "Dataset",
-    "Feed",
     "Pretext",
     "Split",
     "batches",
@@ -21,6 +20,7 @@ __all__ = [
     "colourisation",
     "crop",
     "cutout",
+    "epochs",
     "fixed",
     "flip",
     "identity",

@@ -6,22 +6,14 @@ iterator, nothing to resume, and any chunking of the scan sees the same batches.
 Axes: B examples, W weight steps, A architecture steps, K look-ahead steps, N examples of a split.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxnas import sharding
-from jaxnas.base import Batch, Key
+from jaxnas.base import Batch, Feed
 from jaxnas.data.augment import Augment, below, identity
 from jaxnas.data.dataset import DataError, Dataset, Split
-
-
-class Feed(NamedTuple):
-    arrays: Any  # pytree of arrays on the device
-    draw: Callable[[Key, Any, jax.Array], Batch]  # (key, arrays, t) -> Batch, pure; t int32[] counts the steps of a phase
 
 
 def batches(
@@ -162,3 +154,19 @@ def _take(key, part: Split, shape, augment):
     if augment is not identity:
         x = jax.vmap(jax.vmap(augment))(jax.random.split(k_augment, shape), x)
     return sharding.constrain((x, y), "batch", dim=1)
+
+
+def epochs(feed: Feed, steps: int) -> Feed:
+    """A feed of `steps` batches at once, for a search that is watched: every array gets a leading axis n.
+
+    Raises:
+        ValueError: for fewer than 1 step.
+    """
+    if steps < 1:
+        raise ValueError(f"an epoch has at least 1 step; got steps={steps}")
+
+    def draw(key, arrays, t):
+        keys = jax.random.split(key, steps)
+        return jax.vmap(lambda k, i: feed.draw(k, arrays, t * steps + i))(keys, jnp.arange(steps))
+
+    return Feed(feed.arrays, draw)

@@ -26,9 +26,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas.base import Batch, Key
+from jaxnas.base import Batch, Feed, Key
 from jaxnas.data.augment import below
-from jaxnas.data.feed import Feed
 
 LUMA = np.float32([0.299, 0.587, 0.114])  # of red, green, blue
 

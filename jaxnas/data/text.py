@@ -21,9 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas import sharding
-from jaxnas.base import Batch
+from jaxnas.base import Batch, Feed
 from jaxnas.data.dataset import DataError
-from jaxnas.data.feed import Feed
 
 UNKNOWN, END = "<unk>", "<eos>"  # as Penn Treebank has them
 

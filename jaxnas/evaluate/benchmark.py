@@ -20,8 +20,8 @@ import numpy as np
 
 from jaxnas import spaces
 from jaxnas.data.npz import read_npz
-from jaxnas.evaluate.table import rows
-from jaxnas.spaces.space import Space, space
+from jaxnas.evaluate._table import rows
+from jaxnas.spaces._space import Space, space
 
 
 class Benchmark(NamedTuple):

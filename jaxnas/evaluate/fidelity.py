@@ -17,8 +17,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxnas.data.dataset import Dataset, Split
-from jaxnas.nets.net import Net, cell_net
-from jaxnas.spaces.space import Space
+from jaxnas.nets.base import Net
+from jaxnas.nets.cells import cell_net
+from jaxnas.spaces._space import Space
 
 
 class Fidelity(NamedTuple):
@@ -27,7 +28,7 @@ class Fidelity(NamedTuple):
     epochs: int = 200
     data_fraction: float = 1.0  # of the training examples
     channels: int = 16  # of the first cells
-    cells: int = 5  # in all, or a stage: see `jaxnas.nets.cell_net`
+    cells: int = 5  # in all, or a stage: see `jaxnas.nets.cell_module`
     resolution: int = 32  # of an image's height
 
 

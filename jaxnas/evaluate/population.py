@@ -21,8 +21,8 @@ import optax
 
 from jaxnas import sharding
 from jaxnas.base import Evaluator, stateless
-from jaxnas.losses import cross_entropy
-from jaxnas.nets.net import Net
+from jaxnas.nets.base import Net
+from jaxnas.training.losses import cross_entropy
 
 
 class Member(NamedTuple):

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import jax
 
 from jaxnas.base import Evaluator
-from jaxnas.nets.net import Net
+from jaxnas.nets.base import Net
 from jaxnas.proxies import DEFAULT_DRAW, PROXIES, TOGETHER, Proxy, drawn
 
 

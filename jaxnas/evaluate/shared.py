@@ -1,7 +1,7 @@
 """Shared weights as an evaluator: a candidate is worth what its part of a trained supernet is worth.
 
-    train = phase(spos(net), steps, batches)
-    search = phase(black_box(algorithm, shared_weights(net)), trials, calibration, fix=lambda s: s.variables)
+    train = Phase(spos(net), steps, batches)
+    search = Phase(black_box(algorithm, shared_weights(net)), trials, calibration, fix=lambda s: s.variables)
     run(key, then(train, search))
 
 The supernet's variables ride in `batch.fixed`, calibration batches in `batch.train`, validation batches in `batch.valid`: see
@@ -19,9 +19,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxnas.base import Evaluator, stateless
-from jaxnas.losses import cross_entropy
-from jaxnas.nets.net import Net, check_variables
-from jaxnas.nets.recalibrate import recalibrate
+from jaxnas.nets._recalibrate import recalibrate
+from jaxnas.nets.base import Net, check_variables
+from jaxnas.training.losses import cross_entropy
 
 STATISTICS = ("recalibrated", "running", "batch")
 

@@ -21,11 +21,11 @@ import numpy as np
 
 from jaxnas import sharding
 from jaxnas.base import Evaluator, stateless
+from jaxnas.evaluate._table import table
 from jaxnas.evaluate.population import Member, advance, judge, one_by_one, start
-from jaxnas.evaluate.table import table
-from jaxnas.nets.net import Net
-from jaxnas.spaces.space import Space
-from jaxnas.training import accuracy
+from jaxnas.nets.base import Net
+from jaxnas.spaces._space import Space
+from jaxnas.training.scratch import accuracy
 
 ANNEAL = ("whole", "own")
 

@@ -1,20 +1,21 @@
 """Networks: what an architecture computes."""
 
-from jaxnas.nets.chain_net import chain_net
-from jaxnas.nets.elastic_net import elastic_net, sort_channels
-from jaxnas.nets.elastic_net import macs as elastic_macs
-from jaxnas.nets.language_model import Dropouts, language_model
-from jaxnas.nets.layer_net import layer_net
-from jaxnas.nets.macro_net import macro_net
-from jaxnas.nets.memory_bank_net import memory_bank_net
-from jaxnas.nets.mobile_net import Paths, macs, mobile_net
-from jaxnas.nets.net import Net, cell_net, count_parameters, evaluation_net
+from jaxnas.nets._chain_net import chain_net
+from jaxnas.nets._elastic_net import elastic_net, sort_channels
+from jaxnas.nets._elastic_net import macs as elastic_macs
+from jaxnas.nets._language_model import Dropouts, language_model
+from jaxnas.nets._layer_net import layer_net
+from jaxnas.nets._macro_net import macro_net
+from jaxnas.nets._memory_bank_net import memory_bank_net
+from jaxnas.nets._mobile_net import Paths, macs, mobile_net
+from jaxnas.nets._pretext_net import pretext_net
+from jaxnas.nets._recalibrate import recalibrate
+from jaxnas.nets._tunas_net import macs as tunas_macs
+from jaxnas.nets._tunas_net import tunas_net
+from jaxnas.nets.base import Net, count_parameters
+from jaxnas.nets.cells import cell_net, evaluation_net
 from jaxnas.nets.ops import OPS
-from jaxnas.nets.pretext_net import pretext_net
-from jaxnas.nets.recalibrate import recalibrate
 from jaxnas.nets.recurrent_cell import TreeCell
-from jaxnas.nets.tunas_net import macs as tunas_macs
-from jaxnas.nets.tunas_net import tunas_net
 
 __all__ = [
     "OPS",

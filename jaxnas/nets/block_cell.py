@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 
 from jaxnas.nets import probe
-from jaxnas.nets.layers import BatchNorm, Conv, drop_path, settle
+from jaxnas.nets.layers import BatchNorm, Conv, apply_norm, drop_path
 from jaxnas.nets.ops import FactorizedReduce
 from jaxnas.spaces.blocks import Blocks, BlockSpec
 
@@ -51,7 +51,7 @@ class Together(nn.Module):
     @nn.compact
     def __call__(self, first, second, train):
         y = Conv(self.features)(probe.relu(jnp.concatenate([first, second], 0)))
-        return settle(BatchNorm()(y, train, defer=True))
+        return apply_norm(BatchNorm()(y, train, defer=True))
 
 
 class AnyBlockCell(nn.Module):
@@ -115,7 +115,7 @@ class AnyBlockCell(nn.Module):
             stats = variables[name]["batch_stats"]
             y, new = op.apply(variables[name], x, train, mutable=["batch_stats"])
             moved = {**variables, name: {**variables[name], "batch_stats": new.get("batch_stats", stats)}}
-            return settle(y), {n: v["batch_stats"] for n, v in moved.items()}
+            return apply_norm(y), {n: v["batch_stats"] for n, v in moved.items()}
 
         def branch(k, name, stride):
             group = owner(name, stride)
@@ -155,7 +155,7 @@ class AnyBlockCell(nn.Module):
                 if s:
                     shaped = s if name == "together" else jax.tree.map(lambda a: a.reshape(2 * B, *a.shape[2:]), s)
                     self.put_variable("batch_stats", name, shaped)
-        ends = list(inputs) if self.stride == 1 else [settle(h(x, train)) for h, x in zip(self.halved, inputs, strict=True)]
+        ends = list(inputs) if self.stride == 1 else [apply_norm(h(x, train)) for h, x in zip(self.halved, inputs, strict=True)]
         kept = kept_states(gates).astype(blank.dtype)
         return [state * kept[j] for j, state in enumerate([*ends, *states[2:]])]
 
@@ -178,13 +178,13 @@ class BlockCell(nn.Module):
             sides = []
             for s, (j, k) in enumerate(zip(sources, (first, second), strict=True)):
                 op = self.ops[names[k]](self.features, self.stride if j < 2 else 1, True)
-                y = settle(op.clone(parent=self, name=f"block{b}_{s}")(states[j], train))
+                y = apply_norm(op.clone(parent=self, name=f"block{b}_{s}")(states[j], train))
                 sides.append(drop_path(y, self.make_rng("drop_path"), rate) if train and rate is not None else y)
             if self.spec.combine[combine] == "concat":
                 states.append(Together(self.features, name=f"together{b}")(*sides, train))
             else:
                 states.append(sides[0] + sides[1])
-        halve = lambda j: settle(FactorizedReduce(self.features, name=f"keep{j}")(states[j], train))
+        halve = lambda j: apply_norm(FactorizedReduce(self.features, name=f"keep{j}")(states[j], train))
         return [halve(j) if j < 2 and self.stride > 1 else states[j] for j in kept]
 
 

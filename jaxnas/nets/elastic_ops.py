@@ -27,7 +27,7 @@ import numpy as np
 
 from jaxnas.nets import probe
 from jaxnas.nets.layers import BatchNorm, Conv, Dense, Depthwise
-from jaxnas.spaces.elastic import ElasticLayer, ElasticSpec
+from jaxnas.spaces._elastic import ElasticLayer, ElasticSpec
 
 AXES = {  # of a module's largest leaf; a bias has the last of them
     "expand": ("hidden", None, None, None),

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxnas.nets.layers import Conv
-from jaxnas.spaces.memory_bank import MemoryBank
+from jaxnas.spaces._memory_bank import MemoryBank
 
 
 def embedding(gates: MemoryBank, G: int):

@@ -28,7 +28,7 @@ class Affine(NamedTuple):
     shift: jax.Array  # [C]
 
 
-def settle(y):
+def apply_norm(y):
     """An operation's output as an array [C, H, W, B]."""
     return y.y * per_channel(y.scale) + per_channel(y.shift) if isinstance(y, Affine) else y
 
@@ -165,7 +165,7 @@ class BatchNorm(nn.Module):
 
     `train` uses the batch's statistics and moves the running ones by 1 - momentum; otherwise the running ones are used.
     The running variance is the unbiased one, as in PyTorch.  With `defer` the result is an
-    `Affine`, to be applied by `settle` or `mix`.
+    `Affine`, to be applied by `apply_norm` or `mix`.
     """
 
     affine: bool = True
@@ -194,4 +194,4 @@ class BatchNorm(nn.Module):
             beta = self.param("bias", nn.initializers.zeros, (C,), x.dtype)
             scale, shift = scale * gamma, shift * gamma + beta
         y = Affine(x, scale, shift)
-        return y if defer else settle(y)
+        return y if defer else apply_norm(y)

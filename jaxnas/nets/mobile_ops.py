@@ -27,11 +27,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxnas.bilevel import loop
 from jaxnas.nets import probe
 from jaxnas.nets.convolution import conv, fence
-from jaxnas.nets.layers import BatchNorm, Depthwise, mix, settle, shuffle, switched
-from jaxnas.spaces.mobile import MobileLayer, MobileSpec, block
+from jaxnas.nets.layers import BatchNorm, Depthwise, apply_norm, mix, shuffle, switched
+from jaxnas.spaces._mobile import MobileLayer, MobileSpec, block
+from jaxnas.trees import loop
 
 
 class Paths(NamedTuple):
@@ -105,7 +105,7 @@ def single(run, ops, paths: Paths, params, stats, x):
             if block(op) is None:
                 return jnp.zeros_like(x), stats
             y, moved = run(op, params, stats, x)
-            return settle(y), moved
+            return apply_norm(y), moved
 
         return compute
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from jaxnas.nets import probe
 from jaxnas.nets.convolution import avg_pool, max_pool
-from jaxnas.nets.layers import BatchNorm, Conv, Depthwise, settle
+from jaxnas.nets.layers import BatchNorm, Conv, Depthwise, apply_norm
 
 
 class Zero(nn.Module):
@@ -77,7 +77,7 @@ class SepConv(nn.Module):
     @nn.compact
     def __call__(self, x, train):
         for stride in (self.stride, 1):
-            x = Conv(self.features)(Depthwise(self.kernel, stride)(probe.relu(settle(x))))
+            x = Conv(self.features)(Depthwise(self.kernel, stride)(probe.relu(apply_norm(x))))
             x = BatchNorm(self.affine)(x, train, defer=True)
         return x
 
@@ -107,7 +107,7 @@ class TwoStripes(nn.Module):
     @nn.compact
     def __call__(self, x, train):
         for kernel, stride in (((1, self.kernel), (1, self.stride)), ((self.kernel, 1), (self.stride, 1))):
-            x = Conv(self.features, kernel, stride)(probe.relu(settle(x)))
+            x = Conv(self.features, kernel, stride)(probe.relu(apply_norm(x)))
             x = BatchNorm(self.affine)(x, train, defer=True)
         return x
 

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxnas.spaces.recurrent import Node, Tree, TreeSpec
+from jaxnas.spaces._recurrent import Node, Tree, TreeSpec
 
 COMBINE = {"add": jnp.add, "elem_mult": jnp.multiply}
 ACTIVATIONS = {"identity": lambda p: p, "tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid, "relu": jax.nn.relu}

@@ -20,7 +20,7 @@ import numpy as np
 
 from jaxnas.nets import probe
 from jaxnas.nets.convolution import fence, max_pool
-from jaxnas.nets.layers import drop, mix, settle, shuffle, switched, walk
+from jaxnas.nets.layers import apply_norm, drop, mix, shuffle, switched, walk
 from jaxnas.nets.ops import OPS, Identity
 from jaxnas.spaces.cell import CellSpec
 
@@ -164,7 +164,7 @@ class SuperCell(nn.Module):
             def branch(name, k):
                 def compute(params, stats, gate, x):
                     y, stats = self.one(name, stride, params, stats, x, train)
-                    return gate[k] * settle(y), stats
+                    return gate[k] * apply_norm(y), stats
 
                 return compute
 

@@ -170,7 +170,7 @@ def _cell(ax, spec, kind, edges, sides, out, node, pitch):
         ax.text(left + text_width(heading, 10) + 0.4, top, note, va="top", color=COLOURS[1])
 
 
-def alphas(history: dict, spec: CellSpec, title: str | None = None):
+def gates(history: dict, spec: CellSpec, title: str | None = None):
     """Heat maps of the architecture weights over time: a panel for each edge, a row of panels for each computed node.
 
     Args:

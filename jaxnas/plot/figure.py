@@ -5,8 +5,6 @@ Matplotlib is imported late and never asked for a window.  Lengths are in inches
 
 from pathlib import Path
 
-import numpy as np
-
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe-Ito without its yellow
 STYLES = ("-", "--", "-.", ":")  # for black and white, and for an eighth line
 
@@ -20,18 +18,6 @@ def save(figure, path) -> None:
         raise ValueError(f"{str(path)!r} must end in .svg or .png")
     with matplotlib.rc_context({"svg.hashsalt": "jaxnas", "svg.fonttype": "none"}):
         figure.savefig(path, dpi=150, metadata={"Date": None} if suffix == ".svg" else None)
-
-
-def interval(values):
-    """Mean and half its 95 % interval over the first axis, without NaN; the half is NaN below two values."""
-    from scipy.stats import t
-
-    ok = np.isfinite(values)
-    n = ok.sum(0)
-    mean = np.where(n > 0, np.where(ok, values, 0).sum(0) / np.maximum(n, 1), np.nan)
-    variance = np.where(ok, (values - mean) ** 2, 0).sum(0) / np.maximum(n - 1, 1)
-    half = t.ppf(0.975, np.maximum(n - 1, 1)) * np.sqrt(variance / np.maximum(n, 1))
-    return mean, np.where(n > 1, half, np.nan)
 
 
 def text_width(text, size):

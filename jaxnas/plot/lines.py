@@ -9,7 +9,8 @@ import textwrap
 
 import numpy as np
 
-from jaxnas.plot.figure import COLOURS, STYLES, blank, interval, literal, plain
+from jaxnas.analysis.ranking import interval
+from jaxnas.plot.figure import COLOURS, STYLES, blank, literal, plain
 
 SPLITS = ("train", "training", "valid", "validation", "val", "test", "search", "eval")  # not part of a quantity's name
 
@@ -148,7 +149,7 @@ def scatter(scores, truth, title: str | None = None, xlabel: str = "score", ylab
     Raises:
         ValueError: for other shapes, or fewer than two architectures with a score.
     """
-    from jaxnas.ranking import kendall
+    from jaxnas.analysis.ranking import kendall
 
     groups = scores if isinstance(scores, dict) else {"": scores}
     figure = blank(5.2, 4.2, title, layout="constrained")

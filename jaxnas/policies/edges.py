@@ -20,10 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxnas.policies.policy import Policy, close, logits, softmax_rows
-from jaxnas.policies.simplex import exponentiated, simplex
+from jaxnas.policies._simplex import exponentiated, simplex
+from jaxnas.policies.policy import Policy, close, normal_logits, softmax_rows
+from jaxnas.spaces._space import Space
 from jaxnas.spaces.cell import CellSpec
-from jaxnas.spaces.space import Space
 
 
 class EdgeTheta(NamedTuple):
@@ -41,7 +41,7 @@ def edge_normalised(space: Space, scale: float = 1e-3) -> Policy:
     Raises:
         ValueError: for another space, or one with an edge of a single operation.
     """
-    init, weight = logits(space, scale), _softmax_by_node(space)
+    init, weight = normal_logits(space, scale), _softmax_by_node(space)
 
     def gates(theta):
         return _product(softmax_rows(theta.alpha), jax.tree.map(weight, theta.beta))

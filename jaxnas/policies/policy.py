@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxnas.spaces.space import Space, is_shape
+from jaxnas.spaces._space import Space, is_shape
 
 SMALLEST = 1e-3  # of a temperature: a schedule may end at 0, which nothing can be divided by
 CLOSED = -1e9  # the logit of an operation that is out of the search: its softmax is 0, and so is its gradient
@@ -28,7 +28,7 @@ class Policy(NamedTuple):
     sparse: bool = False  # of a relaxation: gates may be 0, and what they close must not move
 
 
-def logits(space: Space, scale: float = 1e-3) -> Callable:
+def normal_logits(space: Space, scale: float = 1e-3) -> Callable:
     """key -> one logit a gate, of the gates' structure, from scale * N(0, 1).
 
     Raises:

@@ -1,12 +1,12 @@
 """Zero-cost proxies: scores of a network at initialisation."""
 
+from jaxnas.proxies._synflow import synflow
+from jaxnas.proxies._zen import zen
 from jaxnas.proxies.aggregate import log_rank, rank_average, vote
 from jaxnas.proxies.kernel import jacob_cov, ntk, nwot, regions
 from jaxnas.proxies.proxy import LOWEST, Proxy, drawn
 from jaxnas.proxies.saliency import fisher, grad_norm, grasp, saliencies, snip, zico
 from jaxnas.proxies.size import flops, params
-from jaxnas.proxies.synflow import synflow
-from jaxnas.proxies.zen import zen
 
 PROXIES = {
     "params": params,

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas.nets.net import Net
+from jaxnas.nets.base import Net
 
 Proxy = Callable[[Net, Any, Any, Any], jax.Array]
 LOWEST = -1e9

@@ -19,9 +19,9 @@ Axes: S batches, B batch, C channels.
 import jax
 import jax.numpy as jnp
 
-from jaxnas.losses import cross_entropy
 from jaxnas.nets import probe
 from jaxnas.proxies.proxy import first, layers, logits_of, settled, total
+from jaxnas.training.losses import cross_entropy
 
 
 def gradient(net, variables, gates, x, y):

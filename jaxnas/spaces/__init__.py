@@ -1,23 +1,25 @@
 """Search spaces: what may be built."""
 
+from jaxnas.spaces._darts import darts
+from jaxnas.spaces._darts_rnn import darts_rnn
+from jaxnas.spaces._elastic import ElasticSpec, Unit, elastic, largest, ofa_mobilenet_v3, ofa_small, smallest
+from jaxnas.spaces._layerwise import LayerSpec, layerwise
+from jaxnas.spaces._memory_bank import MemoryBank, memory_bank
+from jaxnas.spaces._metaqnn import MDP, metaqnn
+from jaxnas.spaces._mobile import MobileLayer, MobileSpec, fbnet, mobile, proxylessnas
+from jaxnas.spaces._nasbench201 import nasbench201
+from jaxnas.spaces._recurrent import TreeSpec, recurrent
+from jaxnas.spaces._space import Mixed, Space, space
+from jaxnas.spaces._tunas import TunasSpec, TunasStage, proxylessnas_enlarged, tunas, widest
 from jaxnas.spaces.blocks import BlockSpec, amoebanet, nasnet, pnas
 from jaxnas.spaces.cell import CellSpec
-from jaxnas.spaces.darts import darts
-from jaxnas.spaces.darts_rnn import darts_rnn
-from jaxnas.spaces.elastic import ElasticSpec, Unit, elastic, largest, ofa_mobilenet_v3, ofa_small, smallest
 from jaxnas.spaces.enas import MacroSpec, enas_macro, enas_micro, enas_rnn
-from jaxnas.spaces.layerwise import LayerSpec, layerwise
-from jaxnas.spaces.memory_bank import MemoryBank, memory_bank
-from jaxnas.spaces.mobile import MobileLayer, MobileSpec, fbnet, mobile, proxylessnas
-from jaxnas.spaces.nasbench201 import nasbench201
 from jaxnas.spaces.real import Real
-from jaxnas.spaces.recurrent import TreeSpec, recurrent
-from jaxnas.spaces.space import Mixed, Space, space
-from jaxnas.spaces.tunas import TunasSpec, TunasStage, proxylessnas_enlarged, tunas, widest
 
 SPACES = {"nasbench201": nasbench201, "darts": darts, "nasnet": nasnet, "pnas": pnas, "amoebanet": amoebanet}
 
 __all__ = [
+    "MDP",
     "SPACES",
     "BlockSpec",
     "CellSpec",
@@ -45,6 +47,7 @@ __all__ = [
     "largest",
     "layerwise",
     "memory_bank",
+    "metaqnn",
     "mobile",
     "nasbench201",
     "nasnet",

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas.spaces.space import Space, space
+from jaxnas.spaces._space import Space, space
 
 SEPARABLE = ("sep_conv_3x3", "sep_conv_5x5", "sep_conv_7x7")
 NASNET_OPS = (

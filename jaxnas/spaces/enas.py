@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnas.spaces._darts_rnn import darts_rnn
+from jaxnas.spaces._space import Space, space
 from jaxnas.spaces.blocks import nasnet
-from jaxnas.spaces.darts_rnn import darts_rnn
-from jaxnas.spaces.space import Space, space
 
 MACRO_OPS = ("conv_3x3", "conv_5x5", "sep_conv_3x3", "sep_conv_5x5", "avg_pool_3x3", "max_pool_3x3")
 MICRO_OPS = ("skip_connect", "sep_conv_3x3", "sep_conv_5x5", "avg_pool_3x3", "max_pool_3x3")

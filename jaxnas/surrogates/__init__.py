@@ -1,33 +1,10 @@
 """Models of the score: surrogates, the kernels of a Gaussian process, and acquisitions."""
 
-from jaxnas.surrogates.acquisition import (
-    Acquisition,
-    expected_improvement,
-    independent_thompson,
-    thompson,
-    upper_confidence_bound,
-)
-from jaxnas.surrogates.ensemble import (
-    BlockLSTM,
-    BlockPerceptron,
-    EnsembleState,
-    Perceptron,
-    block_tokens,
-    ensemble,
-)
-from jaxnas.surrogates.gaussian_process import GaussianProcessState, gaussian_process
-from jaxnas.surrogates.kernels import (
-    Kernel,
-    cell_graph,
-    lengths,
-    matern52,
-    overlap,
-    path_encoding,
-    product,
-    rbf,
-    weisfeiler_lehman,
-)
-from jaxnas.surrogates.ridge import ridge
+from jaxnas.surrogates._ensemble import BlockLSTM, BlockPerceptron, EnsembleState, Perceptron, block_tokens, ensemble
+from jaxnas.surrogates._gaussian_process import GaussianProcessState, gaussian_process
+from jaxnas.surrogates._ridge import ridge
+from jaxnas.surrogates.acquisition import Acquisition, expected_improvement, independent_thompson, thompson, upper_confidence_bound
+from jaxnas.surrogates.kernels import Kernel, cell_graph, lengths, matern52, overlap, path_encoding, product, rbf, weisfeiler_lehman
 from jaxnas.surrogates.surrogate import Posterior, Surrogate
 from jaxnas.surrogates.trees import boosted_trees, forest
 from jaxnas.surrogates.validate import cross_validated, fitted, predicted

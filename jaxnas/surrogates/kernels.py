@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas.spaces.space import Space
+from jaxnas.spaces._space import Space
 
 
 class Kernel(NamedTuple):

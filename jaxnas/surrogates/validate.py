@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnas.analysis.ranking import Ranking, ranking
 from jaxnas.base import Arch, Key
-from jaxnas.ranking import Ranking, ranking
 from jaxnas.surrogates.surrogate import Surrogate
 
 

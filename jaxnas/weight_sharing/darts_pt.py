@@ -22,13 +22,13 @@ import numpy as np
 import optax
 
 from jaxnas.base import Strategy
-from jaxnas.nets.net import Net
+from jaxnas.nets.base import Net
+from jaxnas.policies._softmax import softmax
 from jaxnas.policies.policy import Policy, close
-from jaxnas.policies.softmax import softmax
 from jaxnas.spaces.cell import CellSpec
-from jaxnas.weight_sharing.darts import sgd
-from jaxnas.weight_sharing.gradients import none
-from jaxnas.weight_sharing.weight_sharing import Given, WeightSharingState, weight_sharing
+from jaxnas.training.optimizers import sgd
+from jaxnas.weight_sharing.core import Given, WeightSharingState, weight_sharing
+from jaxnas.weight_sharing.gradients import frozen
 
 
 class ProjectionState(NamedTuple):
@@ -52,7 +52,7 @@ def _parts(net: Net, weights, clip):
     flat = lambda gates: jnp.concatenate(jax.tree.leaves(gates))
     derive = lambda rows: space.derive(whole(rows))
     fixed = Policy(lambda key: None, lambda key, rows, t: rows[None], whole, None, derive, False)
-    search = weight_sharing(net, fixed, none, weights or sgd(0.0025), clip=clip)
+    search = weight_sharing(net, fixed, frozen, weights or sgd(0.0025), clip=clip)
 
     def accuracy(variables, rows, valid):
         def one(_, batch):

@@ -1,9 +1,9 @@
 """Gradients of the architecture parameters: an estimator and an optax transformation.
 
-    pathwise    d/dtheta of the validation loss through the gates, by any hypergradient of `jaxnas.bilevel`
-    joint       the same of the training loss, which the weight step's backward pass has left (single level)
-    two_paths   ProxylessNAS's: one operation is run for its weights, one more for its gate
-    score       REINFORCE or PPO on rewards of sampled networks
+    pathwise                d/dtheta of the validation loss through the gates, by any hypergradient of `jaxnas.training.bilevel`
+    single_level            the same of the training loss, which the weight step's backward pass has left (single level)
+    two_paths               ProxylessNAS's: one operation is run for its weights, one more for its gate
+    reinforce_gradient      REINFORCE or PPO on rewards of sampled networks
 
 A total(loss, gates, theta, t) -> [] turns the loss into what theta descends: costs and regularisers go there.
 """
@@ -14,14 +14,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxnas.bilevel import Bilevel, Method, first_order
-from jaxnas.policies.categorical import options
+from jaxnas.policies._categorical import options
 from jaxnas.policies.policy import Policy
 from jaxnas.policies.updates import Update
-from jaxnas.spaces.space import Space
-from jaxnas.weight_sharing.weight_sharing import Gradient, Problem
+from jaxnas.spaces._space import Space
+from jaxnas.training.bilevel import Bilevel, Method, first_order
+from jaxnas.weight_sharing.core import Gradient, Problem
 
-none = Gradient(lambda theta: (), lambda key, theta, state, problem, t: (theta, state, {}))
+frozen = Gradient(lambda theta: (), lambda key, theta, state, problem, t: (theta, state, {}))
 """theta does not move (single-path training before a search)."""
 
 
@@ -36,7 +36,7 @@ def _paths(actions) -> int:
 def pathwise(
     policy: Policy, optimizer: optax.GradientTransformation, method: Method | None = None, total: Callable | None = None
 ) -> Gradient:
-    """The gradient of the validation loss through the policy's gates, by a hypergradient method of `jaxnas.bilevel`.
+    """The gradient of the validation loss through the policy's gates, by a hypergradient method of `jaxnas.training.bilevel`.
 
         theta <- optimizer(theta, d/dtheta total(L_valid(w'(theta), gates(theta)), gates, theta, t))
 
@@ -76,7 +76,7 @@ def pathwise(
     return Gradient(optimizer.init, step)
 
 
-def joint(optimizer: optax.GradientTransformation, penalty: Callable | None = None) -> Gradient:
+def single_level(optimizer: optax.GradientTransformation, penalty: Callable | None = None) -> Gradient:
     """Single level: theta follows the training loss, in the backward pass that moves the weights.
 
         theta <- optimizer(theta, d/dtheta [E L_train(w, gates(theta)) + penalty(theta, t)])
@@ -99,7 +99,7 @@ def joint(optimizer: optax.GradientTransformation, penalty: Callable | None = No
     return Gradient(optimizer.init, step, joint=True)
 
 
-def score(policy: Policy, update: Update, reward: Callable | None = None, quality: Callable | None = None) -> Gradient:
+def reinforce_gradient(policy: Policy, update: Update, reward: Callable | None = None, quality: Callable | None = None) -> Gradient:
     """The score function: M networks drawn from the policy meet one validation batch, with its own batch statistics.
 
     Nothing is dropped out.  What else a net keeps (a hidden state) each network finds as the weights left it, and leaves so.

@@ -32,14 +32,14 @@ import numpy as np
 import optax
 
 from jaxnas.base import Strategy
-from jaxnas.losses import cross_entropy, soft_cross_entropy
-from jaxnas.nets.elastic_net import sort_channels
-from jaxnas.nets.net import Net
-from jaxnas.policies.uniform import sandwich, uniform
-from jaxnas.spaces.elastic import ElasticSpec, largest, smallest
-from jaxnas.spaces.space import Space
-from jaxnas.weight_sharing.gradients import none
-from jaxnas.weight_sharing.weight_sharing import Given, WeightSharingState, weight_sharing
+from jaxnas.nets._elastic_net import sort_channels
+from jaxnas.nets.base import Net
+from jaxnas.policies._uniform import sandwich, uniform
+from jaxnas.spaces._elastic import ElasticSpec, largest, smallest
+from jaxnas.spaces._space import Space
+from jaxnas.training.losses import cross_entropy, soft_cross_entropy
+from jaxnas.weight_sharing.core import Given, WeightSharingState, weight_sharing
+from jaxnas.weight_sharing.gradients import frozen
 
 RATES = {"full": 8e-2, "kernel": 3e-2, "depth 1": 2.5e-3, "expand 1": 2.5e-3}
 LATER = 7.5e-3  # the rate of the other phases
@@ -146,7 +146,7 @@ def progressive_shrinking(
     *,
     loss: Callable | None = None,
 ) -> tuple[Part, ...]:
-    """The phases of `stages(net.space)`: `then(*(phase(p.strategy, p.steps, data, p.give, name=p.name) for p in parts))`.
+    """The phases of `stages(net.space)`: `then(*(Phase(p.strategy, p.steps, data, p.give, name=p.name) for p in parts))`.
 
     The state of the first is a `WeightSharingState`, those of the others are `Taught`.
 
@@ -176,7 +176,7 @@ def progressive_shrinking(
     phases = []
     for stage in order:
         n, policy = steps[stage.name], uniform(net.space, stage.paths, stage.allowed)
-        make = lambda **kw: weight_sharing(net, policy, none, weights(stage.name, n), clip=None, loss=loss, **kw)
+        make = lambda **kw: weight_sharing(net, policy, frozen, weights(stage.name, n), clip=None, loss=loss, **kw)
         if stage is order[0]:
             phases.append(Part(stage.name, make(), n, lambda state: None))
         else:
@@ -208,4 +208,4 @@ def in_place_distillation(
 
     policy = sandwich(net.space, largest(net.space), smallest(net.space), paths)
     teacher = lambda variables, x, fixed: full_logits(net, variables, x)
-    return weight_sharing(net, policy, none, weights, clip=clip, loss=loss, teacher=teacher)
+    return weight_sharing(net, policy, frozen, weights, clip=clip, loss=loss, teacher=teacher)

@@ -5,7 +5,7 @@ sec. 3; Chen et al., DrNAS, ICLR 2021, arXiv:2006.10355, sec. 4; Chen, Goodfello
 
     P-DARTS    5, 11, 17 cells with 8, 5, 3 operations an edge; weights and alpha begin anew, what was dropped stays out;
                dropout behind the skips, and at most M = 2 skips in the final normal cell
-    DrNAS      two stages: half the operations are dropped, and the partial channels widened, their weights carried over
+    DrNAS      two stages: half the operations are dropped, and the partial channels widen_variables, their weights carried over
 
 A stage is a phase of `then`; these functions make what one phase gives to the next.  See `experiments/p_darts.py`.
 
@@ -17,11 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.policies.policy import still_open
+from jaxnas.spaces._space import Space
 from jaxnas.spaces.cell import CellSpec
-from jaxnas.spaces.space import Space
 
 
-def narrowed(theta, keep: int, without=()):
+def strongest_operations(theta, keep: int, without=()):
     """bool, of theta's structure: the `keep` strongest of each row's operations that are in the search.
 
     Args:
@@ -70,7 +70,7 @@ def at_most_skips(space: Space, gates, most: int = 2, kind: str = "normal"):
     return space.derive(jax.lax.fori_loop(0, len(spec.edges), one, gates))
 
 
-def widened(key, variables, shapes):
+def widen_variables(key, variables, shapes):
     """Variables of a wider net: the old channels, then copies of random ones.
 
     Args:

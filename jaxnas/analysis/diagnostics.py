@@ -1,0 +1,94 @@
+"""What goes wrong in a differentiable search, as numbers.
+
+References: Zela et al., Understanding and Robustifying Differentiable Architecture Search, ICLR 2020, arXiv:1909.09656
+(eigenvalues, skip connections); Chen and Hsieh, SmoothDARTS, ICML 2020, arXiv:2002.05283 (discretisation gap).
+
+    dominant eigenvalue     of d2 L_valid / d theta2, by power iteration on Hessian-vector products
+    entropy                 of the gates' rows, in nats: how undecided the search is
+    skip connections        in the architecture that would be derived now
+    discretisation gap      L_valid(one-hot gates of the derived architecture) - L_valid(soft gates)
+
+Axes: E edges, O operations.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxnas.spaces._space import Space
+
+SKIPS = ("skip_connect", "identity")
+ABSENT = ("none",)
+
+
+def dominant_eigenvalue(loss: Callable, theta, key, iterations: int = 20):
+    """The eigenvalue of largest size of the Hessian of `loss` at theta, with its sign.
+
+        v <- H v / ||H v||,    lambda = v . H v
+
+    Args:
+        loss: theta -> [].
+        theta: a pytree of floats.
+        key: draws the first direction.
+        iterations: Hessian-vector products; the error falls as (lambda_2 / lambda_1)^(2 iterations).
+
+    Raises:
+        ValueError: for fewer than 1 iteration.
+    """
+    if iterations < 1:
+        raise ValueError(f"power iteration needs at least 1 product; got iterations={iterations}")
+    leaves, tree = jax.tree.flatten(theta)
+    keys = jax.random.split(key, len(leaves))
+    start = tree.unflatten([jax.random.normal(k, a.shape, a.dtype) for k, a in zip(keys, leaves, strict=True)])
+    hvp = jax.linearize(jax.grad(loss), theta)[1]
+
+    def unit(v):
+        size = optax.tree.norm(v)
+        return jax.tree.map(lambda a: a / jnp.where(size > 0, size, 1), v)
+
+    def step(_, carry):
+        v, _ = carry
+        u = hvp(v)
+        return unit(u), optax.tree.vdot(v, u)
+
+    return jax.lax.fori_loop(0, iterations, step, (unit(start), jnp.zeros((), leaves[0].dtype)))[1]
+
+
+def entropy(gates):
+    """The mean over rows of -sum_o g_o log g_o, rows being divided by their sum first, []."""
+
+    def rows(g):
+        p = g / jnp.maximum(jnp.sum(g, -1, keepdims=True), 1e-12)
+        return jnp.ravel(-jnp.sum(jnp.where(p > 0, p * jnp.log(jnp.where(p > 0, p, 1)), 0), -1))
+
+    return jnp.mean(jnp.concatenate([rows(g) for g in jax.tree.leaves(gates)]))
+
+
+def count_operations(space: Space, arch, names=SKIPS):
+    """int32[]: how many operations of an architecture carry one of these names; 0 in a space whose rows have no names.
+
+    It counts the derived cells, of all kinds together.
+    """
+    ops = getattr(space.spec, "ops", ())
+    on = np.asarray([name in names for name in ops], bool)
+    if not on.any():
+        return jnp.zeros((), jnp.int32)
+    return sum(jnp.sum((g != 0) @ jnp.asarray(on, jnp.int32)) for g in jax.tree.leaves(space.gates(arch))).astype(jnp.int32)
+
+
+def collapsed(space: Space, arch) -> str | None:
+    """What an architecture has nothing else but, "skip connections" or "none": nothing to learn; None for a sound one (host)."""
+    edges = sum(int(np.asarray(g).any(-1).sum()) for g in jax.tree.leaves(space.gates(arch)))
+    absent = int(count_operations(space, arch, ABSENT))
+    for name, count in (("none", 0), ("skip connections", int(count_operations(space, arch)))):
+        if getattr(space.spec, "ops", ()) and count == edges - absent:
+            return name
+    return None
+
+
+def discretisation_gap(loss: Callable, space: Space, gates, arch):
+    """loss(the derived architecture's gates) - loss(the soft gates); loss: gates -> []."""
+    return loss(space.gates(arch)) - loss(gates)

@@ -1,0 +1,279 @@
+"""Comparing algorithms on tables: regret curves over queries and over simulated time, and rank tests.
+
+    regret(q) = best test score of the table - test score of the architecture with the best accuracy among the first q queries
+
+A search sees only the accuracy; the test score of its answer is looked up afterwards.  All seeds of one algorithm on one
+table are one compiled program.
+
+Axes: S seeds, Q queries.
+"""
+
+import csv
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxnas import ask_tell, policies, surrogates
+from jaxnas.app.config import check_seed, empty
+from jaxnas.base import AskTell, Batch, asks_for, black_box
+from jaxnas.driver.loop import compiler_options
+from jaxnas.evaluate._table import table
+from jaxnas.evaluate.benchmark import Benchmark
+from jaxnas.spaces._space import Space
+from jaxnas.spaces.cell import CellSpec
+
+
+class Entry(NamedTuple):
+    make: Callable[[Space, int], AskTell]  # (space, budget) -> algorithm
+    chunk: int | None  # seeds side by side; None: all (a fitted model needs memory)
+    about: str
+
+
+def _reinforce(space, budget):
+    policy = policies.categorical(space)
+    return ask_tell.policy_gradient(space, policy, policies.reinforce(policy, optax.adam(0.1)))
+
+
+def _controller(space, budget):
+    policy = policies.controller(space, hidden=100, layers=1, scale=0.1)
+    return ask_tell.policy_gradient(space, policy, policies.ppo(policy, optax.adam(1e-3)), batch=5)
+
+
+def _q_learning(space, budget):
+    phases = ((1.0, 0.4), (0.5, 0.2), (0.2, 0.2), (0.1, 0.2))  # the published schedule's shape, on the budget
+    schedule = tuple((epsilon, max(1, int(share * budget))) for epsilon, share in phases)
+    return ask_tell.q_learning(ask_tell.mdp_of(space), schedule)
+
+
+def _gp(space, budget):
+    kernel = surrogates.overlap(space)
+    options = ask_tell.pool(ask_tell.random_draws(space, 500), ask_tell.neighbors_of_best(space, 5))
+    model = surrogates.gaussian_process(kernel)
+    initial = min(10, budget)
+    return ask_tell.bayesian(space, model, surrogates.expected_improvement(), options, capacity=budget, initial=initial)
+
+
+def _bananas(space, budget):
+    cell = space.spec
+    paths = isinstance(cell, CellSpec) and cell.inputs == 1 and not cell.kinds
+    encode = surrogates.path_encoding(space) if paths else space.features
+    batch = min(10, budget)
+    return ask_tell.bayesian(
+        space,
+        surrogates.ensemble(surrogates.Perceptron(), encode),
+        surrogates.independent_thompson(),
+        ask_tell.mutants_of_best(space, 100, 5),
+        capacity=budget,
+        initial=batch,
+        batch=batch,
+    )
+
+
+ALGORITHMS: dict[str, Entry] = {
+    "random": Entry(lambda space, budget: ask_tell.random_search(space), None, "uniform draws"),
+    "local": Entry(
+        lambda space, budget: ask_tell.local_search(space, capacity=budget),
+        None,
+        "local search, first improvement with restarts (White et al. 2021)",
+    ),
+    "aging": Entry(
+        lambda space, budget: ask_tell.aging_evolution(space, population=min(10, budget), tournament=3),
+        None,
+        "aging evolution, P = 10, S = 3 (Real et al. 2019, NATS-Bench's sizes)",
+    ),
+    "genetic": Entry(
+        lambda space, budget: ask_tell.genetic(space, population=min(20, budget, space.size)),
+        None,
+        "genetic algorithm, 20 parents and 20 children",
+    ),
+    "reinforce": Entry(_reinforce, None, "REINFORCE on independent categoricals, Adam 0.1"),
+    "ppo": Entry(_controller, 16, "PPO on an LSTM controller (Zoph et al. 2018), Adam 0.001, batches of 5"),
+    "q-learning": Entry(_q_learning, 64, "MetaQNN's Q-learning (Baker et al. 2017)"),
+    "tpe": Entry(
+        lambda space, budget: ask_tell.tpe(space, capacity=budget, initial=min(20, budget)),
+        64,
+        "tree-structured Parzen estimator (Bergstra et al. 2011), without repeats",
+    ),
+    "gp": Entry(_gp, 8, "Gaussian process on overlaps, expected improvement"),
+    "bananas": Entry(_bananas, 8, "BANANAS (White et al. 2021): ensemble on paths, independent Thompson, mutants, batches of 10"),
+}
+
+
+class History(NamedTuple):
+    index: np.ndarray  # int32[S, Q]: what was asked, by `space.index`
+    compiling: float  # s
+    seconds: float  # s, all seeds, compiling apart
+
+
+def search(key: jax.Array, entry: Entry, benchmark: Benchmark, *, queries: int, seeds: int) -> History:
+    """Runs `seeds` searches of `queries` queries each.
+
+    Raises:
+        ValueError: for fewer than one query or seed, fewer queries than the algorithm asks for at once, or a table that has
+            less than a third of the space: what is not in it can be asked for.
+    """
+    there = int(np.sum(np.isfinite(benchmark.fixed["accuracy"])))
+    if 3 * there < len(benchmark.test):
+        raise ValueError(
+            f"{benchmark.name} has {there} of the {len(benchmark.test)} architectures that a search may ask for: "
+            "give a table of the whole space (jaxnas tabulate --architectures 0)"
+        )
+    if queries < 1 or seeds < 1:
+        raise ValueError(f"a comparison needs at least one query and one seed; got {queries} and {seeds}")
+    algorithm = entry.make(benchmark.space, queries)
+    strategy = black_box(algorithm, table(benchmark.space))
+    asked = asks_for(algorithm)
+    if asked > queries:
+        raise ValueError(f"this algorithm asks for {asked} candidates at once: give at least {asked} queries, not {queries}")
+
+    def one(key, fixed):
+        k_init, k_steps = jax.random.split(key)
+
+        def step(state, t):
+            state, info = strategy.step(jax.random.fold_in(k_steps, t), state, Batch(fixed=fixed))
+            return state, jax.vmap(benchmark.space.index)(info.archs)
+
+        return jax.lax.scan(step, strategy.init(k_init), jnp.arange(-(-queries // asked)))[1].reshape(-1)[:queries]
+
+    keys = jax.random.split(key, seeds)
+    run = lambda keys, fixed: jax.lax.map(lambda k: one(k, fixed), keys, batch_size=entry.chunk or seeds)
+    started = time.perf_counter()
+    compiled = jax.jit(run, compiler_options=compiler_options()).lower(keys, benchmark.fixed).compile()
+    ready = time.perf_counter()
+    index = np.asarray(compiled(keys, benchmark.fixed))
+    return History(index, ready - started, time.perf_counter() - ready)
+
+
+def regret_curve(benchmark: Benchmark, index: np.ndarray) -> np.ndarray:
+    """float64[S, Q]: the regret of the answer after each query; NaN before the first that has a result."""
+    seen = np.asarray(benchmark.fixed["accuracy"], np.float64)[index]  # [S, Q]
+    seen = np.where(np.isfinite(seen), seen, -np.inf)
+    record = np.maximum.accumulate(seen, 1)
+    new = seen > np.concatenate([np.full((len(seen), 1), -np.inf), record[:, :-1]], 1)
+    at = np.maximum.accumulate(np.where(new, np.arange(seen.shape[1]), 0), 1)  # the query that gave the answer
+    test = benchmark.test[np.take_along_axis(index, at, 1)]
+    return np.where(np.isfinite(record), np.nanmax(benchmark.test) - test, np.nan)
+
+
+def over_time(benchmark: Benchmark, index: np.ndarray, regrets: np.ndarray, points: int = 200) -> tuple[np.ndarray, np.ndarray]:
+    """(seconds [points], regret [S, points]): what the answer is worth once so much simulated time is spent."""
+    spent = np.cumsum(np.nan_to_num(benchmark.cost[index]), 1)  # [S, Q]
+    grid = np.linspace(spent[:, 0].max(), spent[:, -1].min(), points)  # from where all have an answer to where one is done
+    done = np.stack([np.searchsorted(row, grid, side="right") for row in spent]) - 1  # [S, points]
+    return grid, np.take_along_axis(regrets, done, 1)
+
+
+class Line(NamedTuple):
+    """One algorithm on one table, after the last query."""
+
+    table: str
+    algorithm: str
+    seeds: int
+    test: float  # mean of the answers' test score
+    spread: float  # standard deviation over seeds
+    regret: float  # mean
+    low: float  # its 95 % interval
+    high: float
+    better: float  # share of pairs of seeds in which it beats random search, ties counted half; NaN without one
+    p: float  # two-sided Mann-Whitney against random search, Holm-corrected over the table's algorithms; NaN without one
+
+
+def summarise(name: str, benchmark: Benchmark, regrets: dict[str, np.ndarray]) -> list[Line]:
+    """The results table of one benchmark, best mean first.  `regrets`: {algorithm: [S, Q]}."""
+    from scipy import stats
+
+    from jaxnas.analysis.ranking import interval
+
+    final = {algorithm: r[:, -1][np.isfinite(r[:, -1])] for algorithm, r in regrets.items()}
+    against = {}
+    if "random" in final:
+        for algorithm, values in final.items():
+            if algorithm != "random":
+                u, p = stats.mannwhitneyu(final["random"], values, alternative="two-sided")
+                against[algorithm] = (u / (len(values) * len(final["random"])), p)
+    holm, worst = {}, 0.0
+    for rank, algorithm in enumerate(sorted(against, key=lambda a: against[a][1])):
+        worst = max(worst, min(1.0, (len(against) - rank) * against[algorithm][1]))
+        holm[algorithm] = worst
+    lines = []
+    for algorithm, values in final.items():
+        (mean,), (half,) = interval(values[:, None])
+        test, share = np.nanmax(benchmark.test) - values, against.get(algorithm, (np.nan,))[0]
+        spread = float(test.std(ddof=1)) if len(test) > 1 else np.nan
+        numbers = (test.mean(), spread, mean, mean - half, mean + half, share, holm.get(algorithm, np.nan))
+        lines.append(Line(name, algorithm, len(values), *map(float, numbers)))
+    return sorted(lines, key=lambda line: line.regret)
+
+
+def markdown(lines: list[Line]) -> str:
+    """The results table as text."""
+    out = ["| table | algorithm | seeds | test | regret (95 %) | beats random | p |", "|---|---|---|---|---|---|---|"]
+    for line in lines:
+        beats, p = ("", "") if np.isnan(line.p) else (f"{100 * line.better:.0f} %", f"{line.p:.1g}")
+        band = f"{line.regret:.3f} ({line.low:.3f} to {line.high:.3f})"
+        out.append(
+            f"| {line.table} | {line.algorithm} | {line.seeds} | {line.test:.3f} ± {line.spread:.2f} | {band} | {beats} | {p} |"
+        )
+    return "\n".join(out)
+
+
+def compare(
+    out,
+    benchmarks: list[Benchmark],
+    algorithms: list[str],
+    *,
+    queries: int = 150,
+    seeds: int = 100,
+    seed: int = 0,
+    say: Callable[[str], None] = lambda line: None,
+) -> list[Line]:
+    """Runs every algorithm on every table; writes curves.csv, results.csv, results.md and a picture of each table to `out`.
+
+    Raises:
+        ValueError: for an unknown algorithm, a seed out of range, or what `search` refuses.
+        FileExistsError, PermissionError: as `jaxnas.app.config.empty`.
+    """
+    from jaxnas import plot
+    from jaxnas.analysis.ranking import interval
+
+    unknown = [a for a in algorithms if a not in ALGORITHMS]
+    if unknown or not algorithms:
+        raise ValueError(f"unknown algorithm {unknown or ''}: choose of {', '.join(ALGORITHMS)}")
+    check_seed(seed)
+    with empty(out) as out:
+        lines, curves = [], []
+        for b in benchmarks:
+            by_query, by_time = {}, {}
+            for algorithm in algorithms:
+                history = search(jax.random.key(seed), ALGORITHMS[algorithm], b, queries=queries, seeds=seeds)
+                regrets = regret_curve(b, history.index)
+                by_query[algorithm] = (np.arange(1, queries + 1), regrets)
+                if b.cost is not None:
+                    by_time[algorithm] = over_time(b, history.index, regrets)
+                mean, half = interval(regrets)
+                curves += [(b.name, algorithm, q + 1, m, m - h, m + h) for q, (m, h) in enumerate(zip(mean, half, strict=True))]
+                say(f"{b.name}: {algorithm}, {seeds} seeds in {history.seconds:.1f} s, compiled in {history.compiling:.1f} s")
+            found = summarise(b.name, b, {algorithm: r for algorithm, (_, r) in by_query.items()})
+            lines += found
+            for kind, data in (("queries", by_query), ("time", by_time)):
+                if data:
+                    label = "queries" if kind == "queries" else "simulated time (s)"
+                    figure = plot.regret(data, title=b.name, xlabel=label)
+                    for suffix in ("png", "svg"):
+                        plot.save(figure, out / f"{b.name.replace(':', '-').replace('/', '-')}-{kind}.{suffix}")
+        _csv(out / "curves.csv", ("table", "algorithm", "query", "regret", "low", "high"), curves)
+        _csv(out / "results.csv", Line._fields, lines)
+        (out / "results.md").write_text(markdown(lines) + "\n")
+        return lines
+
+
+def _csv(path, header, lines):
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(lines)

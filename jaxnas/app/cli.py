@@ -1,0 +1,225 @@
+"""The command line: jaxnas search | resume | show | bench | tabulate | rank | list.
+
+Whatever a person can get wrong is answered with one line on stderr and exit code 2; Ctrl-C with 130 after saving.
+"""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import pathlib
+import signal
+import sys
+
+from jaxnas import training
+from jaxnas.app.commands import Bench, Rank, Resume, Search, Show, Tabulate, parse
+from jaxnas.app.config import SPACES, STRATEGIES, Config, check, check_seed, empty, fresh, load_config
+from jaxnas.driver.errors import Diverged, Stopped
+
+
+def _configure() -> None:
+    """A cache for compiled programs, and the library's log on stderr."""
+    import jax
+
+    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(pathlib.Path.home() / ".cache" / "jaxnas")
+    with contextlib.suppress(OSError):
+        pathlib.Path(cache).mkdir(parents=True, exist_ok=True)
+        jax.config.update("jax_compilation_cache_dir", cache)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    logging.basicConfig(stream=sys.stderr, level=logging.ERROR, format="jaxnas: %(message)s")
+    logging.getLogger("jaxnas").setLevel(logging.WARNING)
+
+
+def _execute(directory: pathlib.Path, config: Config) -> None:
+    _configure()
+    from jaxnas.app import search
+
+    say = lambda line: print(line, file=sys.stderr)
+    result = search.execute(directory, config, progress=sys.stderr.isatty(), say=say)
+    print(_summary(directory, result))
+
+
+def _summary(directory: pathlib.Path, result: dict) -> str:
+    lines = [f"genotype        {result['genotype']}"]
+    for name in ("found", "random"):
+        r = result[name]
+        lines.append(f"{name:<7} test    {100 * r['test_accuracy']:.2f} % of {r['test_examples']}, {r['parameters']:,} parameters")
+    kept = ", ".join(sorted(p.name for p in directory.iterdir()))
+    return "\n".join([*lines, result["verdict"], f"kept in {directory}: {kept}"])
+
+
+def _show(command: Show) -> None:
+    path = pathlib.Path(command.what)
+    if path.is_dir():
+        from jaxnas.app import search
+
+        config = load_config(path)
+        if not (path / "result.json").exists():
+            raise ValueError(f"{path} has no result yet: finish it with jaxnas resume {path}")
+        try:
+            summary = _summary(path, json.loads((path / "result.json").read_text()))
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+            raise ValueError(f"{path / 'result.json'} is damaged: make it again with jaxnas resume {path}") from None
+        print(f"{config.strategy} in {config.space} on {config.data}, {config.steps} steps, seed {config.seed}")
+        print(summary)
+        print(f"drawn in {path / 'architecture.svg'}")
+        return
+    if path.suffix in (".json", ".npz", ".svg") or (os.sep in command.what and "|" not in command.what):
+        raise ValueError(f"there is no run {command.what}: give a run directory or a genotype")
+    from jaxnas import plot
+    from jaxnas.app import search
+
+    reasons = {}
+    for name in SPACES:
+        space = search.make_space(name)
+        try:
+            arch = space.from_text(command.what)
+        except ValueError as error:
+            reasons[name] = str(error)
+            continue
+        if pathlib.Path(command.out).suffix not in (".svg", ".png"):
+            raise ValueError(f"--out must end in .svg or .png, not {command.out!r}")
+        try:
+            plot.save(plot.architecture(space, arch, title=command.what if len(command.what) < 40 else name), command.out)
+        except OSError as error:
+            raise ValueError(f"cannot write {command.out} ({error.strerror}): give another --out") from None
+        print(f"{name}: {space.to_text(arch)}\ndrawn in {command.out}")
+        return
+    looks_like = "nasbench201" if "|" in command.what else "nasnet" if "~" in command.what else "darts"
+    raise ValueError(reasons[looks_like])
+
+
+def _bench(command: Bench) -> None:
+    _configure()
+    from jaxnas.app import bench
+    from jaxnas.evaluate.benchmark import find
+
+    names = list(command.algorithms or bench.ALGORITHMS)
+    tables = [find(name) for name in command.tables]
+    say = lambda line: print(line, file=sys.stderr)
+    lines = bench.compare(command.out, tables, names, queries=command.queries, seeds=command.seeds, seed=command.seed, say=say)
+    print(bench.markdown(lines))
+    print(f"kept in {command.out}: {', '.join(sorted(p.name for p in pathlib.Path(command.out).iterdir()))}")
+
+
+def _tabulate(command: Tabulate) -> None:
+    fields = {f.name: getattr(command, f.name) for f in dataclasses.fields(command) if f.name in Config.__dataclass_fields__}
+    config = Config(**fields)
+    check(config)
+    if pathlib.Path(command.out).suffix != ".npz":
+        raise ValueError(f"--out must end in .npz, not {command.out!r}")
+    _configure()
+    import jax
+    import optax
+
+    from jaxnas import data, nets
+    from jaxnas.app import search, tabulate
+
+    k_data, k_archs, k_train = jax.random.split(jax.random.key(config.seed), 3)
+    dataset = data.load(config.data, k_data)
+    space = search.make_space(config.space)
+    net = nets.cell_net(space, image=dataset.image, classes=dataset.classes, channels=config.channels, cells=config.cells)
+    archs = tabulate.choose(k_archs, space, command.architectures)
+    diverged = tabulate.tabulate(
+        command.out,
+        net,
+        dataset,
+        training.sgd(optax.cosine_decay_schedule(config.learning_rate, config.steps)),
+        key=k_train,
+        archs=archs,
+        steps=config.steps,
+        batch=config.batch,
+        say=lambda line: print(line, file=sys.stderr),
+    )
+    print(f"{len(archs) - diverged} architectures in {command.out}, {diverged} diverged")
+    if len(archs) == space.size:
+        print(f"compare algorithms on it: jaxnas bench --tables {command.out}")
+
+
+def _rank(command: Rank) -> None:
+    if command.space not in SPACES:
+        raise ValueError(f"unknown space {command.space!r}: choose one of {', '.join(SPACES)}")
+    check_seed(command.seed)
+    _configure()
+    import jax
+
+    from jaxnas import data, nets
+    from jaxnas.app import rank, search
+    from jaxnas.evaluate.benchmark import find, load
+
+    space = search.make_space(command.space)
+    benchmark = load(command.table, space) if command.table.endswith(".npz") else find(command.table)
+    if list(benchmark.space.arity) != list(space.arity):
+        raise ValueError(f"the rows of {command.table} are not of {command.space}: give the --space that they are of")
+    k_data, k_rank, k_judge = jax.random.split(jax.random.key(command.seed), 3)
+    dataset = data.load(command.data, k_data)
+    net = nets.cell_net(space, image=dataset.image, classes=dataset.classes, channels=command.channels, cells=command.cells)
+    with empty(command.out) as out:  # before anything is computed: nothing is lost for want of a place to keep it
+        texts, scores, truth = rank.rank_proxies(
+            k_rank,
+            net,
+            dataset,
+            benchmark,
+            command.proxy,
+            architectures=command.architectures,
+            batch=command.batch,
+            own=command.own,
+            k=command.top,
+            say=lambda line: print(line, file=sys.stderr),
+        )
+        judged = rank.judge(k_judge, scores, truth, command.top)
+        rank.write(out, texts, scores, truth, judged, command.top)
+        print(rank.markdown(judged, command.top))
+        print(f"kept in {out}: {', '.join(sorted(p.name for p in out.iterdir()))}")
+
+
+def _list() -> None:
+    from jaxnas.app.bench import ALGORITHMS
+    from jaxnas.data import SOURCES
+    from jaxnas.nets import OPS
+    from jaxnas.proxies import PROXIES
+
+    algorithms = {name: entry.about for name, entry in ALGORITHMS.items()}
+    for title, table in (("spaces", SPACES), ("strategies", STRATEGIES), ("bench algorithms", algorithms), ("data", SOURCES)):
+        print(title)
+        for name, text in table.items():
+            print(f"  {name:<14} {text}")
+    print("operations\n  " + ", ".join(OPS))
+    print("proxies\n  " + ", ".join(PROXIES))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        command = parse(arguments or ["--help"])
+        if isinstance(command, Search):
+            config = Config(**{f.name: getattr(command, f.name) for f in dataclasses.fields(Config)})
+            with fresh(command.out, config) as directory:
+                _execute(directory, config)
+        elif isinstance(command, Resume):
+            _execute(pathlib.Path(command.run), load_config(command.run))
+        elif isinstance(command, Show):
+            _show(command)
+        elif isinstance(command, Bench):
+            _bench(command)
+        elif isinstance(command, Tabulate):
+            _tabulate(command)
+        elif isinstance(command, Rank):
+            _rank(command)
+        else:
+            _list()
+    except KeyboardInterrupt:
+        print("jaxnas: interrupted", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, Diverged, Stopped) as error:
+        print(f"jaxnas: {' '.join(str(error).split())}", file=sys.stderr)
+        stopped = getattr(error, "signal", None)
+        return {None: 2, signal.SIGINT: 130}.get(stopped, 0)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

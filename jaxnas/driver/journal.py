@@ -1,0 +1,109 @@
+"""The journal of a run: log.jsonl, TensorBoard where it is installed, and a progress bar on stderr.
+
+One line of log.jsonl a chunk: {"phase", "step", "seconds", name: mean over the chunk, ...}.  With seeds, `name` is the mean
+over them and `name_ci` the half width of its 95 % confidence interval (Student t).  Small arrays (gates) are those of the
+chunk's last step, of the first seed.
+
+Axes: S seeds, T steps.
+"""
+
+import json
+import pathlib
+import time
+
+import jax
+import numpy as np
+
+from jaxnas.analysis.ranking import interval
+
+LARGEST = 8192  # elements of an array that still goes in a line
+SAVE_EVERY = 30.0  # seconds between checkpoints
+
+
+def read(directory) -> list[dict]:
+    """The lines of a run's log.jsonl; a last line cut short is left out."""
+    lines = []
+    path = pathlib.Path(directory) / "log.jsonl"
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+class Journal:
+    """Writes a run's log; a context manager."""
+
+    def __init__(self, directory, at: int, total: int, progress: bool, seeds: int | None):
+        self._path = None if directory is None else pathlib.Path(directory) / "log.jsonl"
+        self._at, self._total, self._progress, self._seeds = at, total, progress, seeds
+        self._bar = self._board = self._file = None
+        self._saved = time.monotonic()
+
+    def __enter__(self):
+        if self._path is not None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            kept = [line for line in read(self._path.parent) if line["step"] <= self._at]  # steps to be run again are not in it
+            whole = self._path.with_suffix(".tmp")
+            whole.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            whole.replace(self._path)  # at once: a kill leaves the old log or the new one
+            self._file = self._path.open("a")
+            try:
+                from tensorboardX import SummaryWriter
+
+                self._board = SummaryWriter(str(self._path.parent / "tensorboard"))
+            except ImportError:  # the extra `tensorboard`
+                self._board = None
+        if self._progress:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=self._total, initial=self._at, unit="step", dynamic_ncols=True)
+        return self
+
+    def __exit__(self, *error):
+        for resource in (self._bar, self._board, self._file):
+            if resource is not None:
+                resource.close()
+
+    def write(self, phase: str, step: int, info, seconds: float) -> None:
+        line = {"phase": phase, "step": step, "seconds": round(seconds, 3), **self._summary(info)}
+        if self._file is not None:
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+        scalars = {k: v for k, v in line.items() if isinstance(v, float)}
+        if self._board is not None:
+            for name, value in scalars.items():
+                self._board.add_scalar(f"{phase}/{name}", value, step)
+        if self._bar is not None:
+            shown = {k: f"{scalars[k]:.4g}" for k in ("loss", "accuracy", "best_score") if k in scalars}
+            self._bar.set_description(phase, refresh=False)
+            self._bar.set_postfix(shown, refresh=False)
+            self._bar.update(step - self._bar.n)
+
+    def save_due(self) -> bool:
+        return time.monotonic() - self._saved >= SAVE_EVERY
+
+    def saved(self) -> None:
+        self._saved = time.monotonic()
+
+    def _summary(self, info) -> dict:
+        line = {}
+        for path, a in jax.tree_util.tree_flatten_with_path(info)[0]:
+            name = "/".join(str(getattr(p, "name", getattr(p, "key", getattr(p, "idx", p)))) for p in path)
+            a = np.asarray(a)
+            axis = 0 if self._seeds is None else 1
+            if a.ndim == axis + 1:
+                per_seed = a.astype(np.float64).mean(axis)
+                if self._seeds is None:
+                    line[name] = float(per_seed)
+                else:
+                    mean, half = interval(per_seed)
+                    line[name] = float(mean)
+                    if len(per_seed) > 1:
+                        line[f"{name}_ci"] = float(half)
+            else:
+                last = a[-1] if self._seeds is None else a[0, -1]
+                if last.size <= LARGEST:
+                    line[name] = np.round(last.astype(np.float64), 5).tolist()
+        return line

@@ -1,0 +1,251 @@
+"""The driver: the only loop, and the only place with side effects below the command line.
+
+A plan is a strategy or `then(Phase(...), Phase(...))`.  Each phase is one compiled loop of its strategy's step, run in
+chunks; between chunks the driver logs, checkpoints and moves the bar.  The key of step t of phase p is derived from (root
+key, p, t) alone, so neither the chunk size nor a cut and a resume changes a bit.
+
+    k_init, k_steps = split(fold_in(key, p));    k_data, k_step = split(fold_in(k_steps, t))
+
+With `seeds=n` the whole program is vmapped over n keys `fold_in(key, i)`.
+
+Axes: S seeds, T steps.
+"""
+
+import contextlib
+import logging
+import pathlib
+import signal
+import threading
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnas import sharding
+from jaxnas.base import Feed, Phase, Strategy, nothing, then
+from jaxnas.driver.checkpoint import Checkpoints
+from jaxnas.driver.errors import Diverged, Stopped
+from jaxnas.driver.journal import Journal
+
+log = logging.getLogger("jaxnas")
+
+
+class Result(NamedTuple):
+    best: Any  # the last phase's answer; leading axis S under `seeds`
+    state: Any  # the last phase's state
+    states: tuple  # every phase's last state
+    infos: tuple  # every phase's Info, [T, ...] or [S, T, ...], of the steps that this call ran; None where it ran none
+
+
+def compiler_options(once: bool = False) -> dict:
+    """What the driver compiles with.
+
+    On CPU the classic loop emitter is faster, in compiling and in running, for these nets; LLVM's first level of
+    optimisation gives code as fast as its third in two thirds of the time (a NAS-Bench-201 step of exact second order:
+    17 s instead of 28 s); and what runs `once` is not worth optimising (drawing a supernet's weights: 2 s instead of 12 s).
+    """
+    if jax.default_backend() != "cpu":
+        return {}
+    return {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 0 if once else 1}
+
+
+def run(
+    key: jax.Array,
+    plan: Strategy | tuple[Phase, ...],
+    *,
+    steps: int | None = None,
+    data: Feed = nothing,
+    seeds: int | None = None,
+    chunk: int = 100,
+    directory=None,
+    resume: bool = False,
+    mesh: jax.sharding.Mesh | None = None,
+    progress: bool = False,
+) -> Result:
+    """Runs a search to its end.
+
+    Args:
+        key: the root of all randomness.
+        plan: a strategy (with `steps` and `data`), or a plan of phases.
+        seeds: None for one search, or n whole searches as one vmapped program.
+        chunk: the most steps between two looks at the clock, the log and the signals; never changes the result.
+        directory: where log.jsonl and checkpoints/ go; None keeps nothing.
+        resume: go on from the last good checkpoint of `directory`.
+        mesh: see `jaxnas.sharding.mesh`: shards seeds, population or batch.
+        progress: show a bar on stderr.
+
+    Raises:
+        ValueError: for a plan without steps, or `resume` without a directory.
+        FileExistsError: for a directory that holds a run, unless `resume`.
+        CheckpointError: for checkpoints of another key or configuration.
+        Diverged: when the Info's `loss` is not finite for every seed; the last good checkpoint stays.
+        Stopped: on SIGTERM or Ctrl-C, after saving.
+    """
+    if isinstance(plan, Strategy):
+        if steps is None:
+            raise ValueError("say how many steps: run(key, strategy, steps=...)")
+        plan = then(Phase(plan, steps, data))
+    elif steps is not None or data is not nothing:
+        raise ValueError("a plan's phases have steps and data of their own: leave `steps` and `data` out")
+    if any(p.steps < 1 for p in plan) or chunk < 1 or (seeds is not None and seeds < 1):
+        raise ValueError("steps, chunk and seeds must be at least 1")
+    if resume and directory is None:
+        raise ValueError("resume needs the directory of the run")
+    store = None if directory is None else pathlib.Path(directory)
+    if store is not None and not resume and (store / "checkpoints").exists():
+        raise FileExistsError(f"{store} holds a run already: continue it with jaxnas resume {store}, or name another directory")
+
+    keys = key if seeds is None else jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(seeds))
+    checkpoints = None if store is None else Checkpoints(store / "checkpoints")
+    ends = None if store is None else Checkpoints(store / "phases", keep=None)
+    begin = np.cumsum([0] + [p.steps for p in plan]).tolist()
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(_signals())  # before anything is traced: a Ctrl-C that falls into JAX's gc callback is lost
+        for c in (checkpoints, ends):
+            if c is not None:
+                stack.callback(c.close)
+        if mesh is not None:
+            stack.enter_context(jax.set_mesh(mesh))
+            keys = jax.device_put(keys, sharding.over(mesh, "seed" if seeds else None))
+        place = lambda found: found if mesh is None else (found[0], jax.device_put(found[1], keys.sharding))
+        programs = [_Program(p, number, keys, seeds, chunk) for number, p in enumerate(plan)]
+        shapes = [None]
+        for program in programs:
+            shapes.append(program.shapes(shapes[-1]))
+        at, state = 0, None
+        if resume:
+            of_step = lambda s: next((shapes[p + 1] for p in range(len(plan)) if begin[p] < s <= begin[p + 1]), None)
+            at, state = place(checkpoints.restore(of_step, key) or (0, None))
+        journal = stack.enter_context(Journal(store, at, begin[-1], progress, seeds))
+        states, infos, previous = [], [], None
+        for number, program in enumerate(programs):
+            if at > begin[number + 1]:  # a later phase has begun: this one's end is on disk
+                target = lambda s, number=number: shapes[number + 1] if s == number else None
+                _, previous = place(ends.restore(target, key, [number]))
+                states.append(previous)
+                infos.append(None)
+                continue
+            if at <= begin[number]:
+                state = program.init(previous)
+            done = []
+            pace = 1
+            while at < begin[number + 1]:
+                t, started = at - begin[number], time.perf_counter()
+                n = min(pace, chunk, begin[number + 1] - at)
+                state, info = program.advance(state, t, n, previous)
+                info = jax.tree.map(lambda a, n=n: np.asarray(a)[:n] if seeds is None else np.asarray(a)[:, :n], info)
+                seconds = time.perf_counter() - started
+                _check_finite(info, seeds, at, checkpoints)
+                at += n
+                done.append(info)
+                journal.write(plan[number].name, at, info, seconds)
+                pace = _next_pace(n, seconds)
+                leaving = stop.number is not None or at == begin[number + 1]
+                if checkpoints and (leaving or journal.save_due()):
+                    checkpoints.save(at, key, state)
+                    journal.saved()
+                if leaving and stop.number is not None:  # a signal during the last save counts too
+                    kept = f"saved at step {at}: continue with jaxnas resume {store}" if checkpoints else "nothing was kept"
+                    raise Stopped(stop.number, f"stopped by {signal.Signals(stop.number).name}; {kept}")
+            if ends and number + 1 < len(plan):
+                ends.save(number, key, state)  # before the next phase's first checkpoint, which needs it
+            axis = 0 if seeds is None else 1
+            infos.append(jax.tree.map(lambda *a: np.concatenate(a, axis), *done) if done else None)
+            states.append(state)
+            previous = state
+        best = plan[-1].strategy.best
+        best = best(state) if seeds is None else jax.vmap(best)(state)
+    return Result(best, state, tuple(states), tuple(infos))
+
+
+class _Program:
+    """One phase, compiled: its init, and its loop of up to `chunk` steps with a traced number of them."""
+
+    def __init__(self, phase: Phase, number: int, keys, seeds, chunk):
+        self.phase, self.chunk = phase, chunk
+        vmap = (lambda f, axes: f) if seeds is None else (lambda f, axes: jax.vmap(f, axes))
+        split = lambda k: jax.random.split(jax.random.fold_in(k, number))
+
+        def init(keys, previous):
+            one = lambda k, previous: phase.strategy.init(split(k)[0], None if previous is None else phase.give(previous))
+            return sharding.constrain(vmap(one, (0, None if previous is None else 0))(keys, previous), "seed")
+
+        def step(k, state, t, arrays, previous):
+            k_data, k_step = jax.random.split(jax.random.fold_in(split(k)[1], t))
+            batch = phase.data.draw(k_data, arrays, t)
+            if phase.fix is not None:
+                batch = batch._replace(fixed=phase.fix(previous))
+            return phase.strategy.step(k_step, state, batch)
+
+        one_step = jax.jit(vmap(step, (0, 0, None, None, None if phase.fix is None else 0)))  # traced once, used twice
+
+        def advance(keys, state, start, n, arrays, previous):
+            _, info = jax.eval_shape(one_step, keys, state, start, arrays, previous)
+            first = 0 if seeds is None else 1
+            shape = lambda a: (*a.shape[:first], chunk, *a.shape[first:])
+            blank = jax.tree.map(lambda a: jnp.zeros(shape(a), a.dtype), info)
+
+            def body(i, carry):
+                state, infos = carry
+                state, info = one_step(keys, state, start + i, arrays, previous)
+                put = lambda all, a: jax.lax.dynamic_update_index_in_dim(all, a.astype(all.dtype), i, first)
+                return state, jax.tree.map(put, infos, info)
+
+            return jax.lax.fori_loop(0, n, body, (state, blank))
+
+        self._keys = keys
+        self._init = jax.jit(init, compiler_options=compiler_options(once=True))
+        self._advance = jax.jit(advance, compiler_options=compiler_options(), donate_argnums=1)
+
+    def shapes(self, previous):
+        return jax.eval_shape(self._init, self._keys, previous)
+
+    def init(self, previous):
+        return self._init(self._keys, previous)
+
+    def advance(self, state, t, n, previous):
+        previous = previous if self.phase.fix is not None else None
+        count = lambda i: jnp.asarray(i, jnp.int32)
+        return self._advance(self._keys, state, count(t), count(n), self.phase.data.arrays, previous)
+
+
+def _next_pace(n: int, seconds: float, aim: float = 2.0) -> int:
+    """How many steps fill about `aim` seconds; grows at most tenfold, since the first chunk includes the compilation."""
+    return max(1, min(10 * n, int(n * aim / max(seconds, 1e-6))))
+
+
+def _check_finite(info, seeds, at, checkpoints):
+    loss = getattr(info, "loss", None)
+    if loss is None:
+        return
+    finite = np.isfinite(loss) if seeds is None else np.isfinite(loss).any(0)
+    if not finite.all():
+        step = at + int(np.argmin(finite)) + 1
+        good = checkpoints.steps() if checkpoints else []
+        kept = f"; the last good checkpoint is that of step {good[-1]}" if good else ""
+        raise Diverged(
+            f"the loss is not finite at step {step}{kept}: lower the learning rate, clip the gradient, or look for bad examples"
+        )
+
+
+@contextlib.contextmanager
+def _signals():
+    """Notes the first SIGTERM or Ctrl-C for the loop to see between chunks; a second Ctrl-C interrupts at once."""
+    seen = type("Seen", (), {"number": None})()
+    if threading.current_thread() is not threading.main_thread():
+        yield seen
+        return
+
+    def note(number, frame):
+        if seen.number is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        seen.number = number
+
+    before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield seen
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)

@@ -1,0 +1,133 @@
+"""Differentiable costs: a table of what each candidate costs, and the losses that weigh it against accuracy.
+
+References: Cai, Zhu and Han, ProxylessNAS, ICLR 2019, arXiv:1812.00332, section 3.3; Wu et al., FBNet, CVPR 2019,
+arXiv:1812.03443, section 3.2.
+
+    E[cost] = base + sum table * gates
+
+Gates are one-hot (then it is the cost of that architecture), probabilities (then it is the expectation over architectures whose
+decisions are drawn independently) or one relaxed sample.  Latency, energy and multiply-adds (`jaxnas.nets.mobile_net.macs`) are
+all such tables.  With p = softmax(alpha) of one row and t its row of the table, dE/dalpha_j = p_j (t_j - sum_i p_i t_i).
+
+A loss form is a function (loss [], cost []) -> []; those with a logarithm want the cost in a unit that makes it large.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnas.spaces._space import Space, is_shape
+
+SMALLEST = 1.001  # the least cost under a logarithm: at 1 a fractional power of log(cost) is infinitely steep, below it is NaN
+
+
+class Cost(NamedTuple):
+    table: Any  # float32, the gates' structure: what each candidate costs
+    base: float  # what every architecture costs
+
+
+def cost(space: Space, table, base: float = 0.0) -> Cost:
+    """A cost of the architectures of a space.
+
+    Args:
+        space: whose gates the table has an entry for.
+        table: arrays, or lists of numbers, of the structure and shapes of `space.gate_shapes`.
+        base: what every architecture costs.
+
+    Raises:
+        ValueError: for a table of another structure or shape, or for an entry or a base that is negative or not finite.
+    """
+    shapes, tree = jax.tree_util.tree_flatten_with_path(space.gate_shapes, is_leaf=is_shape)
+    try:
+        leaves = [np.asarray(leaf, float) for leaf in tree.flatten_up_to(table)]
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"`table` needs the structure of the gates, {tree}: {error}") from error
+    for (path, shape), leaf in zip(shapes, leaves, strict=True):
+        name = f"`table`{jax.tree_util.keystr(path)}"
+        if leaf.shape != shape:
+            raise ValueError(f"{name} has shape {leaf.shape}: give it the gates' {shape}")
+        if not np.isfinite(leaf).all() or (leaf < 0).any():
+            raise ValueError(f"{name} has entries that are negative or not finite: {leaf.tolist()}")
+    if not math.isfinite(base) or base < 0:
+        raise ValueError(f"`base` must be finite and not negative; got {base}")
+    return Cost(tree.unflatten([np.asarray(leaf, np.float32) for leaf in leaves]), float(base))
+
+
+def expected(cost: Cost, gates) -> jax.Array:
+    """base + sum table * gates, []."""
+    return cost.base + sum(jnp.sum(t * g) for t, g in zip(*map(jax.tree.leaves, (cost.table, gates)), strict=True))
+
+
+Form = Callable[[jax.Array, jax.Array], jax.Array]  # (loss [], cost []) -> []
+
+
+def fbnet_product(alpha: float = 0.2, beta: float = 0.6) -> Form:
+    """loss * alpha * log(cost)^beta, the cost in microseconds (FBNet; alpha and beta as published).
+
+    A cost at or below 1 counts as just above it, and has no gradient: it is in the wrong unit.
+
+    Raises:
+        ValueError: for an alpha or a beta that is not positive.
+    """
+    _positive(alpha=alpha, beta=beta)
+    return lambda loss, cost: loss * alpha * _log(cost) ** beta
+
+
+def proxyless_product(reference: float, alpha: float = 0.2, beta: float = 0.3) -> Form:
+    """alpha * loss * (log(cost) / log(reference))^beta (ProxylessNAS's released search; alpha and beta are its).
+
+    A cost at or below 1 counts as just above it, and has no gradient.
+
+    Args:
+        reference: the cost to aim at, in the same unit, above 1: as 80 milliseconds on a phone.
+
+    Raises:
+        ValueError: for a reference at or below 1, or an alpha or a beta that is not positive.
+    """
+    _positive(alpha=alpha, beta=beta)
+    if not (math.isfinite(reference) and reference > 1):
+        raise ValueError(f"`reference` stands under a logarithm: give it in a unit that makes it more than 1; got {reference}")
+    return lambda loss, cost: alpha * loss * (_log(cost) / math.log(reference)) ** beta
+
+
+def relative_excess(reference: float, weight: float = 0.1) -> Form:
+    """loss + weight * (cost - reference) / reference (ProxylessNAS, in units of the reference; weight of its search).
+
+    Raises:
+        ValueError: for a reference that is not positive, or a negative weight.
+    """
+    _positive(reference=reference)
+    if not weight >= 0:
+        raise ValueError(f"`weight` must not be negative; got {weight}")
+    return lambda loss, cost: loss + weight * (cost - reference) / reference
+
+
+def lagrangian(target: float) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
+    """(loss, cost, multiplier) -> loss + multiplier * (cost / target - 1): at most `target` is allowed.
+
+    The multiplier is the search's state, moved by `dual_ascent` (dual ascent): at a saddle point cost = target, or multiplier = 0.
+
+    Raises:
+        ValueError: for a target that is not positive.
+    """
+    _positive(target=target)
+    return lambda loss, cost, multiplier: loss + multiplier * (cost / target - 1)
+
+
+def dual_ascent(multiplier: jax.Array, cost: jax.Array, target: float, rate: float) -> jax.Array:
+    """max(0, multiplier + rate * (cost / target - 1)), []."""
+    return jnp.maximum(0, multiplier + rate * (cost / target - 1))
+
+
+def _log(cost):
+    return jnp.log(jnp.maximum(cost, SMALLEST))
+
+
+def _positive(**numbers):
+    for name, number in numbers.items():
+        if not (math.isfinite(number) and number > 0):
+            raise ValueError(f"`{name}` must be positive and finite; got {number}")

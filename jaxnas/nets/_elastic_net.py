@@ -1,0 +1,225 @@
+"""Networks of the elastic spaces: every architecture is a part of the largest one's weights.
+
+Reference: Cai, Gan, Wang, Zhang and Han, Once-for-All: Train One Network and Specialize it for Efficient Deployment, ICLR 2020,
+arXiv:1908.09791.
+
+    x = act(norm(conv 3 x 3))                    (then one fixed separable convolution, where the spec has it)
+    x = (x +) f(x)                               the first d_u layers of each unit; x where it keeps the shape
+    logits = dense(act(dense(mean over the map of act(norm(conv 1 x 1)))))
+
+The program for any architecture is the largest network, with zeros for the weights that the architecture lacks (then its norms'
+scale and shift are 0 too, and so is the channel, or the layer) and with small filters in the middle of large ones.  Images are
+resized inside, to one of a static list of sizes.  Dropout before the classifier is left out.
+
+Axes: U units, D layers of a unit, K kernels, E expansions, R resolutions, C channels, H rows, W columns, B batch.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnas.nets.base import Net, check_image
+from jaxnas.nets.elastic_ops import (
+    READERS,
+    ElasticBlock,
+    build,
+    filters,
+    filters_in_one,
+    growths,
+    masks,
+    name_of,
+    narrowed,
+    permuted,
+)
+from jaxnas.nets.layers import BatchNorm, Conv, Dense, switched, to_net
+from jaxnas.spaces._elastic import Elastic, ElasticSpec, chosen, largest, size_of
+from jaxnas.spaces._space import Space
+
+
+class ElasticNet(nn.Module):
+    """Stem, layers, head.  x is [B, H, W, C], as users hold images; the result is logits [B, classes]."""
+
+    spec: ElasticSpec
+    classes: int
+    units: tuple[tuple[tuple[int, int], ...], ...]  # (kernel, expansion) of the layers that are there
+    size: int | None  # what images are resized to
+
+    @nn.compact
+    def __call__(self, x, gates=None, *, train=False, rate=None):
+        del gates, rate  # there is nothing to choose, and no path to drop
+        spec, act = self.spec, jax.nn.hard_swish
+        if self.size is not None and x.shape[1:3] != (self.size, self.size):
+            x = jax.image.resize(x, (x.shape[0], self.size, self.size, x.shape[3]), "bilinear")
+        norm = lambda name: BatchNorm(epsilon=spec.epsilon, name=name)
+        x = act(norm("stem_norm")(Conv(spec.stem, 3, spec.stem_stride, name="stem")(to_net(x)), train))
+        if spec.fixed is not None:
+            y = ElasticBlock(spec.fixed, spec.stem, 3, 1, None, False, spec.epsilon, expand=False, name="fixed")(x, train)
+            x = x + y if spec.fixed == spec.stem else y
+        layers = spec.layers
+        for u, unit in enumerate(self.units):
+            for i, choice in enumerate(unit):
+                y = build(spec, layers[u, i], *choice, name=name_of(u, i))(x, train)
+                x = x + y if layers[u, i].keeps else y
+        x = jnp.mean(act(norm("head_norm")(Conv(spec.head, name="head")(x), train)), (1, 2)).T
+        if spec.features is not None:
+            x = act(Dense(spec.features, use_bias=False, name="features")(x))
+        return Dense(self.classes, name="classifier")(x)
+
+
+def elastic_net(space: Space, *, image: tuple[int, int, int], classes: int) -> Net:
+    """The network of any architecture of an elastic space; gates are one-hot.
+
+    The statistics of what an architecture lacks do not move.
+
+    Args:
+        space: `ofa_mobilenet_v3()`, `ofa_small()` or your own `elastic(spec)`.
+        image: (H, W, C) of the examples.
+        classes: number of classes.
+
+    Raises:
+        ValueError: for another space, an image smaller than the strides, or sizes below 1.
+    """
+    spec = _spec(space, image, classes)
+    whole = largest(space)
+    full = ElasticNet(spec, classes, chosen(spec, whole), size_of(spec, whole))
+    growth = growths(spec)
+
+    def init(key, gates=None):
+        del gates  # all weights are the largest network's
+        variables = full.init(key, jnp.zeros((1, *image)), train=True)
+        for name in growth:
+            weights = variables["params"][name]["depthwise"]
+            weights.update({f"to{k}": jnp.eye(k * k, dtype=weights["kernel"].dtype) for k in spec.kernels[1:]})
+        return variables
+
+    def used(variables, gates):
+        mask = {name: masks(spec, g, gates) for name, g in growth.items()}
+
+        def leaf(path, v):
+            _, layer, *names = (p.key for p in path)
+            on = mask[layer](*names, v.ndim) if layer in mask else jnp.ones((1,) * v.ndim)
+            return on.astype(v.dtype)
+
+        return jax.tree_util.tree_map_with_path(leaf, variables)
+
+    def apply(variables, x, gates, *, train, path=False, key=None, t=None):
+        del path, key, t  # there is one way to run, nothing is drawn and nothing anneals
+        on = used(variables, gates)
+        active = jax.tree.map(jnp.multiply, variables, on)
+        for name, g in growth.items():
+            weights = active["params"][name]["depthwise"]
+            gate = gates.kernel[g.unit, g.place]
+            active["params"][name]["depthwise"] = {"kernel": filters_in_one(weights, spec.kernels, gate)}
+
+        def at(size):
+            run = full.clone(size=size).apply
+            return lambda active, x: run(active, x, train=True, mutable=["batch_stats"]) if train else (run(active, x), {})
+
+        if gates.resolution is None:
+            logits, new = at(full.size)(active, x)
+        else:
+            logits, new = switched(jnp.argmax(gates.resolution), [at(size) for size in spec.resolutions], active, x)
+        keep = lambda on, new, old: jnp.where(on > 0, new, old)
+        return logits, {**variables, **{k: jax.tree.map(keep, on[k], new[k], variables[k]) for k in new}}
+
+    def specialize(arch):
+        units = chosen(spec, arch)
+        there = {name: g for name, g in growth.items() if g.place < len(units[g.unit])}
+
+        def extract(variables):
+            on = lambda trees: {name: tree for name, tree in trees.items() if name not in growth or name in there}
+            small = {collection: on(trees) for collection, trees in variables.items()}
+            for name, g in there.items():
+                kernel, expansion = units[g.unit][g.place]
+                weights, expand = small["params"][name], spec.expansions.index(expansion)
+                filter = filters(weights["depthwise"], spec.kernels)[spec.kernels.index(kernel)]  # and no matrices
+                small["params"][name] = {**weights, "depthwise": {"kernel": filter}}
+                leaf = lambda path, v: narrowed(g, expand, *(p.key for p in path), v)
+                for trees in small.values():
+                    trees[name] = jax.tree_util.tree_map_with_path(leaf, trees[name])
+            return small
+
+        return full.clone(units=units, size=size_of(spec, arch)), extract
+
+    return Net(init, apply, used, specialize, space, tuple(image), classes, mixes=False)
+
+
+def sort_channels(net: Net, variables, widths: int = 1):
+    """The same largest network, with the hidden and the squeezed channels of each layer in order of importance.
+
+    A channel's importance is the L1 norm of what the next convolution reads it with.  Every tensor that has the channel is
+    permuted: the full network's output does not change, and a narrow one's channels are now the important ones.
+
+    Args:
+        net: `elastic_net(...)`.
+        variables: of it.
+        widths: how many of the expansions are in use; channels stay between the same two of them, so that these networks do
+            not change either.
+
+    Raises:
+        ValueError: for another net, or for more widths than there are expansions.
+    """
+    spec = _spec(net.space, net.image, net.classes)
+    if not 1 <= widths <= len(spec.expansions):
+        raise ValueError(f"`widths` is how many of the {len(spec.expansions)} expansions are in use; got {widths}")
+    out = {collection: dict(trees) for collection, trees in variables.items()}
+    for name, g in growths(spec).items():
+        order = {}
+        for dimension, (module, axis) in READERS.items():
+            if dimension in g.table:
+                w = variables["params"][name][module]["kernel"]
+                importance = jnp.sum(jnp.abs(w), tuple(a for a in range(w.ndim) if a != axis))
+                beyond = np.sum(~g.table[dimension][1][:widths], 0)  # [channels]: how many of the widths are too narrow for it
+                order[dimension] = jnp.lexsort((-importance, beyond))
+        leaf = lambda path, v: permuted(order, *(p.key for p in path), v)
+        for collection in out:
+            out[collection][name] = jax.tree_util.tree_map_with_path(leaf, out[collection][name])
+    return out
+
+
+def macs(space: Space, image: tuple[int, int, int], classes: int = 1000):
+    """-> (arch -> []): multiply-adds of one example, of convolutions and dense layers, float32.
+
+    Raises:
+        ValueError: as `elastic_net`.
+    """
+    spec = _spec(space, image, classes)
+    U, D, sizes = len(spec.units), spec.depths[0], [(r, r) for r in spec.resolutions] or [image[:2]]
+    base = np.zeros(len(sizes))
+    table = np.zeros((len(sizes), U, D, len(spec.kernels), len(spec.expansions)))
+    smaller = lambda size, stride: [-(-n // stride) for n in size]
+    first = spec.stem if spec.fixed is None else spec.fixed
+    for r, size in enumerate(sizes):
+        size = smaller(size, spec.stem_stride)
+        base[r] = np.prod(size) * (9 * image[2] * spec.stem + (0 if spec.fixed is None else (9 + first) * spec.stem))
+        for at, layer in spec.layers.items():
+            before, size = np.prod(size), smaller(size, layer.stride)
+            hidden = np.asarray(spec.expansions) * layer.inputs  # [E]
+            squeeze = np.asarray([2 * h * spec.squeezed(h) if layer.se else 0 for h in hidden])
+            taps = np.square(spec.kernels)[:, None] + layer.outputs  # [K, 1]
+            table[r][at] = hidden * (before * layer.inputs + np.prod(size) * taps) + squeeze
+        last = spec.head if spec.features is None else spec.features
+        base[r] += spec.head * (np.prod(size) * spec.units[-1].channels + (spec.features or 0)) + last * classes
+
+    def of(arch: Elastic):
+        r = 0 if arch.resolution is None else arch.resolution
+        there = np.arange(D)[None] < jnp.asarray(spec.depths)[arch.depth][:, None]  # [U, D]
+        unit, place = np.indices((U, D))
+        each = jnp.asarray(table, jnp.float32)[r][unit, place, arch.kernel, arch.expand]
+        return jnp.asarray(base, jnp.float32)[r] + jnp.sum(jnp.where(there, each, 0))
+
+    return of
+
+
+def _spec(space, image, classes) -> ElasticSpec:
+    spec = space.spec
+    if not isinstance(spec, ElasticSpec):
+        raise ValueError("this space has no elastic layers (`space.spec`): give `ofa_mobilenet_v3`, `ofa_small` or `elastic(spec)`")
+    check_image(image, classes)
+    side = min(spec.resolutions, default=min(image[:2]))
+    if side < spec.stride:
+        raise ValueError(
+            f"images have a side of {side}, but the strides of this space multiply to {spec.stride}: give at least that"
+        )
+    return spec

@@ -1,0 +1,147 @@
+"""Networks of the layer-wise mobile spaces.
+
+References: Cai, Zhu and Han, ProxylessNAS, ICLR 2019, arXiv:1812.00332; Wu et al., FBNet, CVPR 2019, arXiv:1812.03443.
+
+    x = act(norm(conv 3 x 3))                    (one fixed k3_e1 block, where the spec has it)
+    x = (x +) sum_i g_i f_i(x)                   a layer; x where it keeps the shape; f = 0 for zero and skip
+    logits = dense(mean over the map of act(norm(conv 1 x 1)))
+
+A layer's gates are a row [O], or `Paths`: see `jaxnas.nets.mobile_ops`, which has the blocks.
+
+Axes: L layers, O candidates of a layer, C channels, H rows, W columns, B batch, K classes.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnas.nets import probe
+from jaxnas.nets.base import Net, check_image
+from jaxnas.nets.layers import BatchNorm, Conv, Dense, apply_norm, to_net
+from jaxnas.nets.mobile_ops import Paths, SuperLayer, activation, build
+from jaxnas.spaces._mobile import Mobile, MobileLayer, MobileSpec, block, chosen
+from jaxnas.spaces._space import Space, is_shape
+
+
+class MobileNet(nn.Module):
+    """Stem, layers, head.  x is [B, H, W, C], as users hold images; the result is logits [B, K]."""
+
+    spec: MobileSpec
+    classes: int
+    choice: tuple[str, ...] | None = None  # the operations of one architecture; None: of any
+
+    @nn.compact
+    def __call__(self, x, gates=None, *, train=False, path=False, rate=None):
+        del rate  # no path to drop
+        spec, x = self.spec, to_net(x)
+        act = activation(spec.relu6)
+        norm = lambda name: BatchNorm(epsilon=spec.epsilon, name=name)
+        x = act(norm("stem_norm")(Conv(spec.stem, 3, spec.stem_stride, name="stem")(x), train))
+        if spec.fixed is not None:
+            layer = MobileLayer(spec.stem, spec.fixed, 1, ())
+            y = apply_norm(build(spec, layer, "k3_e1", name="fixed")(x, train))
+            x = x + y if layer.keeps else y
+        for i, layer in enumerate(spec.layers):
+            if self.choice is None:
+                y = SuperLayer(spec, layer, name=f"layer{i}")(x, gates.op[i], train, path)
+            elif block(self.choice[i]) is None:
+                continue
+            else:
+                y = apply_norm(build(spec, layer, self.choice[i], name=f"layer{i}")(x, train))
+            (x,) = probe.whole(x + y if layer.keeps else y)
+        x = act(norm("head_norm")(Conv(spec.head, name="head")(x), train))
+        return Dense(self.classes, name="classifier")(jnp.mean(probe.last(x), (1, 2)).T)
+
+
+def mobile_net(space: Space, *, image: tuple[int, int, int], classes: int) -> Net:
+    """The supernet of a mobile space.  A layer's gates are a row [O], or `Paths`.
+
+    Args:
+        space: `proxylessnas(...)`, `fbnet(...)` or your own `mobile(spec)`.
+        image: (H, W, C) of the examples.
+        classes: number of classes.
+
+    Raises:
+        ValueError: for another space, an image smaller than the strides, or sizes below 1.
+    """
+    spec = _spec(space, image, classes)
+    module = MobileNet(spec, classes)
+    blank = jax.tree.map(lambda shape: np.zeros(shape, np.float32), space.gate_shapes, is_leaf=is_shape)
+
+    def init(key, gates=None):
+        del gates  # every candidate has weights of its own
+        return module.init(key, jnp.zeros((1, *image)), blank, train=True)
+
+    def apply(variables, x, gates, *, train, path=False, key=None, t=None):
+        del key, t  # nothing is drawn, nothing anneals
+        if not train:
+            return module.apply(variables, x, gates, path=path), variables
+        logits, new = module.apply(variables, x, gates, train=True, path=path, mutable=["batch_stats"])
+        return logits, {**variables, **new}
+
+    def used(variables, gates):
+        def leaf(path, v):
+            ones = (1,) * v.ndim
+            name = path[1].key
+            if not name.startswith("layer"):
+                return jnp.ones(ones, v.dtype)
+            i = int(name.removeprefix("layer"))
+            gate, k = gates.op[i], spec.layers[i].ops.index(path[2].key)
+            on = gate.index[0] == k if isinstance(gate, Paths) else gate[k] != 0
+            return on.astype(v.dtype).reshape(ones)
+
+        return jax.tree_util.tree_map_with_path(leaf, variables)
+
+    def specialize(arch):
+        choice = chosen(spec, arch)
+
+        def extract(variables):
+            def kept(tree):
+                out = {name: v for name, v in tree.items() if not name.startswith("layer")}
+                real = {f"layer{i}": name for i, name in enumerate(choice) if block(name)}
+                return out | {layer: tree[layer][name] for layer, name in real.items()}
+
+            return {collection: kept(tree) for collection, tree in variables.items()}
+
+        return module.clone(choice=choice), extract
+
+    return Net(init, apply, used, specialize, space, tuple(image), classes)
+
+
+def _spec(space, image, classes) -> MobileSpec:
+    spec = space.spec
+    if not isinstance(spec, MobileSpec):
+        raise ValueError("this space has no mobile layers (`space.spec`): give `proxylessnas`, `fbnet` or `mobile(spec)`")
+    check_image(image, classes, spec.stride)
+    return spec
+
+
+def macs(space: Space, image: tuple[int, int, int], classes: int = 1000) -> tuple[Mobile, float]:
+    """Multiply-adds of one example, of convolutions and the classifier: (of each candidate, of all that is fixed).
+
+    The table has the gates' structure, so that those of an architecture are base + sum(table * gates).
+
+    Raises:
+        ValueError: as `mobile_net`.
+    """
+    spec = _spec(space, image, classes)
+    smaller = lambda size, stride: [-(-n // stride) for n in size]
+
+    def of(layer, name, size):
+        if (made := block(name)) is None:
+            return 0
+        hidden, after = made.expansion * layer.inputs, np.prod(smaller(size, layer.stride))
+        expand = np.prod(size) * layer.inputs * hidden // made.groups if made.expansion > 1 else 0
+        return expand + after * (made.kernel**2 * hidden + hidden * layer.outputs // made.groups)
+
+    size = smaller(image[:2], spec.stem_stride)
+    base = np.prod(size) * 9 * image[2] * spec.stem
+    if spec.fixed is not None:
+        base += of(MobileLayer(spec.stem, spec.fixed, 1, ()), "k3_e1", size)
+    rows = []
+    for layer in spec.layers:
+        rows.append(np.asarray([of(layer, name, size) for name in layer.ops], float))
+        size = smaller(size, layer.stride)
+    base += np.prod(size) * spec.layers[-1].outputs * spec.head + spec.head * classes
+    return Mobile(tuple(rows)), float(base)

@@ -1,0 +1,244 @@
+"""Networks of TuNAS's spaces: one set of weights a layer, the widest, of which an architecture keeps the first channels.
+
+Reference: Bender et al., Can Weight Sharing Outperform Random Architecture Search? An Investigation With TuNAS, CVPR 2020,
+arXiv:2008.06120, section 4 (op collapsing, channel masking); the block is that of Sandler et al., MobileNetV2, CVPR 2018.
+
+    x = relu(norm(conv 3 x 3))
+    x = (x +) there f(x)              f = norm(project(relu(norm(sum_k kernel_k depthwise_k(relu(norm(expand(x))))))))
+    logits = dense(mean over the map of relu(norm(conv 1 x 1)))
+
+The pointwise convolutions are shared by all kernels, and each kernel has depthwise filters of its own.  Of n filters the first n
+channels are there: the scale and the shift of the others' norms are 0, and so are these channels, and what reads them adds
+nothing.  As a convolution is linear in its filter, the program for any gates is the largest network, with the filters
+sum_k kernel_k w_k in the middle of the largest kernel: it costs as much whatever the gates are.
+
+Operations mix (`there`, `kernel`); rows of filters and expansions are one-hot.
+
+Axes: S stages, L layers, C channels, H rows, W columns, B batch.
+"""
+
+import functools
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnas.nets import probe
+from jaxnas.nets.base import Net, check_image
+from jaxnas.nets.elastic_ops import ElasticBlock
+from jaxnas.nets.layers import BatchNorm, Conv, Dense, Depthwise, to_net
+from jaxnas.spaces._space import Space
+from jaxnas.spaces._tunas import Plan, Tunas, TunasSpec, plan_of
+
+AXES = {  # of a module's largest leaf; a smaller one has the last of them
+    "stem": ("outputs", None, None, None),
+    "expand": ("hidden", "inputs", None, None),
+    "depthwise": ("hidden", None, None),
+    "project": ("outputs", "hidden", None, None),
+    "head": ("outputs", "inputs", None, None),
+    "classifier": ("inputs", None),
+    "stem_norm": ("outputs",),
+    "expand_norm": ("hidden",),
+    "depthwise_norm": ("hidden",),
+    "project_norm": ("outputs",),
+    "head_norm": ("outputs",),
+}
+
+
+class TunasNet(nn.Module):
+    """One network: stem, layers, head.  x is [B, H, W, C], as users hold images; the result is logits [B, classes]."""
+
+    spec: TunasSpec
+    classes: int
+    plan: Plan
+
+    @nn.compact
+    def __call__(self, x, gates=None, *, train=False, rate=None):
+        del gates, rate  # there is nothing to choose, and no path to drop
+        spec, filters = self.spec, self.plan.filters
+        norm = lambda name: BatchNorm(epsilon=spec.epsilon, name=name)
+        x = probe.relu(norm("stem_norm")(Conv(filters[0], 3, spec.stem_stride, name="stem")(to_net(x)), train))
+        for i, (layer, choice) in enumerate(zip(spec.layers, self.plan.layers, strict=True)):
+            if choice is None:
+                continue
+            sizes = filters[layer.stage + 1], choice[1] * len(x), choice[0], layer.stride
+            y = ElasticBlock(*sizes, None, False, spec.epsilon, expand=layer.expands, name=f"layer{i}")(x, train)
+            x = x + y if layer.place else y
+        x = probe.relu(norm("head_norm")(Conv(filters[-1], name="head")(x), train))
+        return Dense(self.classes, name="classifier")(jnp.mean(x, (1, 2)).T)
+
+
+def part(path) -> tuple[str, str, str]:
+    """(part of the network, module, leaf) of a variable's path."""
+    _, *names = (p.key for p in path)
+    return tuple(names) if len(names) == 3 else (names[0].removesuffix("_norm"), *names)
+
+
+def channels(spec: TunasSpec, filters, hidden) -> dict:
+    """part of the network -> {dimension: its entry of `filters` [S + 2] or `hidden` [L]}."""
+    out = {"stem": {"outputs": filters[0]}, "classifier": {"inputs": filters[-1]}}
+    out["head"] = {"inputs": filters[-2], "outputs": filters[-1]}
+    for i, layer in enumerate(spec.layers):
+        s = layer.stage
+        out[f"layer{i}"] = {"inputs": filters[s + (layer.place > 0)], "hidden": hidden[i], "outputs": filters[s + 1]}
+    return out
+
+
+def whole(gates: Tunas) -> Tunas:
+    """The gates, with a 1 for every decision of one value."""
+    return Tunas(*(tuple(np.ones(1, np.float32) if row is None else row for row in rows) for rows in gates))
+
+
+def first(sizes):
+    """bool[n, largest]: the channels that each of n sizes has."""
+    return np.arange(np.max(sizes)) < np.asarray(sizes)[..., None]
+
+
+def tunas_net(space: Space, *, image: tuple[int, int, int], classes: int) -> Net:
+    """The supernet of a TuNAS space.
+
+    The statistics of what an architecture lacks do not move.
+
+    Args:
+        space: `proxylessnas_enlarged()` or your own `tunas(spec)`.
+        image: (H, W, C) of the examples.
+        classes: number of classes.
+
+    Raises:
+        ValueError: for another space, an image smaller than the strides, or sizes below 1.
+    """
+    spec = _spec(space, image, classes)
+    layers, kernels = spec.layers, spec.kernels
+    widest = Plan(tuple(f[0] for f in spec.filters), tuple((kernels[0], layer.expansions[0]) for layer in layers))
+    full = TunasNet(spec, classes, widest)
+
+    def init(key, gates=None):
+        del gates  # all weights are the widest network's
+        k_net, *keys = jax.random.split(key, 1 + len(layers))
+        variables = full.init(k_net, jnp.zeros((1, *image)), train=True)
+        for i, k_layer in enumerate(keys):
+            layer = variables["params"][f"layer{i}"]
+            x, own = jnp.zeros((len(layer["depthwise"]["kernel"]), 1, 1, 1)), jax.random.split(k_layer, len(kernels))
+            filters = {k: Depthwise(k).init(k_own, x)["params"]["kernel"] for k, k_own in zip(kernels, own, strict=True)}
+            layer["depthwise"] = {f"k{k}": w for k, w in filters.items()}
+        return variables
+
+    def masks(gates):
+        """`channels` of the masks; each [C], 0 or 1."""
+        wide = [row @ first(sizes) for row, sizes in zip(gates.filters, spec.filters, strict=True)]
+        hidden = []
+        for layer, row in zip(layers, gates.expand, strict=True):
+            s = layer.stage + (layer.place > 0)
+            table = first(np.outer(layer.expansions, spec.filters[s]))  # [expansions, filters, hidden]
+            hidden.append(jnp.einsum("e,f,efh->h", row, gates.filters[s], table.astype(np.float32)))
+        return channels(spec, wide, hidden)
+
+    def used(variables, gates):
+        gates = whole(gates)
+        on = masks(gates)
+
+        def leaf(path, v):
+            name, module, what = part(path)
+            axes = AXES[module][-v.ndim :]
+            shape = lambda axis: [-1 if a == axis else 1 for a in range(v.ndim)]
+            has = [on[name][axis].reshape(shape(a)) > 0 for a, axis in enumerate(axes) if axis]
+            if name.startswith("layer"):
+                i = int(name.removeprefix("layer"))
+                has.append(gates.there[i][0] > 0)
+                if module == "depthwise":
+                    has.append(gates.kernel[i][kernels.index(int(what[1:]))] != 0)
+            return functools.reduce(jnp.logical_and, has, jnp.ones((1,) * v.ndim, bool)).astype(v.dtype)
+
+        return jax.tree_util.tree_map_with_path(leaf, variables)
+
+    def in_the_widest(variables, gates):
+        """The widest network's variables, as `TunasNet` has them, that compute what the gates say."""
+        gates = whole(gates)
+        on = masks(gates)
+
+        def leaf(path, v):
+            name, module, what = part(path)
+            if what not in ("scale", "bias") or name == "classifier":
+                return v
+            there = gates.there[int(name.removeprefix("layer"))][0] if module == "project_norm" else 1
+            return v * on[name][AXES[module][0]] * there
+
+        out = jax.tree_util.tree_map_with_path(leaf, variables)
+        pad = lambda w: jnp.pad(w, ((0, 0), *[((kernels[0] - w.shape[-1]) // 2,) * 2] * 2))
+        for i, row in enumerate(gates.kernel):
+            layer = out["params"][f"layer{i}"]
+            filters = [g * pad(layer["depthwise"][f"k{k}"]) for g, k in zip(row, kernels, strict=True)]
+            layer["depthwise"] = {"kernel": functools.reduce(jnp.add, filters)}
+        return out
+
+    def apply(variables, x, gates, *, train, path=False, key=None, t=None):
+        del path, key, t  # there is one way to run, nothing is drawn and nothing anneals
+        active = in_the_widest(variables, gates)
+        if not train:
+            return full.apply(active, x), variables
+        logits, new = full.apply(active, x, train=True, mutable=["batch_stats"])
+        old = {name: variables[name] for name in new}
+        keep = lambda on, new, old: jnp.where(on > 0, new, old)
+        return logits, {**variables, **jax.tree.map(keep, used(old, gates), new, old)}
+
+    def specialize(arch):
+        plan = plan_of(spec, arch)
+        there = {f"layer{i}": choice for i, choice in enumerate(plan.layers) if choice is not None}
+        inputs = [plan.filters[layer.stage + (layer.place > 0)] for layer in layers]
+        sizes = channels(spec, plan.filters, [c and c[1] * n for c, n in zip(plan.layers, inputs, strict=True)])
+
+        def extract(variables):
+            def leaf(path, v):
+                name, module, _ = part(path)
+                return v[tuple(slice(sizes[name][axis]) if axis else slice(None) for axis in AXES[module][-v.ndim :])]
+
+            kept = lambda trees: {name: tree for name, tree in trees.items() if not name.startswith("layer") or name in there}
+            small = {collection: kept(trees) for collection, trees in variables.items()}
+            for name, (kernel, _) in there.items():
+                layer = small["params"][name]
+                small["params"][name] = {**layer, "depthwise": {"kernel": layer["depthwise"][f"k{kernel}"]}}
+            return jax.tree_util.tree_map_with_path(leaf, small)
+
+        return full.clone(plan=plan), extract
+
+    return Net(init, apply, used, specialize, space, tuple(image), classes)
+
+
+def _spec(space, image, classes) -> TunasSpec:
+    spec = space.spec
+    if not isinstance(spec, TunasSpec):
+        raise ValueError("this space has no filters to search (`space.spec`): give `proxylessnas_enlarged` or `tunas(spec)`")
+    check_image(image, classes, spec.stride)
+    return spec
+
+
+def macs(space: Space, image: tuple[int, int, int], classes: int = 1000):
+    """-> (gates -> []): multiply-adds of one example, of convolutions and the classifier, float32.
+
+    A layer's are a product of decisions, so no table of single ones has them.  At rows of probabilities it is the mean over
+    architectures whose decisions are drawn independently.
+
+    Raises:
+        ValueError: as `tunas_net`.
+    """
+    spec = _spec(space, image, classes)
+    smaller = lambda size, stride: [-(-n // stride) for n in size]
+
+    def of(gates: Tunas):
+        gates = whole(gates)
+        mean = lambda row, values, power=1: jnp.dot(row, np.asarray(values, np.float32) ** power)
+        wide, square = ([mean(row, sizes, p) for row, sizes in zip(gates.filters, spec.filters, strict=True)] for p in (1, 2))
+        size = smaller(image[:2], spec.stem_stride)
+        total = math.prod(size) * 9.0 * image[2] * wide[0]
+        for i, layer in enumerate(spec.layers):
+            s, before, size = layer.stage, math.prod(size), smaller(size, layer.stride)
+            at = s + (layer.place > 0)
+            both = square[at] if layer.place else wide[at] * wide[s + 1]  # what it reads times what it writes
+            taps = mean(gates.kernel[i], spec.kernels, 2) * wide[at] + both
+            each = before * layer.expands * square[at] + math.prod(size) * taps
+            total = total + gates.there[i][0] * mean(gates.expand[i], layer.expansions) * each
+        return total + (math.prod(size) * wide[-2] + classes) * wide[-1]
+
+    return of

@@ -1,0 +1,58 @@
+"""FBNet: Gumbel-softmax over a layer-wise space, with the latency of the very sample in the loss.
+
+Reference: Wu et al., FBNet: Hardware-Aware Efficient ConvNet Design via Differentiable Neural Architecture Search, CVPR 2019,
+arXiv:1812.03443, eq. 2-6.
+
+    m = softmax((theta + G) / tau)  layer by layer,    y = sum_i m_i b_i(x),    LAT = sum_l sum_i m_li LAT(b_li)
+    theta's loss = CE alpha log(LAT)^beta,    alpha = 0.2, beta = 0.6, LAT in microseconds, with the same m
+
+Given m the cost is a factor on the weights' loss; they follow the cross-entropy alone.  The network is found by drawing from
+softmax(theta), several times, and training each; `best` is the likeliest.
+"""
+
+from collections.abc import Callable
+
+import optax
+
+from jaxnas.base import Strategy
+from jaxnas.nets.base import Net
+from jaxnas.policies._concrete import concrete
+from jaxnas.training.losses import cross_entropy
+from jaxnas.training.optimizers import sgd
+from jaxnas.weight_sharing.core import weight_sharing
+from jaxnas.weight_sharing.gradients import pathwise
+
+
+def fbnet(
+    net: Net,
+    temperature,
+    weights: optax.GradientTransformation | None = None,
+    architecture: optax.GradientTransformation | None = None,
+    *,
+    cost: Callable | None = None,
+    combine: Callable | None = None,
+    clip: float | None = None,
+    loss: Callable = cross_entropy,
+) -> Strategy:
+    """The FBNet search.
+
+    Args:
+        net: a supernet; published: of `spaces.fbnet()`.
+        temperature: tau, a schedule of the step or a number; published: 5, times exp(-0.045) an epoch.
+        weights: default `sgd(0.1, weight_decay=1e-4)`, annealed by a cosine.
+        architecture: default Adam at 0.01 with coupled decay 5e-4.
+        cost: gates -> [] (`lambda g: hardware.expected(c, g)`), in microseconds as published; default: none.
+        combine: (loss, cost) -> [], such as `hardware.fbnet_product()`; goes with `cost`.
+        clip: global norm of the weights' gradient; default: not.
+        loss: (logits, y, path) -> [], of weights and theta.
+
+    Raises:
+        ValueError: for a temperature at or below 0, or half of `cost` and `combine`.
+    """
+    if (cost is None) != (combine is None):
+        raise ValueError("give `cost` and `combine` together: what it costs, and how that joins the loss")
+    policy = concrete(net.space, temperature)
+    total = None if cost is None else lambda loss, gates, theta, t: combine(loss, cost(gates))
+    architecture = architecture or optax.chain(optax.add_decayed_weights(5e-4), optax.adam(0.01))
+    gradient = pathwise(policy, architecture, total=total)
+    return weight_sharing(net, policy, gradient, weights or sgd(0.1, weight_decay=1e-4), clip=clip, loss=loss)

@@ -1,0 +1,48 @@
+"""GAEA: architecture parameters on the simplex, moved by exponentiated gradients.
+
+Reference: Li, Khodak, Balcan and Talwalkar, Geometry-Aware Gradient Algorithms for Neural Architecture Search, ICLR 2021,
+arXiv:2004.07802.
+
+    theta <- theta exp(-eta grad) / sum,  row by row, in place of a softmax and Adam
+
+Published both with a validation batch (bilevel) and on the training loss alone (ERM, single level); on PC-DARTS's net the weights
+of the edges are moved alike, those that meet in a node together.
+"""
+
+import optax
+
+from jaxnas.base import Strategy
+from jaxnas.nets.base import Net
+from jaxnas.policies._simplex import exponentiated, simplex
+from jaxnas.policies.edges import edge_simplex, exponentiated_edges
+from jaxnas.training.optimizers import sgd
+from jaxnas.weight_sharing import gradients
+from jaxnas.weight_sharing.core import weight_sharing
+
+
+def gaea(
+    net: Net,
+    weights: optax.GradientTransformation | None = None,
+    rate: float = 0.1,
+    *,
+    single_level: bool = False,
+    edges: bool = False,
+    clip: float | None = 5.0,
+) -> Strategy:
+    """The GAEA DARTS search, first order.
+
+    Args:
+        net: a supernet.
+        weights: default `sgd(0.025)`.
+        rate: eta.
+        single_level: theta follows the training loss of the weights' step (ERM); the batches then need no validation part.
+        edges: weights of edges as well (GAEA PC-DARTS, with `cell_net(..., partial=4)`).
+        clip: global norm of the weights' gradient.
+
+    Raises:
+        ValueError: for a rate at or below 0, or edges of a space that has none.
+    """
+    space = net.space
+    policy, optimizer = (edge_simplex(space), exponentiated_edges(space, rate)) if edges else (simplex(space), exponentiated(rate))
+    gradient = gradients.single_level(optimizer) if single_level else gradients.pathwise(policy, optimizer)
+    return weight_sharing(net, policy, gradient, weights or sgd(0.025), clip=clip)

@@ -1,0 +1,43 @@
+"""GDAS: a straight-through Gumbel draw; one operation an edge is run, in the weights' step and in the architecture's.
+
+Reference: Dong and Yang, Searching for a Robust Neural Architecture in Four GPU Hours, CVPR 2019, arXiv:1910.04465, eq. 3-7.
+
+    gate = onehot(argmax z) + z - stop_gradient(z),    z ~ concrete(alpha, tau)
+    w follows L_train of one draw, alpha L_valid of another
+
+The gradient of alpha flows through the chosen operation's gate alone; the authors' code also lets it through the bare
+zeros of the others (the sum of the gradient over the map), which the paper does not have and this leaves out.
+"""
+
+import optax
+
+from jaxnas.base import Strategy
+from jaxnas.nets.base import Net
+from jaxnas.policies._concrete import straight_through
+from jaxnas.training.optimizers import adam, sgd
+from jaxnas.weight_sharing.core import weight_sharing
+from jaxnas.weight_sharing.gradients import pathwise
+
+
+def gdas(
+    net: Net,
+    temperature,
+    weights: optax.GradientTransformation | None = None,
+    architecture: optax.GradientTransformation | None = None,
+    *,
+    clip: float | None = 5.0,
+) -> Strategy:
+    """The GDAS search.
+
+    Args:
+        net: a supernet.
+        temperature: tau, a schedule of the step or a number; published: linear from 10 to 0.1.
+        weights: default `sgd(0.025)`; published: with Nesterov's momentum and weight decay 5e-4.
+        architecture: default `adam()`, as DARTS's.
+        clip: global norm of the weights' gradient.
+
+    Raises:
+        ValueError: for a temperature at or below 0.
+    """
+    policy = straight_through(net.space, temperature)
+    return weight_sharing(net, policy, pathwise(policy, architecture or adam()), weights or sgd(0.025), clip=clip)

@@ -1,0 +1,126 @@
+"""MetaNAS: weights and architecture parameters from which a few steps of a search suffice for a new task.
+
+Reference: Elsken, Staffler, Metzen and Hutter, Meta-Learning of Neural Architectures for Few-Shot Learning, CVPR 2020,
+arXiv:1911.11090; the meta-update is that of Nichol, Achiam and Schulman, On First-Order Meta-Learning Algorithms (Reptile),
+arXiv:1803.02999.
+
+    task i:   (w_i, alpha_i) = k steps of a search on the task's data, from (w, alpha)
+    meta:     (w, alpha) <- optimizer((w, alpha); (w, alpha) - mean over i of (w_i, alpha_i))        no second derivatives
+
+The search of a task is any of `weight_sharing`: with k = 1 and SGD the difference is a multiple of the gradient of the mean loss
+over tasks.  Its temperature falls within the k steps (`soft_pruning`), so that it ends near one operation a row and what is
+below a threshold can go without training anew (`prune_gates`).  An optimizer of a task, its step and its batch statistics begin
+anew with every task, and are no one else's.
+
+Published: Adam for both updates, temperature 1 -> 0.1, thresholds 0.01 in training and 0.05 in testing; weights alone in the
+first half of the meta-steps (a phase whose batches have no `valid`).  Not here: pairs of inputs, and the second-order update.
+
+Axes: T tasks of a meta-batch, K steps of a task, W weight steps, A architecture steps, B batch.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxnas.base import Batch, Strategy
+from jaxnas.policies._softmax import softmax
+from jaxnas.policies.policy import Policy, annealed
+from jaxnas.spaces._space import Space
+from jaxnas.trees import loop
+from jaxnas.weight_sharing.core import Given
+
+
+class MetaState(NamedTuple):
+    variables: Any  # w in "params"; the statistics are those that every task begins with
+    theta: Any  # alpha
+    opt_state: Any  # of the meta-optimizer
+    step: jax.Array  # int32[]
+
+
+class MetaInfo(NamedTuple):
+    loss: jax.Array  # [] training loss of the tasks' last steps, their mean; not finite: every task has diverged
+    first: jax.Array  # [] that of their first steps
+    failed: jax.Array  # int32[]: tasks of this step that diverged, and are left out
+
+
+def soft_pruning(space: Space, temperature, scale: float = 1e-3) -> Policy:
+    """softmax(alpha / temperature): the relaxation of DARTS, whose temperature falls within a task.
+
+    Args:
+        space: its gates give alpha its structure.
+        temperature: a number or a schedule of the task's step; published: `optax.linear_schedule(1.0, 0.1, k - 1)`.
+        scale: of the initial logits.
+
+    Raises:
+        ValueError: for a temperature at or below 0, or an edge of a single operation.
+    """
+    at, plain = annealed("temperature", temperature), softmax(space, scale)
+    return plain._replace(sample=lambda key, theta, t: plain.sample(key, jax.tree.map(lambda a: a / at(t), theta), t))
+
+
+def prune_gates(gates, threshold: float = 0.05):
+    """The gates without what is below the threshold; the others stay as they are."""
+    return jax.tree.map(lambda g: jnp.where(g < threshold, 0, g), gates)
+
+
+def adapt(key, search: Strategy, variables, theta, batch: Batch):
+    """A task: (the search's state after K steps from (variables, theta), their infos [K]).
+
+    Args:
+        key: consumed.
+        search: of `weight_sharing`.
+        variables, theta: where the task begins.
+        batch: of the task; each part has a leading axis K before what a step of the search takes, `fixed` excepted.
+    """
+    k_init, k_steps = jax.random.split(key)
+    state = search.init(k_init, Given(variables=variables, theta=theta))
+    steps = batch._replace(fixed=None)
+    K = jax.tree.leaves(steps)[0].shape[0]
+    step = lambda state, xs: search.step(jax.random.fold_in(k_steps, xs[0]), state, xs[1]._replace(fixed=batch.fixed))
+    return loop(step, state, (jnp.arange(K), steps))
+
+
+def metanas(search: Strategy, optimizer: optax.GradientTransformation) -> Strategy:
+    """Meta-learns the start of a search; a step takes a batch [T, K, ...] of T tasks.
+
+    Args:
+        search: of `weight_sharing`, such as one with the policy `soft_pruning(...)`; with a policy of one architecture and no
+            gradient it is Reptile.
+        optimizer: of weights and alpha, whose gradient is the difference to the tasks' ends; SGD at rate 1 goes to their mean.
+
+    `init(key, given)` takes a `Given` from an earlier phase, of which `opt_state` is not used.  `adapt` applies the result
+    to a task.  `best` is the architecture that a task would end with if it had no data.
+    """
+
+    def init(key, given=None):
+        state = search.init(key, given)
+        start = {"params": state.variables["params"], "theta": state.theta}
+        return MetaState(state.variables, state.theta, optimizer.init(start), jnp.zeros((), jnp.int32))
+
+    def step(key, state, batch):
+        tasks = batch._replace(fixed=None)
+        T = jax.tree.leaves(tasks)[0].shape[0]
+        run = lambda key, task: adapt(key, search, state.variables, state.theta, task._replace(fixed=batch.fixed))
+        ended, infos = jax.vmap(run)(jax.random.split(key, T), tasks)
+        ends = {"params": ended.variables["params"], "theta": ended.theta}
+        finite = jnp.stack([jnp.isfinite(a).reshape(T, -1).all(1) for a in jax.tree.leaves(ends)]).all(0)  # [T]
+        count = jnp.sum(finite)
+
+        def mean(a):
+            on = finite.reshape(T, *[1] * (a.ndim - 1))
+            return jnp.sum(jnp.where(on, a, 0), 0) / count
+
+        start = {"params": state.variables["params"], "theta": state.theta}
+        still = lambda begin, end: jnp.where(count > 0, begin - mean(end), 0).astype(begin.dtype)
+        updates, opt_state = optimizer.update(jax.tree.map(still, start, ends), state.opt_state, start)
+        moved = optax.apply_updates(start, updates)
+        new = MetaState({**state.variables, "params": moved["params"]}, moved["theta"], opt_state, state.step + 1)
+        return new, MetaInfo(mean(infos.loss[:, -1]), mean(infos.loss[:, 0]), T - count)
+
+    def best(state):
+        key = jax.random.key(0)  # nothing is drawn: both are given
+        return search.best(search.init(key, Given(variables=state.variables, theta=state.theta)))
+
+    return Strategy(init, step, best)

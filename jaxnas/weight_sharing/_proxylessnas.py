@@ -1,0 +1,116 @@
+"""ProxylessNAS: binary gates on a layer-wise space, one path in memory, and the device's latency in the loss.
+
+Reference: Cai, Zhu and Han, ProxylessNAS: Direct Neural Architecture Search on Target Task and Hardware, ICLR 2019,
+arXiv:1812.00332, eq. 2-8.
+
+    weights       the path g ~ onehot(Categorical(softmax(alpha))) alone is run and moves
+    alpha         two paths (`gradients.two_paths`), or REINFORCE on 10 networks (`gradients.score`)
+    E[latency]    = base + sum_l sum_o softmax(alpha_l)_o F(l, o), in closed form
+
+The published cadence is one architecture step in five weight steps, after 40 epochs of weight steps alone: the first is an
+axis of the batch (`data.batches(..., weight_steps=5)`), the second a phase without validation batches.
+"""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+import optax
+
+from jaxnas.base import Strategy
+from jaxnas.nets.base import Net
+from jaxnas.nets.mobile_ops import Paths
+from jaxnas.policies._categorical import categorical
+from jaxnas.policies.updates import reinforce
+from jaxnas.spaces._mobile import NONE, MobileSpec
+from jaxnas.spaces._space import Space
+from jaxnas.training.losses import cross_entropy
+from jaxnas.training.optimizers import sgd
+from jaxnas.weight_sharing.core import weight_sharing
+from jaxnas.weight_sharing.gradients import reinforce_gradient, two_paths
+
+
+def _check(space: Space):
+    if not isinstance(space.spec, MobileSpec):
+        raise ValueError("ProxylessNAS searches a mobile space: give a net of `spaces.proxylessnas()` or `spaces.mobile`")
+    if (space.arity < 2).any():
+        raise ValueError("a layer of this `space` has a single operation: give at least two to choose from")
+
+
+def proxylessnas(
+    net: Net,
+    weights: optax.GradientTransformation | None = None,
+    architecture: optax.GradientTransformation | None = None,
+    *,
+    cost: Callable | None = None,
+    combine: Callable | None = None,
+    clip: float | None = None,
+    loss: Callable = cross_entropy,
+) -> Strategy:
+    """The gradient version, with two paths.
+
+    Args:
+        net: of a mobile space.
+        weights: default `sgd(0.025, weight_decay=4e-5)`.
+        architecture: default `optax.adam(1e-3, b1=0)`.
+        cost: gates -> [], linear (`lambda g: hardware.expected(c, g)`); default: none.
+        combine: (loss, cost) -> [], such as `hardware.proxyless_product(...)` or `hardware.relative_excess(...)`; goes with `cost`.
+        clip: global norm of the weights' gradient; default: not, as published.
+        loss: (logits, y, path) -> [], of weights and alpha; default: cross-entropy (published: label smoothing 0.1).
+
+    Raises:
+        ValueError: for another space, a layer of a single operation, or half of `cost` and `combine`.
+    """
+    space = net.space
+    _check(space)
+    if (cost is None) != (combine is None):
+        raise ValueError("give `cost` and `combine` together: what it costs, and how that joins the loss")
+    tree = jax.tree.structure(space.decisions)
+
+    def gates_of(index, weight):
+        return tree.unflatten([Paths(index[d], weight[d]) for d in range(len(space.arity))])
+
+    def total(value, theta, t):
+        del t
+        rows = [jax.nn.softmax(theta[d, :n]) for d, n in enumerate(space.arity)]
+        return combine(value, cost(tree.unflatten(rows)))
+
+    absent = [next((k for k, op in enumerate(layer.ops) if op in NONE), -1) for layer in space.spec.layers]
+    gradient = two_paths(
+        space, architecture or optax.adam(1e-3, b1=0.0), gates_of, None if cost is None else total, np.asarray(absent)
+    )
+    return weight_sharing(net, categorical(space), gradient, weights or sgd(0.025, weight_decay=4e-5), clip=clip, loss=loss)
+
+
+def proxylessnas_reinforce(
+    net: Net,
+    weights: optax.GradientTransformation | None = None,
+    architecture: optax.GradientTransformation | None = None,
+    *,
+    cost: Callable | None = None,
+    reference: float = 1.0,
+    power: float = 0.1,
+    networks: int = 10,
+    clip: float | None = None,
+    loss: Callable = cross_entropy,
+) -> Strategy:
+    """The REINFORCE version: reward accuracy * (reference / cost)^power of `networks` draws an update.
+
+    Args:
+        net, weights, clip, loss: as `proxylessnas`.
+        architecture: default `optax.adam(1e-3, b1=0)`.
+        cost: gates -> [], of one network; default: none, the reward is the accuracy.
+        reference: the cost that is aimed at.
+        power: how much the cost weighs.
+
+    Raises:
+        ValueError: for another space, a layer of a single operation, fewer than 1 network, or a reference at or below 0.
+    """
+    _check(net.space)
+    if not reference > 0:
+        raise ValueError(f"`reference` is the cost that is aimed at: give it above 0, not {reference}")
+    many = categorical(net.space, paths=networks)
+    reward = None if cost is None else lambda accuracy, gates: accuracy * (reference / cost(gates)) ** power
+    update = reinforce(many, architecture or optax.adam(1e-3, b1=0.0), baseline=0.01)  # b += 0.99 (mean - b), as published
+    weights = weights or sgd(0.025, weight_decay=4e-5)
+    return weight_sharing(net, categorical(net.space), reinforce_gradient(many, update, reward), weights, clip=clip, loss=loss)

@@ -1,0 +1,109 @@
+"""TuNAS: REINFORCE on shared weights, with a reward that stays at the cost it is given.
+
+Reference: Bender et al., Can Weight Sharing Outperform Random Architecture Search? An Investigation With TuNAS, CVPR 2020,
+arXiv:2008.06120.
+
+    r = accuracy_valid + beta |T(a) / T0 - 1|                       beta = -0.1; accuracy with the batch's own statistics
+    theta <- adam(theta; grad log p_theta(a) (r - b))               b a moving average of the rewards, decay 0.95
+    w     <- optimizer(w; grad L_train(w, a))                       the same policy draws
+
+Before that, a phase in which theta stands still (`op_warm_up`): with odds that fall linearly from 1 to 0 a decision has all its
+operations, at equal weights 1 / n, or, where it is a number of filters, the largest (the filter warm-up); otherwise it is drawn
+uniformly.  What follows takes its variables:
+
+    Phase(op_warm_up(net, falling, weights, full=widest(space)), n, data)
+    Phase(tunas(net, cost, target, weights, rate), m, data, give=lambda s: Given(s.variables, s.opt_state))
+
+Published: rate of theta 3e-4 times batch / 256, growing tenfold over the search, Adam with b1 = 0, b2 = 0.999; both warm-ups over
+the first quarter.  Spaces with filters: `jaxnas.spaces.tunas`.
+
+Axes: M paths, O operations of a decision.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxnas.base import Strategy
+from jaxnas.nets.base import Net
+from jaxnas.policies._categorical import categorical
+from jaxnas.policies.policy import Policy
+from jaxnas.policies.updates import reinforce
+from jaxnas.spaces._space import Space, is_shape
+from jaxnas.training.optimizers import sgd
+from jaxnas.weight_sharing.core import weight_sharing
+from jaxnas.weight_sharing.gradients import frozen, reinforce_gradient
+
+
+def tunas(
+    net: Net,
+    cost: Callable,
+    target: float,
+    weights: optax.GradientTransformation | None = None,
+    theta: optax.GradientTransformation | None = None,
+    beta: float = -0.1,
+    networks: int = 1,
+    **options,
+) -> Strategy:
+    """Searches a supernet for the most accurate architecture at a cost.
+
+    Args:
+        net: the supernet.
+        cost: gates -> [], as `lambda gates: hardware.expected(table, gates)`.
+        target: T0, in the cost's unit.
+        weights: the weight optimizer, default SGD with momentum at 0.025.
+        theta: default `optax.adam(3e-4, b1=0)`.
+        beta: not positive, default -0.1.
+        networks: drawn a step for theta, default 1 (published: one a replica).
+        options: further ones of `weight_sharing`.
+
+    Raises:
+        ValueError: for a target that is not positive, a positive beta, or as `weight_sharing`.
+    """
+    if not target > 0 or not beta <= 0:
+        raise ValueError(f"TuNAS needs a positive target and a beta that is not; got target={target}, beta={beta}")
+    policy, many = categorical(net.space, scale=0.0), categorical(net.space, scale=0.0, paths=networks)
+    update = reinforce(policy, theta or optax.adam(3e-4, b1=0.0), baseline=0.95)
+    reward = lambda accuracy, gates: accuracy + beta * jnp.abs(cost(gates) / target - 1)
+    return weight_sharing(net, policy, reinforce_gradient(many, update, reward), weights or sgd(0.025), **options)
+
+
+def warming(space: Space, share: Callable, full=None) -> Policy:
+    """A decision is as in `full` with the odds share(t), and one value of it otherwise; theta does not exist."""
+    shapes, tree = jax.tree.flatten(space.gate_shapes, is_leaf=is_shape)
+    whole = [jnp.full(shape, 1 / shape[-1]) for shape in shapes] if full is None else tree.flatten_up_to(full)
+    D = len(space.arity)
+
+    def sample(key, theta, t):
+        del theta
+        k_arch, k_open = jax.random.split(key)
+        tokens = jax.random.randint(k_arch, (D,), 0, space.arity)  # also below what may be opened
+        keys = jax.random.split(k_open, len(shapes))
+
+        def row(key, gate, all):
+            opened = jax.random.bernoulli(key, share(t), gate.shape[:-1])[..., None]
+            return jnp.where(opened, all, gate)[None]
+
+        one = tree.flatten_up_to(space.gates(space.unflat(tokens)))
+        return tree.unflatten([row(*each) for each in zip(keys, one, whole, strict=True)])
+
+    first = lambda theta: space.unflat(jnp.zeros(D, jnp.int32))
+    return Policy(lambda key: (), sample, lambda gates: gates, None, first, False, sparse=True)
+
+
+def op_warm_up(net: Net, share: Callable, weights: optax.GradientTransformation | None = None, *, full=None, **options) -> Strategy:
+    """Trains the weights before theta moves.
+
+    Args:
+        net: a supernet that mixes operations.
+        share: t -> the odds that a decision is full, as `optax.linear_schedule(1, 0, steps)`.
+        weights: as `tunas`.
+        full: gates; what full decisions hold, as `spaces.tunas.widest(space)`; default: all operations at 1 / n.
+        options: further ones of `weight_sharing`.
+
+    Raises:
+        ValueError: for a net that mixes none.
+    """
+    return weight_sharing(net, warming(net.space, share, full), frozen, weights or sgd(0.025), **options)

@@ -8,6 +8,7 @@ table are one compiled program.
 Axes: S seeds, Q queries.
 """
 
+import contextlib
 import csv
 import time
 from collections.abc import Callable
@@ -16,92 +17,34 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from jaxnas import ask_tell, policies, surrogates
 from jaxnas.app.config import check_seed, empty
+from jaxnas.app.methods import METHODS, Method
 from jaxnas.base import AskTell, Batch, asks_for, black_box
 from jaxnas.driver.loop import compiler_options
 from jaxnas.evaluate._table import table
 from jaxnas.evaluate.benchmark import Benchmark
 from jaxnas.spaces._space import Space
-from jaxnas.spaces.cell import CellSpec
 
 
-class Entry(NamedTuple):
-    make: Callable[[Space, int], AskTell]  # (space, budget) -> algorithm
-    chunk: int | None  # seeds side by side; None: all (a fitted model needs memory)
-    about: str
+def algorithms(space: Space, budget: int) -> list[str]:
+    """The methods that can be compared on a table of this space: they ask for architectures, and want nothing that it lacks."""
+    names = []
+    for name, method in METHODS.items():
+        if method.asks == "architectures" and method.algorithm is not None:
+            with contextlib.suppress(ValueError):
+                make(method, space, budget)
+                names.append(name)
+    return names
 
 
-def _reinforce(space, budget):
-    policy = policies.categorical(space)
-    return ask_tell.policy_gradient(space, policy, policies.reinforce(policy, optax.adam(0.1)))
+def make(method: Method, space: Space, budget: int) -> AskTell:
+    """A method's algorithm with its default settings; ValueError for a space that it cannot make sense of."""
+    return method.algorithm(space, budget, method.settings(), _no_cost)
 
 
-def _controller(space, budget):
-    policy = policies.controller(space, hidden=100, layers=1, scale=0.1)
-    return ask_tell.policy_gradient(space, policy, policies.ppo(policy, optax.adam(1e-3)), batch=5)
-
-
-def _q_learning(space, budget):
-    phases = ((1.0, 0.4), (0.5, 0.2), (0.2, 0.2), (0.1, 0.2))  # the published schedule's shape, on the budget
-    schedule = tuple((epsilon, max(1, int(share * budget))) for epsilon, share in phases)
-    return ask_tell.q_learning(ask_tell.mdp_of(space), schedule)
-
-
-def _gp(space, budget):
-    kernel = surrogates.overlap(space)
-    options = ask_tell.pool(ask_tell.random_draws(space, 500), ask_tell.neighbors_of_best(space, 5))
-    model = surrogates.gaussian_process(kernel)
-    initial = min(10, budget)
-    return ask_tell.bayesian(space, model, surrogates.expected_improvement(), options, capacity=budget, initial=initial)
-
-
-def _bananas(space, budget):
-    cell = space.spec
-    paths = isinstance(cell, CellSpec) and cell.inputs == 1 and not cell.kinds
-    encode = surrogates.path_encoding(space) if paths else space.features
-    batch = min(10, budget)
-    return ask_tell.bayesian(
-        space,
-        surrogates.ensemble(surrogates.Perceptron(), encode),
-        surrogates.independent_thompson(),
-        ask_tell.mutants_of_best(space, 100, 5),
-        capacity=budget,
-        initial=batch,
-        batch=batch,
-    )
-
-
-ALGORITHMS: dict[str, Entry] = {
-    "random": Entry(lambda space, budget: ask_tell.random_search(space), None, "uniform draws"),
-    "local": Entry(
-        lambda space, budget: ask_tell.local_search(space, capacity=budget),
-        None,
-        "local search, first improvement with restarts (White et al. 2021)",
-    ),
-    "aging": Entry(
-        lambda space, budget: ask_tell.aging_evolution(space, population=min(10, budget), tournament=3),
-        None,
-        "aging evolution, P = 10, S = 3 (Real et al. 2019, NATS-Bench's sizes)",
-    ),
-    "genetic": Entry(
-        lambda space, budget: ask_tell.genetic(space, population=min(20, budget, space.size)),
-        None,
-        "genetic algorithm, 20 parents and 20 children",
-    ),
-    "reinforce": Entry(_reinforce, None, "REINFORCE on independent categoricals, Adam 0.1"),
-    "ppo": Entry(_controller, 16, "PPO on an LSTM controller (Zoph et al. 2018), Adam 0.001, batches of 5"),
-    "q-learning": Entry(_q_learning, 64, "MetaQNN's Q-learning (Baker et al. 2017)"),
-    "tpe": Entry(
-        lambda space, budget: ask_tell.tpe(space, capacity=budget, initial=min(20, budget)),
-        64,
-        "tree-structured Parzen estimator (Bergstra et al. 2011), without repeats",
-    ),
-    "gp": Entry(_gp, 8, "Gaussian process on overlaps, expected improvement"),
-    "bananas": Entry(_bananas, 8, "BANANAS (White et al. 2021): ensemble on paths, independent Thompson, mutants, batches of 10"),
-}
+def _no_cost(gates):
+    raise ValueError("a table has no multiply-adds: compare algorithms that want none")
 
 
 class History(NamedTuple):
@@ -110,8 +53,8 @@ class History(NamedTuple):
     seconds: float  # s, all seeds, compiling apart
 
 
-def search(key: jax.Array, entry: Entry, benchmark: Benchmark, *, queries: int, seeds: int) -> History:
-    """Runs `seeds` searches of `queries` queries each.
+def search(key: jax.Array, method: Method, benchmark: Benchmark, *, queries: int, seeds: int) -> History:
+    """Runs `seeds` searches of `queries` queries each, of a method that asks for architectures, with its default settings.
 
     Raises:
         ValueError: for fewer than one query or seed, fewer queries than the algorithm asks for at once, or a table that has
@@ -125,7 +68,7 @@ def search(key: jax.Array, entry: Entry, benchmark: Benchmark, *, queries: int, 
         )
     if queries < 1 or seeds < 1:
         raise ValueError(f"a comparison needs at least one query and one seed; got {queries} and {seeds}")
-    algorithm = entry.make(benchmark.space, queries)
+    algorithm = make(method, benchmark.space, queries)
     strategy = black_box(algorithm, table(benchmark.space))
     asked = asks_for(algorithm)
     if asked > queries:
@@ -141,7 +84,7 @@ def search(key: jax.Array, entry: Entry, benchmark: Benchmark, *, queries: int, 
         return jax.lax.scan(step, strategy.init(k_init), jnp.arange(-(-queries // asked)))[1].reshape(-1)[:queries]
 
     keys = jax.random.split(key, seeds)
-    run = lambda keys, fixed: jax.lax.map(lambda k: one(k, fixed), keys, batch_size=entry.chunk or seeds)
+    run = lambda keys, fixed: jax.lax.map(lambda k: one(k, fixed), keys, batch_size=method.at_once or seeds)
     started = time.perf_counter()
     compiled = jax.jit(run, compiler_options=compiler_options()).lower(keys, benchmark.fixed).compile()
     ready = time.perf_counter()
@@ -225,7 +168,7 @@ def markdown(lines: list[Line]) -> str:
 def compare(
     out,
     benchmarks: list[Benchmark],
-    algorithms: list[str],
+    names: list[str],
     *,
     queries: int = 150,
     seeds: int = 100,
@@ -235,22 +178,23 @@ def compare(
     """Runs every algorithm on every table; writes curves.csv, results.csv, results.md and a picture of each table to `out`.
 
     Raises:
-        ValueError: for an unknown algorithm, a seed out of range, or what `search` refuses.
+        ValueError: for a name that is no such algorithm, a seed out of range, or what `search` refuses.
         FileExistsError, PermissionError: as `jaxnas.app.config.empty`.
     """
     from jaxnas import plot
     from jaxnas.analysis.ranking import interval
 
-    unknown = [a for a in algorithms if a not in ALGORITHMS]
-    if unknown or not algorithms:
-        raise ValueError(f"unknown algorithm {unknown or ''}: choose of {', '.join(ALGORITHMS)}")
+    for name in names:
+        if (method := METHODS.find(name)).algorithm is None or method.asks != "architectures":
+            raise ValueError(f"{name} asks no table for architectures: compare others, such as random, aging or bananas")
     check_seed(seed)
     with empty(out) as out:
         lines, curves = [], []
         for b in benchmarks:
+            compared = names or algorithms(b.space, queries)
             by_query, by_time = {}, {}
-            for algorithm in algorithms:
-                history = search(jax.random.key(seed), ALGORITHMS[algorithm], b, queries=queries, seeds=seeds)
+            for algorithm in compared:
+                history = search(jax.random.key(seed), METHODS[algorithm], b, queries=queries, seeds=seeds)
                 regrets = regret_curve(b, history.index)
                 by_query[algorithm] = (np.arange(1, queries + 1), regrets)
                 if b.cost is not None:

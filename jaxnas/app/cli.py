@@ -12,9 +12,12 @@ import pathlib
 import signal
 import sys
 
-from jaxnas import training
-from jaxnas.app.commands import Bench, Rank, Resume, Search, Show, Tabulate, parse
-from jaxnas.app.config import SPACES, STRATEGIES, Config, check, check_seed, empty, fresh, load_config
+from jaxnas.app.commands import Bench, List, Rank, Resume, Search, Show, Tabulate, parse
+from jaxnas.app.config import Config, check, empty, fresh, load_config
+from jaxnas.app.methods import EVALUATORS, METHODS
+from jaxnas.app.registry import load_plugins
+from jaxnas.app.spaces import NETS, SPACES
+from jaxnas.app.tasks import TASKS
 from jaxnas.driver.errors import Diverged, Stopped
 
 
@@ -32,20 +35,33 @@ def _configure() -> None:
     logging.getLogger("jaxnas").setLevel(logging.WARNING)
 
 
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _search(command: Search) -> None:
+    config = Config(**{f.name: getattr(command, f.name) for f in dataclasses.fields(Config)})
+    with fresh(command.out, config) as directory:
+        _execute(directory, config)
+
+
+def _resume(command: Resume) -> None:
+    _execute(pathlib.Path(command.run), load_config(command.run))
+
+
 def _execute(directory: pathlib.Path, config: Config) -> None:
     _configure()
     from jaxnas.app import search
 
-    say = lambda line: print(line, file=sys.stderr)
-    result = search.execute(directory, config, progress=sys.stderr.isatty(), say=say)
-    print(_summary(directory, result))
+    result = search.execute(directory, config, progress=sys.stderr.isatty(), say=_say)
+    print(_summary(directory, result, config))
 
 
-def _summary(directory: pathlib.Path, result: dict) -> str:
+def _summary(directory: pathlib.Path, result: dict, config: Config) -> str:
+    words = TASKS[NETS[SPACES[config.space].net].data].words
     lines = [f"genotype        {result['genotype']}"]
     for name in ("found", "random"):
-        r = result[name]
-        lines.append(f"{name:<7} test    {100 * r['test_accuracy']:.2f} % of {r['test_examples']}, {r['parameters']:,} parameters")
+        lines.append(f"{name:<7} test    {words(result[name])}, {result[name]['parameters']:,} parameters")
     kept = ", ".join(sorted(p.name for p in directory.iterdir()))
     return "\n".join([*lines, result["verdict"], f"kept in {directory}: {kept}"])
 
@@ -53,27 +69,33 @@ def _summary(directory: pathlib.Path, result: dict) -> str:
 def _show(command: Show) -> None:
     path = pathlib.Path(command.what)
     if path.is_dir():
-        from jaxnas.app import search
-
-        config = load_config(path)
-        if not (path / "result.json").exists():
-            raise ValueError(f"{path} has no result yet: finish it with jaxnas resume {path}")
-        try:
-            summary = _summary(path, json.loads((path / "result.json").read_text()))
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
-            raise ValueError(f"{path / 'result.json'} is damaged: make it again with jaxnas resume {path}") from None
-        print(f"{config.strategy} in {config.space} on {config.data}, {config.steps} steps, seed {config.seed}")
-        print(summary)
-        print(f"drawn in {path / 'architecture.svg'}")
-        return
-    if path.suffix in (".json", ".npz", ".svg") or (os.sep in command.what and "|" not in command.what):
+        _show_run(path)
+    elif path.suffix in (".json", ".npz", ".svg") or (os.sep in command.what and "|" not in command.what):
         raise ValueError(f"there is no run {command.what}: give a run directory or a genotype")
+    else:
+        _show_genotype(command)
+
+
+def _show_run(path: pathlib.Path) -> None:
+    config = load_config(path)
+    if not (path / "result.json").exists():
+        raise ValueError(f"{path} has no result yet: finish it with jaxnas resume {path}")
+    try:
+        summary = _summary(path, json.loads((path / "result.json").read_text()), config)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ValueError(f"{path / 'result.json'} is damaged: make it again with jaxnas resume {path}") from None
+    print(f"{config.strategy} in {config.space} on {config.data}, {config.steps} steps, seed {config.seed}")
+    print(summary)
+    print(f"drawn in {path / 'architecture.svg'}")
+
+
+def _show_genotype(command: Show) -> None:
     from jaxnas import plot
-    from jaxnas.app import search
+    from jaxnas.app.search import make_space
 
     reasons = {}
-    for name in SPACES:
-        space = search.make_space(name)
+    for name in [command.space] if command.space else SPACES:
+        space = make_space(name)
         try:
             arch = space.from_text(command.what)
         except ValueError as error:
@@ -88,7 +110,7 @@ def _show(command: Show) -> None:
         print(f"{name}: {space.to_text(arch)}\ndrawn in {command.out}")
         return
     looks_like = "nasbench201" if "|" in command.what else "nasnet" if "~" in command.what else "darts"
-    raise ValueError(reasons[looks_like])
+    raise ValueError(reasons[command.space or looks_like])
 
 
 def _bench(command: Bench) -> None:
@@ -96,98 +118,83 @@ def _bench(command: Bench) -> None:
     from jaxnas.app import bench
     from jaxnas.evaluate.benchmark import find
 
-    names = list(command.algorithms or bench.ALGORITHMS)
-    tables = [find(name) for name in command.tables]
-    say = lambda line: print(line, file=sys.stderr)
-    lines = bench.compare(command.out, tables, names, queries=command.queries, seeds=command.seeds, seed=command.seed, say=say)
+    tables, names = [find(name) for name in command.tables], list(command.algorithms)
+    lines = bench.compare(command.out, tables, names, queries=command.queries, seeds=command.seeds, seed=command.seed, say=_say)
     print(bench.markdown(lines))
     print(f"kept in {command.out}: {', '.join(sorted(p.name for p in pathlib.Path(command.out).iterdir()))}")
 
 
 def _tabulate(command: Tabulate) -> None:
     fields = {f.name: getattr(command, f.name) for f in dataclasses.fields(command) if f.name in Config.__dataclass_fields__}
-    config = Config(**fields)
-    check(config)
+    config = check(Config(**fields))
     if pathlib.Path(command.out).suffix != ".npz":
         raise ValueError(f"--out must end in .npz, not {command.out!r}")
     _configure()
     import jax
     import optax
 
-    from jaxnas import data, nets
+    from jaxnas import training
     from jaxnas.app import search, tabulate
 
     k_data, k_archs, k_train = jax.random.split(jax.random.key(config.seed), 3)
-    dataset = data.load(config.data, k_data)
-    space = search.make_space(config.space)
-    net = nets.cell_net(space, image=dataset.image, classes=dataset.classes, channels=config.channels, cells=config.cells)
-    archs = tabulate.choose(k_archs, space, command.architectures)
-    diverged = tabulate.tabulate(
-        command.out,
-        net,
-        dataset,
-        training.sgd(optax.cosine_decay_schedule(config.learning_rate, config.steps)),
-        key=k_train,
-        archs=archs,
-        steps=config.steps,
-        batch=config.batch,
-        say=lambda line: print(line, file=sys.stderr),
-    )
+    dataset, net = search.data_and_net(config, k_data)
+    archs = tabulate.choose(k_archs, net.space, command.architectures)
+    optimizer = training.sgd(optax.cosine_decay_schedule(config.learning_rate, config.steps))
+    sizes = dict(steps=config.steps, batch=config.batch)
+    diverged = tabulate.tabulate(command.out, net, dataset, optimizer, key=k_train, archs=archs, **sizes, say=_say)
     print(f"{len(archs) - diverged} architectures in {command.out}, {diverged} diverged")
-    if len(archs) == space.size:
+    if len(archs) == net.space.size:
         print(f"compare algorithms on it: jaxnas bench --tables {command.out}")
 
 
 def _rank(command: Rank) -> None:
-    if command.space not in SPACES:
-        raise ValueError(f"unknown space {command.space!r}: choose one of {', '.join(SPACES)}")
-    check_seed(command.seed)
+    fields = {f.name: getattr(command, f.name) for f in dataclasses.fields(command) if f.name in Config.__dataclass_fields__}
+    config = check(Config(**{k: v for k, v in fields.items() if k != "proxy"}))
     _configure()
     import jax
 
-    from jaxnas import data, nets
     from jaxnas.app import rank, search
     from jaxnas.evaluate.benchmark import find, load
 
-    space = search.make_space(command.space)
+    space = search.make_space(config.space)
     benchmark = load(command.table, space) if command.table.endswith(".npz") else find(command.table)
     if list(benchmark.space.arity) != list(space.arity):
         raise ValueError(f"the rows of {command.table} are not of {command.space}: give the --space that they are of")
     k_data, k_rank, k_judge = jax.random.split(jax.random.key(command.seed), 3)
-    dataset = data.load(command.data, k_data)
-    net = nets.cell_net(space, image=dataset.image, classes=dataset.classes, channels=command.channels, cells=command.cells)
+    dataset, net = search.data_and_net(config, k_data)
     with empty(command.out) as out:  # before anything is computed: nothing is lost for want of a place to keep it
-        texts, scores, truth = rank.rank_proxies(
-            k_rank,
-            net,
-            dataset,
-            benchmark,
-            command.proxy,
-            architectures=command.architectures,
-            batch=command.batch,
-            own=command.own,
-            k=command.top,
-            say=lambda line: print(line, file=sys.stderr),
-        )
+        sizes = dict(architectures=command.architectures, batch=command.batch, own=command.own, k=command.top)
+        texts, scores, truth = rank.rank_proxies(k_rank, net, dataset, benchmark, command.proxy, **sizes, say=_say)
         judged = rank.judge(k_judge, scores, truth, command.top)
         rank.write(out, texts, scores, truth, judged, command.top)
         print(rank.markdown(judged, command.top))
         print(f"kept in {out}: {', '.join(sorted(p.name for p in out.iterdir()))}")
 
 
-def _list() -> None:
-    from jaxnas.app.bench import ALGORITHMS
+def _list(command: List) -> None:
     from jaxnas.data import SOURCES
     from jaxnas.nets import OPS
     from jaxnas.proxies import PROXIES
 
-    algorithms = {name: entry.about for name, entry in ALGORITHMS.items()}
-    for title, table in (("spaces", SPACES), ("strategies", STRATEGIES), ("bench algorithms", algorithms), ("data", SOURCES)):
+    load_plugins(command.use)
+    about = lambda table: {name: entry.about for name, entry in table.items()}
+    spaces = {name: f"{entry.about} [{entry.net}]" for name, entry in SPACES.items()}
+    tables = {
+        "spaces [and the net that runs each]": spaces,
+        "strategies": about(METHODS),
+        "evaluators of black-box strategies": about(EVALUATORS),
+        "nets": about(NETS),
+        "data": SOURCES,
+    }
+    for title, table in tables.items():
         print(title)
         for name, text in table.items():
-            print(f"  {name:<14} {text}")
-    print("operations\n  " + ", ".join(OPS))
+            print(f"  {name:<21} {text}")
+    print("operations of cells\n  " + ", ".join(OPS))
     print("proxies\n  " + ", ".join(PROXIES))
+
+
+RUN = {Search: _search, Resume: _resume, Show: _show, Bench: _bench, Tabulate: _tabulate, Rank: _rank, List: _list}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -195,22 +202,8 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         command = parse(arguments or ["--help"])
-        if isinstance(command, Search):
-            config = Config(**{f.name: getattr(command, f.name) for f in dataclasses.fields(Config)})
-            with fresh(command.out, config) as directory:
-                _execute(directory, config)
-        elif isinstance(command, Resume):
-            _execute(pathlib.Path(command.run), load_config(command.run))
-        elif isinstance(command, Show):
-            _show(command)
-        elif isinstance(command, Bench):
-            _bench(command)
-        elif isinstance(command, Tabulate):
-            _tabulate(command)
-        elif isinstance(command, Rank):
-            _rank(command)
-        else:
-            _list()
+        run = next(run for kind, run in RUN.items() if isinstance(command, kind))
+        run(command)
     except KeyboardInterrupt:
         print("jaxnas: interrupted", file=sys.stderr)
         return 130

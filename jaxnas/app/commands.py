@@ -5,17 +5,24 @@ import dataclasses
 import difflib
 import io
 import re
+import typing
 from typing import Annotated
 
 import tyro
 
-from jaxnas.app.config import Config
+from jaxnas.app.config import SETTINGS, Config, read_config_file
+from jaxnas.app.registry import load_plugins
 
 
 @dataclasses.dataclass(frozen=True)
 class Search(Config):
-    """Search, derive, retrain, compare and keep a network."""
+    """Search, derive, retrain, compare and keep a network.
 
+    Further flags belong to the strategy and to the space: name them first, as in jaxnas search --strategy tunas --help.
+    """
+
+    config: str | None = None
+    """A .json or .toml file with any of these settings, such as a run's own config.json; flags win over it."""
     out: str | None = None
     """The run directory (default: a new one under runs/); never overwritten."""
 
@@ -34,6 +41,8 @@ class Show:
 
     what: Annotated[str, tyro.conf.Positional]
     """A run directory, a published name (DARTS_V2, NASNET_A, PNASNET_5), or a genotype's text."""
+    space: str | None = None
+    """Of a genotype: see `jaxnas list` (default: the first that it is of)."""
     out: str = "architecture.svg"
     """The picture of a genotype: .svg or .png."""
 
@@ -45,7 +54,7 @@ class Bench:
     tables: tuple[str, ...] = ("nasbench201:cifar10",)
     """nasbench201:DATASET, nas-bench-graph:DATASET (pip install 'jaxnas[benchmarks]'), or a file.npz of your own."""
     algorithms: tuple[str, ...] = ()
-    """Which to compare (default: all of `jaxnas list`)."""
+    """Which to compare (default: all that ask for architectures)."""
     queries: int = 150
     """Architectures that each search may ask for."""
     seeds: int = 100
@@ -79,7 +88,7 @@ class Tabulate:
     seed: int = 0
     """The root of all randomness."""
     out: str = "table.npz"
-    """The table; one that was cut is gone on with, another one never overwritten."""
+    """The table; a table that was cut short is continued, any other file is left alone."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,19 +123,75 @@ class Rank:
 
 @dataclasses.dataclass(frozen=True)
 class List:
-    """List spaces, strategies, operations and data."""
+    """List spaces, strategies, evaluators, nets, data, operations and proxies."""
+
+    use: tuple[str, ...] = ()
+    """Python files that register more of them."""
 
 
 COMMANDS = {"search": Search, "resume": Resume, "show": Show, "bench": Bench, "tabulate": Tabulate, "rank": Rank, "list": List}
 
 
+def _value(arguments: list[str], flag: str) -> list[str]:
+    """What a flag is given before anything else is read: the words behind it."""
+    for i, argument in enumerate(arguments):
+        if argument.startswith(f"{flag}="):
+            return [argument.split("=", 1)[1]]
+        if argument == flag:
+            behind = arguments[i + 1 :]
+            return behind[: next((n for n, word in enumerate(behind) if word.startswith("--")), len(behind))]
+    return []
+
+
+def search_command(arguments: list[str]) -> type[Search]:
+    """`Search` with the defaults of --config, and with the settings of its strategy and its space as flags.
+
+    Raises:
+        ValueError: for a config, a strategy, a space or a --use that cannot be.
+    """
+    load_plugins(tuple(_value(arguments, "--use")))
+    held = Config()
+    if path := _value(arguments, "--config"):
+        held = read_config_file(path[0])
+    fields = []
+    for name, flag in (("strategy", "--strategy"), ("space", "--space")):
+        given = _value(arguments, flag)
+        if given and given[0] != getattr(held, name):
+            held = dataclasses.replace(held, **{name: given[0], f"{name}_settings": None})
+    for field in dataclasses.fields(Search):
+        kind, default = field.type, getattr(held, field.name, field.default)
+        if field.name in SETTINGS:
+            made = SETTINGS[field.name](held).settings
+            prefix = field.name.removesuffix("_settings")
+            kind = Annotated[made, tyro.conf.arg(name=prefix, help=f"Of {getattr(held, prefix)}.")]
+            default = made() if default is None else default
+        fields.append((field.name, kind, dataclasses.field(default=default)))
+    return dataclasses.make_dataclass("Search", fields, bases=(Search,), frozen=True, namespace={"__doc__": Search.__doc__})
+
+
+def flags_of(command: type) -> set[str]:
+    """Every flag of a command, those of nested settings included."""
+    flags = {"--help", "-h"}
+    for f in dataclasses.fields(command):
+        kind = typing.get_args(f.type)[0] if typing.get_origin(f.type) is Annotated else f.type
+        if f.name in SETTINGS and dataclasses.is_dataclass(kind):
+            names = [f"{f.name.removesuffix('_settings')}.{inner.name}" for inner in dataclasses.fields(kind)]
+        else:
+            names = [f.name]
+        flags |= {"--" + name.replace("_", "-") for name in names}
+    return flags | {"--" + flag[2:].replace(".", ".no-", 1) for flag in flags if "." in flag}
+
+
 def parse(arguments: list[str]):
     """The command's dataclass; ValueError, in one line, for what tyro cannot read."""
-    command = COMMANDS.get(arguments[0]) if arguments else None
+    commands = dict(COMMANDS)
+    if arguments and arguments[0] == "search":
+        commands["search"] = search_command(arguments[1:])
+    command = commands.get(arguments[0]) if arguments else None
     if arguments and command is None and not arguments[0].startswith("-"):
-        raise ValueError(f"unknown command {arguments[0]!r}: choose one of {', '.join(COMMANDS)}")
+        raise ValueError(f"unknown command {arguments[0]!r}: choose one of {', '.join(commands)}")
     if command is not None:
-        flags = {"--" + f.name.replace("_", "-") for f in dataclasses.fields(command)} | {"--help", "-h"}
+        flags = flags_of(command)
         for argument in arguments[1:]:
             flag = argument.split("=")[0].replace("_", "-")
             if argument.startswith("--") and flag not in flags:
@@ -137,7 +202,7 @@ def parse(arguments: list[str]):
     try:
         with contextlib.redirect_stderr(errors):
             return tyro.extras.subcommand_cli_from_dict(
-                COMMANDS, prog="jaxnas", description="Neural architecture search in JAX.", args=arguments
+                commands, prog="jaxnas", description="Neural architecture search in JAX.", args=arguments
             )
     except SystemExit as end:
         if end.code in (0, None):

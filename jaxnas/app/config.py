@@ -5,42 +5,13 @@ import dataclasses
 import json
 import math
 import pathlib
+import tomllib
+from typing import Any
 
-STRATEGIES = {
-    "darts": "differentiable, exact second order (Liu et al. 2019)",
-    "darts-fd": "differentiable, the published finite-difference second order",
-    "darts-first": "differentiable, first order",
-    "robust-darts": "first order, stopped before the Hessian's eigenvalue rises (Zela et al. 2020)",
-    "snas": "concrete samples on the training loss (Xie et al. 2019)",
-    "gdas": "straight-through Gumbel, one operation an edge (Dong and Yang 2019)",
-    "pc-darts": "one channel in four, normalised edges (Xu et al. 2020)",
-    "drnas": "Dirichlet gates (Chen et al. 2021)",
-    "gaea": "exponentiated gradients on the simplex, at a rate of its own, 0.1 (Li et al. 2021)",
-    "sdarts-rs": "DARTS under random perturbations (Chen and Hsieh 2020)",
-    "sdarts-adv": "DARTS under adversarial perturbations (Chen and Hsieh 2020)",
-    "darts-minus": "DARTS with an auxiliary skip that fades (Chu et al. 2021)",
-    "beta-darts": "DARTS with beta decay (Ye et al. 2022)",
-    "spos": "one supernet trained on uniform single paths, then evolution on its weights (Guo et al. 2020)",
-    "fairnas": "the same with every operation trained equally often (Chu et al. 2021); nasbench201 only",
-    "one-shot": "one supernet of all paths with path dropout, then evolution on its weights (Bender et al. 2018)",
-    "aging": "aging evolution (Real et al. 2019), candidates trained from scratch",
-    "random": "random search, candidates trained from scratch",
-    "local": "local search (White et al. 2021), candidates trained from scratch",
-    "reinforce": "REINFORCE on independent categoricals, candidates trained from scratch",
-    "q-learning": "MetaQNN's Q-learning (Baker et al. 2017), candidates trained from scratch",
-    "tpe": "tree-structured Parzen estimator (Bergstra et al. 2011), candidates trained from scratch",
-    "gp": "Gaussian process and expected improvement, candidates trained from scratch",
-}
-ONE_SHOT = ("spos", "fairnas", "one-shot")
-DIFFERENTIABLE = tuple(STRATEGIES)[: tuple(STRATEGIES).index("spos")]
-SPACES = {
-    "nasbench201": "NAS-Bench-201 cells: 4 nodes, 5 operations, 15,625 architectures",
-    "darts": "DARTS convolutional cells: normal and reduction, 1,037,664,180 each",
-    "nasnet": "NASNet cells: normal and reduction, 5 blocks of 13 operations (black-box strategies and spos)",
-    "amoebanet": "AmoebaNet cells: normal and reduction, 5 blocks of 8 operations (black-box strategies and spos)",
-    "pnas": "PNAS cells: one, of 1 to 5 blocks of 8 operations (black-box strategies and spos)",
-}
-AUGMENTS = ("none", "crop", "crop+flip")
+from jaxnas.app.methods import METHODS
+from jaxnas.app.methods.black_box import EVALUATORS
+from jaxnas.app.registry import load_plugins, read_settings
+from jaxnas.app.spaces import SPACES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,16 +22,18 @@ class Config:
     """Where to search: see `jaxnas list`."""
     strategy: str = "darts"
     """How to search: see `jaxnas list`."""
+    evaluator: str = "scratch"
+    """What candidates of a black-box search are worth: see `jaxnas list`."""
     data: str = "digits"
-    """digits, a file.npz with arrays x and y, or tfds:NAME."""
+    """digits, a file.npz with arrays x and y, tfds:NAME, or, for recurrent cells, a file.txt."""
     steps: int = 300
     """Search steps (DARTS: one architecture and one weight step each; one-shot: one weight step; black box: one candidate)."""
     batch: int = 64
     """Examples a batch."""
     channels: int = 8
-    """Channels of the first cells."""
+    """Channels of the first cells, of a layer or of a bank; hidden units of a recurrent cell."""
     cells: int = 1
-    """Cells in all (darts space), or in each of the three stages (nasbench201 space)."""
+    """Cells in all (darts space), or in each of the three stages (other cells)."""
     learning_rate: float = 0.025
     """Of the weights; annealed to 0.001 by a cosine in the search, to 0 in training."""
     arch_learning_rate: float = 3e-3
@@ -69,38 +42,91 @@ class Config:
     """none, crop, or crop+flip: of the training images."""
     candidate_steps: int = 60
     """Training steps a candidate of a black-box search gets."""
+    supernet_steps: int = 300
+    """Training steps of the supernet, with --evaluator supernet."""
+    proxy: str = "synflow"
+    """Which, with --evaluator zero-cost."""
     train_steps: int = 600
     """Training steps of the found and of the random architecture."""
     seeds: int = 1
     """Whole searches, run as one vmapped program; the one with the best validation is kept."""
     seed: int = 0
     """The root of all randomness."""
+    use: tuple[str, ...] = ()
+    """Python files that register methods, spaces or operations of your own."""
+    strategy_settings: Any = None
+    """The strategy's own numbers: flags --strategy.NAME; None: as published."""
+    space_settings: Any = None
+    """The space's own: flags --space.NAME; None: the default ones."""
 
 
-def check(config: Config) -> None:
-    """Raises ValueError, in one line that says what to do, for what no run can be made from."""
-    for field, known in (("space", SPACES), ("strategy", STRATEGIES), ("augment", AUGMENTS)):
-        value = getattr(config, field)
-        if value not in known:
-            raise ValueError(f"unknown {field} {value!r}: choose one of {', '.join(known)}")
-    if config.strategy == "fairnas" and config.space != "nasbench201":
-        raise ValueError(f"fairnas needs decisions of as many values each: search {config.space} with --strategy spos")
-    if config.strategy in (*DIFFERENTIABLE, "one-shot") and config.space in ("nasnet", "amoebanet", "pnas"):
-        raise ValueError(f"{config.strategy} needs edges that mix operations: search {config.space} with --strategy aging")
-    for field in ("steps", "batch", "channels", "cells", "candidate_steps", "train_steps", "seeds"):
+SETTINGS = {"strategy_settings": lambda c: METHODS.find(c.strategy), "space_settings": lambda c: SPACES.find(c.space)}
+
+
+def check(config: Config) -> Config:
+    """The config, with every setting filled in.
+
+    Raises:
+        ValueError: in one line that says what to do, for what no run can be made from.
+    """
+    load_plugins(config.use)
+    for name, entry in SETTINGS.items():
+        kind = entry(config).settings
+        if getattr(config, name) is None:
+            config = dataclasses.replace(config, **{name: kind()})
+        elif not isinstance(getattr(config, name), kind):
+            config = dataclasses.replace(config, **{name: read_settings(kind, getattr(config, name), name)})
+    EVALUATORS.find(config.evaluator)
+    for field in ("steps", "batch", "channels", "cells", "candidate_steps", "supernet_steps", "train_steps", "seeds"):
         if getattr(config, field) < 1:
             raise ValueError(f"--{field.replace('_', '-')} must be at least 1, not {getattr(config, field)}")
-    if config.strategy == "pc-darts" and config.channels % 4:
-        raise ValueError(f"pc-darts takes one channel in four: --channels must be a multiple of 4, not {config.channels}")
     check_seed(config.seed)
     if not all(0 < rate < math.inf for rate in (config.learning_rate, config.arch_learning_rate)):
         raise ValueError("learning rates must be positive and finite")
+    return config
 
 
 def check_seed(seed: int) -> None:
     """Raises ValueError for a seed that no key can be made from."""
     if not 0 <= seed < 2**63:
         raise ValueError(f"the seed must be in [0, 2**63), not {seed}")
+
+
+def read_config(values: Any, where: str) -> Config:
+    """A config of what JSON or TOML holds: {name: value}, and tables of settings.
+
+    Raises:
+        ValueError: for names, types or values that no run can be made from; `where` names the place.
+    """
+    if not isinstance(values, dict):
+        raise ValueError(f"{where} must be a table of names and values")
+    nested = {name: values[name] for name in SETTINGS if name in values}
+    config = read_settings(Config, {k: v for k, v in values.items() if k not in nested}, where)
+    load_plugins(config.use)
+    for name, held in nested.items():
+        kind = SETTINGS[name](config).settings
+        nested[name] = None if held is None else read_settings(kind, held, f"{where}, {name}")
+    return check(dataclasses.replace(config, **nested))
+
+
+def read_config_file(path: str) -> Config:
+    """The config in a .json (a run's own config.json) or .toml file.
+
+    Raises:
+        ValueError: for a file that is not there, cannot be read, or holds what no run can be made from.
+    """
+    file = pathlib.Path(path).expanduser()
+    if file.suffix not in (".json", ".toml"):
+        raise ValueError(f"--config {path}: give a .json or a .toml file")
+    try:
+        text = file.read_bytes()
+    except OSError as error:
+        raise ValueError(f"--config {path} cannot be read ({error.strerror})") from None
+    try:
+        values = json.loads(text) if file.suffix == ".json" else tomllib.loads(text.decode())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"--config {path} is not {file.suffix[1:].upper()}: {error}") from None
+    return read_config(values, f"--config {path}")
 
 
 @contextlib.contextmanager
@@ -134,7 +160,7 @@ def prepare(out: str | None, config: Config) -> pathlib.Path:
         FileExistsError: for a directory that is not empty.
         PermissionError: for one that cannot be written.
     """
-    check(config)
+    config = check(config)
     if out is None:
         base = pathlib.Path("runs")
         number = next(i for i in range(1, 1_000_000) if not (base / f"{config.strategy}-{i}").exists())
@@ -177,14 +203,11 @@ def load_config(directory) -> Config:
     path = pathlib.Path(directory) / "config.json"
     try:
         values = json.loads(path.read_text())
-        config = Config(**values)
-        kinds = {f.name: (int, float) if f.type is float else f.type for f in dataclasses.fields(Config)}
-        wrong = [name for name, kind in kinds.items() if not isinstance(getattr(config, name), kind)]
-        if wrong:
-            raise TypeError(f"{wrong[0]} is {getattr(config, wrong[0])!r}")
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"{directory} is not a run: it has no config.json (start one with jaxnas search)") from None
-    except (json.JSONDecodeError, TypeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged ({error}): start anew with jaxnas search") from None
+    try:
+        return read_config(values, str(path))
+    except ValueError as error:
         raise ValueError(f"{path} is damaged or of another version ({error}): start anew with jaxnas search") from None
-    check(config)
-    return config

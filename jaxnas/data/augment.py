@@ -89,3 +89,13 @@ def chain(*augments: Augment) -> Augment:
         return image
 
     return augment
+
+
+AUGMENTS: dict[str, Augment] = {"none": identity, "crop": crop(), "crop+flip": chain(crop(), flip())}
+
+
+def augment_named(name: str) -> Augment:
+    """One of `AUGMENTS`; ValueError for another name."""
+    if name not in AUGMENTS:
+        raise ValueError(f"unknown augment {name!r}: choose one of {', '.join(AUGMENTS)}")
+    return AUGMENTS[name]

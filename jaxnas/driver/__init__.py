@@ -1,8 +1,22 @@
 """Running a search: the only loop, and, with `jaxnas.app`, the only side effects."""
 
-from jaxnas.driver.checkpoint import CheckpointError, Checkpoints
-from jaxnas.driver.errors import Diverged, Stopped
-from jaxnas.driver.journal import Journal
-from jaxnas.driver.loop import Result, compiler_options, run
+import importlib
 
+# Imported when they are first used: the command line reads `errors` without waiting for JAX.
+_HOME = {
+    "CheckpointError": "checkpoint",
+    "Checkpoints": "checkpoint",
+    "Diverged": "errors",
+    "Journal": "journal",
+    "Result": "loop",
+    "Stopped": "errors",
+    "compiler_options": "loop",
+    "run": "loop",
+}
 __all__ = ["CheckpointError", "Checkpoints", "Diverged", "Journal", "Result", "Stopped", "compiler_options", "run"]
+
+
+def __getattr__(name):
+    if name not in _HOME:
+        raise AttributeError(f"module 'jaxnas.driver' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"jaxnas.driver.{_HOME[name]}"), name)

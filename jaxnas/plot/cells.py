@@ -10,6 +10,7 @@ import math
 import numpy as np
 
 from jaxnas.nets.block_cell import choice_of
+from jaxnas.plot.chains import layers
 from jaxnas.plot.figure import COLOURS, STYLES, blank, literal, text_width
 from jaxnas.spaces.blocks import BlockSpec
 from jaxnas.spaces.cell import CellSpec
@@ -18,19 +19,19 @@ HEIGHT, LANE, BEND, PORT = 0.42, 0.3, 0.24, 0.11  # of a node; between arcs; of 
 
 
 def architecture(space, arch, title: str | None = None):
-    """Draws each cell of `arch`, without the edges on `none`.
+    """Draws each cell of `arch`, without the edges on `none`; of a space of no cells, its layers as the space writes them.
 
     With one input the last node is the cell's output; with more, all computed nodes are concatenated; of a cell of blocks,
     the states that no block reads.
 
     Raises:
-        ValueError: for a space of no cells, or more than one architecture.
+        ValueError: for more than one architecture.
     """
     from matplotlib.lines import Line2D
 
     spec = getattr(space, "spec", None)
     if not isinstance(spec, (CellSpec, BlockSpec)):
-        raise ValueError("only cells can be drawn: give a space of cells, e.g. darts(), nasbench201() or nasnet()")
+        return layers(space.to_text(arch).split(), title)
     spec, found = (_of_blocks if isinstance(spec, BlockSpec) else _of_edges)(space, arch)
     cells = [(kind, edges, _lanes(edges), out) for kind, edges, out in found]  # {(source, destination): (side, lane)}
 

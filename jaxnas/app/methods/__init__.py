@@ -1,0 +1,37 @@
+"""The table of methods: every search that `jaxnas search` and `jaxnas bench` know, one row each.
+
+    nas.methods.register("mine", nas.methods.Method("what it is (whose it is)", plan))
+
+A plan is a function of a `Job`, its net, data and settings, and returns phases; an algorithm is a function of
+(space, budget, settings, cost) and returns an `AskTell`, which then meets every evaluator and `jaxnas bench`.
+"""
+
+from jaxnas.app.methods import black_box, differentiable, one_shot
+from jaxnas.app.methods.base import Job, Method, Need, check_needs
+from jaxnas.app.methods.black_box import EVALUATORS
+from jaxnas.app.registry import NoSettings, Table
+
+METHODS: Table[Method] = Table("strategy", {**differentiable.ROWS, **one_shot.ROWS, **black_box.ROWS})
+register = METHODS.register
+
+__all__ = ["EVALUATORS", "METHODS", "Job", "Method", "Need", "NoSettings", "check_needs", "plan", "register"]
+
+
+def plan(job: Job, method: Method) -> tuple:
+    """The phases of a job.
+
+    Raises:
+        ValueError: for an evaluator that cannot be asked what the method asks, and whatever the parts refuse.
+    """
+    name = job.config.strategy
+    check_needs(name, method, job.net, job.config.space)
+    if method.plan is not None:
+        return method.plan(job)
+    evaluator = EVALUATORS.find(job.config.evaluator)
+    if method.asks not in evaluator.asks:
+        raise ValueError(f"{name} asks for {method.asks}, which --evaluator {job.config.evaluator} does not give: leave it out")
+    check_needs(f"--evaluator {job.config.evaluator}", Method("", needs=evaluator.needs), job.net, job.config.space)
+    from jaxnas.base import asks_for
+
+    algorithm = method.algorithm(job.space, job.config.steps, job.settings, job.cost())
+    return evaluator.plan(job, method, algorithm, -(-job.config.steps // asks_for(algorithm)))

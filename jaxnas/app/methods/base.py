@@ -1,0 +1,106 @@
+"""What a method is to the command line: one entry of one table, and what its plan is made from."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jaxnas.app.registry import NoSettings
+
+
+class Job(NamedTuple):
+    """What a plan is made from: a config, and what it names."""
+
+    config: Any  # `jaxnas.app.config.Config`
+    settings: Any  # the method's own
+    net: Any  # `jaxnas.nets.Net`
+    data: Any  # `jaxnas.data.Dataset` or `jaxnas.data.text.Text`
+
+    @property
+    def space(self):
+        return self.net.space
+
+    def batches(self, weight_steps: int = 1, arch_steps: int = 1):
+        """The feed of a search: from the train half, and, for architecture steps, from the valid half."""
+        from jaxnas import data
+        from jaxnas.data.text import Text, bptt
+
+        if isinstance(self.data, Text):
+            return bptt(self.data, self.config.batch, LENGTH, weight_steps=weight_steps, arch_steps=arch_steps)
+        augment = data.augment_named(self.config.augment)
+        sizes = dict(weight_steps=weight_steps, arch_steps=arch_steps)
+        return data.batches(self.data, self.config.batch, augment=augment, **sizes)
+
+    def judge(self):
+        """The feed of a search on shared weights: fixed batches to recalibrate on and to score on."""
+        from jaxnas import data
+
+        n = len(self.data.train.y)
+        size = min(self.config.batch, n)
+        return data.calibration(self.data, size, min(8, n // size))
+
+    def cosine(self, steps: int, end: float = 0.0):
+        """The learning rate, annealed over so many steps to `end`."""
+        import optax
+
+        return optax.cosine_decay_schedule(self.config.learning_rate, steps, alpha=end / self.config.learning_rate)
+
+    def cost(self) -> Callable:
+        """gates -> [], multiply-adds of one example: the net's own count, or that of what its program computes."""
+        if self.net.macs is not None:
+            return self.net.macs
+        import jax
+        import jax.numpy as jnp
+
+        from jaxnas import proxies
+
+        shapes = jax.eval_shape(self.net.init, jax.random.key(0))
+
+        def counted(gates):
+            zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+            batch = jnp.zeros((1, 1, *self.net.image)), jnp.zeros((1, 1), jnp.int32)
+            return proxies.flops(self.net, zeros, gates, batch)
+
+        return counted
+
+
+LENGTH = 16  # tokens of a window of text
+
+
+class Need(NamedTuple):
+    """What a method wants of a net and its space."""
+
+    text: str  # behind "needs"
+    holds: Callable[[Any], bool]  # Net -> bool
+
+
+MIXES = Need("a net that mixes operations", lambda net: net.mixes)
+CELLS = Need("cells of operations on edges", lambda net: type(net.space.spec).__name__ == "CellSpec" and len(net.image) == 3)
+ONE_INPUT = Need("cells of one input", lambda net: getattr(net.space.spec, "inputs", 0) == 1 and len(net.image) == 3)
+IMAGES = Need("a net that reads images", lambda net: len(net.image) == 3)
+MOBILE = Need("a mobile space", lambda net: type(net.space.spec).__name__ == "MobileSpec")
+ELASTIC = Need("an elastic space", lambda net: type(net.space.spec).__name__ == "ElasticSpec")
+BANKS = Need("a memory-bank space", lambda net: type(net.space.spec).__name__ == "MemoryBankSpec")
+COUNTED = Need("multiply-adds that the net counts", lambda net: net.macs is not None)
+
+
+class Method(NamedTuple):
+    """A system of the field, as one row.
+
+    An algorithm that asks for candidates says what it asks for, and meets any evaluator; all others make a plan of their own.
+    """
+
+    about: str  # what it is, and where it is from
+    plan: Callable[[Job], tuple] | None = None  # -> phases
+    settings: type = NoSettings  # a frozen dataclass: its own numbers, with published defaults
+    needs: tuple[Need, ...] = ()
+    net: Callable[[Any, int], dict] | None = None  # (settings, steps) -> further arguments of the net
+    algorithm: Callable[..., Any] | None = None  # (space, budget, settings, cost) -> AskTell, instead of a plan
+    asks: str = "architectures"  # of an algorithm: "architectures", "trials" or "fronts"
+    slots: Callable[[Any], int] | None = None  # settings -> members that are kept, of one that asks for trials
+    at_once: int | None = None  # seeds that `jaxnas bench` runs side by side; None: all
+
+
+def check_needs(name: str, method: Method, net, space: str) -> None:
+    """Raises ValueError for a net that a method cannot make sense of; it says what is missing."""
+    for need in method.needs:
+        if not need.holds(net):
+            raise ValueError(f"{name} needs {need.text}: search {space} with --strategy aging, or see jaxnas list for others")

@@ -1,0 +1,214 @@
+"""Rows: one supernet trained on samples, and a search on its weights."""
+
+import dataclasses
+
+from jaxnas.app.methods.base import BANKS, ELASTIC, IMAGES, MIXES, Job, Method
+
+
+@dataclasses.dataclass(frozen=True)
+class Evolution:
+    generations: int = 10
+    """Of the evolution on the trained weights."""
+    candidates: int = 20
+    """A generation."""
+
+
+def on_shared_weights(job: Job, statistics: str = "recalibrated", pick=None, handed=lambda state: state.variables):
+    """The phase of evolution on the weights that the phase before has trained."""
+    from jaxnas import ask_tell, base, evaluate
+
+    s = job.settings
+    if s.candidates < 2 or s.generations < 1:
+        raise ValueError(f"evolution takes 2 candidates or more, and a generation: got {s.candidates} and {s.generations}")
+    half = s.candidates // 2
+    free = ask_tell.constrained_evolution(job.space, lambda arch: 0.0, 0.0, s.candidates, half, s.candidates - half, half)
+    scored = base.black_box(free, evaluate.shared_weights(job.net, statistics, pick))
+    return base.Phase(scored, s.generations, job.judge(), fix=handed)
+
+
+def supernet(make, statistics: str = "recalibrated"):
+    """The plan of two phases: make(job) -> the strategy that trains the weights; then evolution on them."""
+
+    def plan(job: Job):
+        from jaxnas import base
+
+        train = base.Phase(make(job), job.config.steps, job.batches(arch_steps=0), name="supernet")
+        return base.then(train, on_shared_weights(job, statistics))
+
+    return plan
+
+
+def weights_of(job: Job, **more):
+    from jaxnas import training
+
+    return training.sgd(job.cosine(job.config.steps), **more)
+
+
+def _spos(job):
+    from jaxnas import weight_sharing as ws
+
+    return ws.spos(job.net, weights_of(job))
+
+
+def _fairnas(job):
+    from jaxnas import weight_sharing as ws
+
+    return ws.fairnas(job.net, weights_of(job))
+
+
+@dataclasses.dataclass(frozen=True)
+class OneShot(Evolution):
+    rate: float = 0.1
+    """The odds that a node loses all its paths, once the warm-up is over."""
+    ghosts: int = 1
+    """Ghost batches in a batch."""
+    decay: float = 3e-4
+    """L2 of the weights of paths that are there."""
+
+
+def _one_shot(job):
+    import optax
+
+    from jaxnas import weight_sharing as ws
+
+    s, rising = job.settings, optax.linear_schedule(0.0, 1.0, job.config.steps)
+    own = dict(rate=s.rate, ghosts=s.ghosts, decay=s.decay)
+    return ws.one_shot(job.net, weights_of(job, weight_decay=0.0), warm_up=rising, **own)
+
+
+@dataclasses.dataclass(frozen=True)
+class FewShot(Evolution):
+    decisions: tuple[int, ...] = (0,)
+    """The decisions that are split, by number: a supernet for each of their values."""
+    share: float = 0.5
+    """Of the steps that train the one supernet before it is split."""
+
+
+def _few_shot(job: Job):
+    from jaxnas import base
+    from jaxnas import weight_sharing as ws
+
+    s, steps = job.settings, job.config.steps
+    if not 0 < s.share < 1 or steps < 2:
+        raise ValueError(f"--strategy.share is a part of the steps, above 0 and below 1, of 2 steps or more: got {s.share}")
+    first = min(max(1, round(s.share * steps)), steps - 1)
+    parent = base.Phase(_spos(job), first, job.batches(arch_steps=0), name="supernet")
+    children = ws.few_shot(job.net, weights_of(job), decisions=s.decisions)
+    handed = lambda state: ws.Given(state.variables)
+    split = base.Phase(children, steps - first, job.batches(arch_steps=0), handed, name="children")
+    return base.then(parent, split, on_shared_weights(job, pick=ws.pick_child(job.space, s.decisions)))
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomChoice:
+    candidates: int = 200
+    """Random architectures that are scored on the trained weights (published: 1,000)."""
+
+
+def _rsws(job: Job):
+    from jaxnas import ask_tell, base, evaluate
+    from jaxnas import weight_sharing as ws
+
+    n = job.settings.candidates
+    scored = base.black_box(ask_tell.random_search(job.space), evaluate.shared_weights(job.net))
+    return base.then(
+        base.Phase(ws.rsws(job.net, weights_of(job)), job.config.steps, job.batches(arch_steps=0), name="supernet"),
+        base.Phase(scored, n, job.judge(), fix=lambda state: state.variables),
+    )
+
+
+def _ofa(job: Job):
+    """Progressive shrinking: the steps are split evenly over its stages."""
+    from jaxnas import base
+    from jaxnas import weight_sharing as ws
+    from jaxnas.weight_sharing.ofa import stages
+
+    names = [stage.name for stage in stages(job.space)]
+    if job.config.steps < len(names):
+        raise ValueError(f"progressive shrinking of this space has {len(names)} stages: give at least as many --steps")
+    n = job.config.steps // len(names)
+    steps = {name: n for name in names} | {names[0]: job.config.steps - n * (len(names) - 1)}
+    shrinking = ws.progressive_shrinking(job.net, steps=steps, data=job.batches(arch_steps=0))
+    handed = lambda state: getattr(state, "search", state).variables
+    return base.then(*shrinking, on_shared_weights(job, handed=handed))
+
+
+@dataclasses.dataclass(frozen=True)
+class Sandwich(Evolution):
+    paths: int = 4
+    """Networks a step: the largest, the smallest, and random ones."""
+    smoothing: float = 0.1
+    """Of the labels that the largest one learns."""
+
+
+def _sandwich(job):
+    from jaxnas import weight_sharing as ws
+
+    return ws.in_place_distillation(job.net, weights_of(job), paths=job.settings.paths, smoothing=job.settings.smoothing)
+
+
+@dataclasses.dataclass(frozen=True)
+class Smash(Evolution):
+    width: int = 16
+    """Channels that each layer of the HyperNet adds."""
+    depth: int = 4
+    """Layers of the HyperNet."""
+
+
+def _hyper(settings, steps):
+    return {"hyper": (settings.width, settings.depth)}
+
+
+@dataclasses.dataclass(frozen=True)
+class MetaNas:
+    tasks: int = 4
+    """Tasks of a meta-step; each is a draw of batches of the one data set."""
+    task_steps: int = 5
+    """Steps of the search within a task."""
+    rate: float = 0.01
+    """Of the meta-optimizer, Adam."""
+    start: float = 1.0
+    """Temperature at a task's beginning."""
+    end: float = 0.1
+    """Temperature at its end."""
+
+
+def _metanas(job: Job):
+    import optax
+
+    from jaxnas import base, data, training
+    from jaxnas import weight_sharing as ws
+
+    s = job.settings
+    policy = ws.soft_pruning(job.space, optax.linear_schedule(s.start, s.end, max(1, s.task_steps - 1)))
+    gradient = ws.pathwise(policy, training.adam(job.config.arch_learning_rate))
+    search = ws.weight_sharing(job.net, policy, gradient, ws.Weights(training.sgd(job.config.learning_rate)))
+    feed = data.epochs(data.epochs(job.batches(), s.task_steps), s.tasks)
+    return base.then(base.Phase(ws.metanas(search, optax.adam(s.rate)), job.config.steps, feed))
+
+
+ROWS: dict[str, Method] = {
+    "spos": Method(
+        "one supernet trained on uniform single paths, then evolution on its weights (Guo et al. 2020)",
+        supernet(_spos),
+        Evolution,
+        (IMAGES,),
+    ),
+    "fairnas": Method(
+        "the same with every operation trained equally often (Chu et al. 2021)", supernet(_fairnas), Evolution, (IMAGES,)
+    ),
+    "one-shot": Method(
+        "one supernet of all paths with path dropout, then evolution (Bender et al. 2018)",
+        supernet(_one_shot, "batch"),
+        OneShot,
+        (MIXES, IMAGES),
+    ),
+    "few-shot": Method("a few supernets, each of a part of the space (Zhao et al. 2021)", _few_shot, FewShot, (IMAGES,)),
+    "rsws": Method("uniform paths, then the best of random ones (Li and Talwalkar 2019)", _rsws, RandomChoice, (IMAGES,)),
+    "ofa": Method("progressive shrinking, then evolution (Cai et al. 2020)", _ofa, Evolution, (ELASTIC,)),
+    "sandwich": Method("all sizes at once, the largest the teacher (Yu et al. 2020)", supernet(_sandwich), Sandwich, (ELASTIC,)),
+    "smash": Method(
+        "weights from a HyperNet that sees the architecture (Brock et al. 2018)", supernet(_spos), Smash, (BANKS,), _hyper
+    ),
+    "metanas": Method("Reptile over tasks of a search (Elsken et al. 2020)", _metanas, MetaNas, (MIXES, IMAGES)),
+}

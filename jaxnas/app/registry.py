@@ -1,0 +1,127 @@
+"""Tables that `jaxnas list`, `--help`, searches, tests and the README are read from, and how entries of one's own join them.
+
+An entry joins by one call, `TABLE.register(name, entry)`, in a program, in a file that `jaxnas search --use FILE` names, or in a
+module that an installed package names as an entry point of the group "jaxnas":
+
+    [project.entry-points.jaxnas]
+    mine = "my_package.my_methods"
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import importlib.metadata
+import importlib.util
+import pathlib
+import sys
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar
+
+Entry = TypeVar("Entry")
+
+
+class Table(dict[str, Entry], Generic[Entry]):
+    """{name: entry} of one kind."""
+
+    def __init__(self, what: str, entries: Mapping[str, Entry]):
+        super().__init__(entries)
+        self.what = what
+
+    def register(self, name: str, entry: Entry) -> Entry:
+        """Adds an entry.
+
+        Raises:
+            ValueError: for a name that is taken, or that is not of lower-case letters, digits and dashes.
+        """
+        if name in self:
+            raise ValueError(f"there is a {self.what} {name!r} already: register yours under another name")
+        if not name or set(name) - set("abcdefghijklmnopqrstuvwxyz0123456789-"):
+            raise ValueError(f"a {self.what} is named by lower-case letters, digits and dashes: not {name!r}")
+        self[name] = entry
+        return entry
+
+    def find(self, name: str) -> Entry:
+        """The entry of a name; ValueError, with what it may have meant, where there is none."""
+        if name not in self:
+            near = difflib.get_close_matches(str(name), self, 3)
+            known = f"did you mean {' or '.join(near)}? See jaxnas list" if near else f"choose one of {', '.join(self)}"
+            raise ValueError(f"unknown {self.what} {name!r}: {known}")
+        return self[name]
+
+
+def load_plugins(files: tuple[str, ...] = ()) -> None:
+    """Runs what registers further entries: the entry points of installed packages, and Python files, each once a process.
+
+    Raises:
+        ValueError: for a file that is not there or fails.
+    """
+    for point in importlib.metadata.entry_points(group="jaxnas"):
+        point.load()
+    for file in files:
+        path = pathlib.Path(file).expanduser().resolve()
+        name = f"jaxnas_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
+        if name in sys.modules:
+            continue
+        spec = importlib.util.spec_from_file_location(name, path) if path.suffix == ".py" and path.is_file() else None
+        if spec is None or spec.loader is None:
+            raise ValueError(f"--use {file}: there is no such Python file")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            del sys.modules[name]
+            raise ValueError(f"--use {file} fails: {type(error).__name__}: {error}") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class NoSettings:
+    """Nothing to set."""
+
+
+def fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of an annotated type: int, float, str, bool, None, a union, a literal, or a tuple of those."""
+    origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, part) for part in parts)
+    if origin is typing.Literal:
+        return value in parts
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        every = parts[:1] * len(value) if parts[1:] == (Ellipsis,) else parts
+        return len(value) == len(every) and all(fits(v, part) for v, part in zip(value, every, strict=True))
+    if kind is None or kind is type(None):
+        return value is None
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, kind)
+
+
+def read_settings(kind: type, values: Any, where: str) -> Any:
+    """A settings dataclass of {field: value}, as JSON and TOML hold it: lists are tuples.
+
+    Raises:
+        ValueError: for a field that there is not, or a value of another type; `where` names the place.
+    """
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{where} must be a table of names and values, not {values!r}")
+    kinds = {f.name: f.type for f in dataclasses.fields(kind)}
+    tuples = lambda v: tuple(map(tuples, v)) if isinstance(v, list) else v
+    values = {name: tuples(value) for name, value in values.items()}
+    for name, value in values.items():
+        if name not in kinds:
+            near = difflib.get_close_matches(name, kinds, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there is {', '.join(kinds) or 'nothing to set'}"
+            raise ValueError(f"{where} has no {name!r}: {hint}")
+        if not fits(value, kinds[name]):
+            raise ValueError(f"{where}: {name} is {value!r}, which is not of type {describe(kinds[name])}")
+    return kind(**values)
+
+
+def describe(kind: Any) -> str:
+    return kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind).replace("typing.", "")

@@ -1,0 +1,282 @@
+"""The tables of spaces and of the nets that run them, as the command line knows them.
+
+Nothing heavy is imported until an entry is made.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jaxnas.app.registry import NoSettings, Table
+
+Image = tuple[int, int, int]
+
+
+class NetEntry(NamedTuple):
+    about: str
+    make: Callable[..., Any]  # (space, data, config, **more) -> Net; `more` is what a method adds
+    final: Callable[..., Any] | None = None  # (space, arch, data, config) -> the module to train at the end; None: specialised
+    data: str = "images"  # what it reads: "images" or "text"
+
+
+class SpaceEntry(NamedTuple):
+    about: str
+    make: Callable[[Any, Image], Any]  # (settings, (H, W, C) of the examples) -> Space
+    net: str  # of `NETS`
+    settings: type = NoSettings
+
+
+# --- nets -------------------------------------------------------------------------------------------------------------
+
+
+def _cell(space, data, config, **more):
+    from jaxnas import nets
+
+    return nets.cell_net(space, image=data.image, classes=data.classes, channels=config.channels, cells=config.cells, **more)
+
+
+def _final_cell(space, arch, data, config):
+    from jaxnas import nets
+
+    return nets.evaluation_net(space, arch, classes=data.classes, channels=config.channels, cells=config.cells)
+
+
+def _plain(name):
+    """A net whose sizes are all in its space."""
+
+    def make(space, data, config, **more):
+        from jaxnas import nets
+
+        return getattr(nets, name)(space, image=data.image, classes=data.classes, **more)
+
+    return make
+
+
+def _wide(name):
+    """A net with channels of its own."""
+
+    def make(space, data, config, **more):
+        from jaxnas import nets
+
+        return getattr(nets, name)(space, image=data.image, classes=data.classes, channels=config.channels, **more)
+
+    return make
+
+
+def _language(space, data, config, **more):
+    from jaxnas import nets
+
+    sizes = dict(vocabulary=len(data.vocabulary), batch=config.batch, hidden=config.channels)
+    return nets.language_model(space, **sizes, **({"dropouts": None} | more))
+
+
+def _final_language(space, arch, data, config):
+    return _language(space, data, config, norms=False, beta=0.0)
+
+
+NETS: Table[NetEntry] = Table(
+    "net",
+    {
+        "cell": NetEntry("cells on NAS-Bench-201's, DARTS's or NASNet's skeleton: --channels, --cells", _cell, _final_cell),
+        "macro": NetEntry("layers with skips: --channels", _wide("macro_net")),
+        "mobile": NetEntry("inverted bottlenecks, a choice each", _plain("mobile_net")),
+        "elastic": NetEntry("the largest network, whose parts are the others", _plain("elastic_net")),
+        "tunas": NetEntry("the widest network, masked", _plain("tunas_net")),
+        "layer": NetEntry("convolutions of any size, masked", _plain("layer_net")),
+        "chain": NetEntry("a chain of layers", _plain("chain_net")),
+        "memory-bank": NetEntry("operations between memory banks: --channels a bank", _wide("memory_bank_net")),
+        "language": NetEntry("a recurrent cell over text: --channels hidden units", _language, _final_language, "text"),
+    },
+)
+
+# --- spaces -----------------------------------------------------------------------------------------------------------
+
+
+def _space(name, **given):
+    """A space of `jaxnas.spaces`, by its settings."""
+
+    def make(settings, image):
+        from jaxnas import spaces
+
+        return getattr(spaces, name)(**given, **{k: v for k, v in dataclasses.asdict(settings).items() if v is not None})
+
+    return make
+
+
+@dataclasses.dataclass(frozen=True)
+class DartsCells:
+    nodes: int = 4
+    """Computed nodes of a cell."""
+    ops: tuple[str, ...] | None = None
+    """Operations of an edge (default: the eight published ones)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MacroLayers:
+    layers: int = 6
+    """Layers (published: 12)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MobileLayers:
+    widths: tuple[int, ...] = (8, 16)
+    """Channels of each stage."""
+    depths: tuple[int, ...] = (2, 2)
+    """Layers of each stage."""
+    strides: tuple[int, ...] = (1, 2)
+    """Stride of the first layer of each stage."""
+    ops: tuple[str, ...] = ("k3_e1", "k3_e3", "k5_e3")
+    """Candidates: kernel, expansion, and groups behind _g; layers that keep the shape may also be left out."""
+    stem: int = 8
+    """Channels of the first convolution."""
+    head: int = 32
+    """Channels before the classifier."""
+    stem_stride: int = 1
+    """Stride of the first convolution."""
+
+
+def _mobile(settings, image):
+    from jaxnas import spaces
+    from jaxnas.spaces._mobile import stages
+
+    if not len(settings.widths) == len(settings.depths) == len(settings.strides):
+        raise ValueError("give every stage its width, depth and stride: --space.widths, --space.depths and --space.strides")
+    layers = stages(settings.stem, zip(settings.widths, settings.depths, settings.strides, strict=True), settings.ops, "zero")
+    return spaces.mobile(spaces.MobileSpec(layers, settings.stem, settings.head, stem_stride=settings.stem_stride))
+
+
+@dataclasses.dataclass(frozen=True)
+class ElasticUnits:
+    channels: tuple[int, ...] = (8, 16)
+    """Channels of each unit."""
+    strides: tuple[int, ...] = (1, 2)
+    """Stride of the first layer of each unit."""
+    depths: tuple[int, ...] = (2, 1)
+    """Layers that a unit may have, the most first."""
+    kernels: tuple[int, ...] = (5, 3)
+    """Kernels of a layer, the largest first."""
+    expansions: tuple[int, ...] = (4, 2)
+    """Expansions of a layer, the largest first."""
+    head: int = 64
+    """Channels before the classifier."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Width:
+    width: float = 1.0
+    """Factor of all widths."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TunasStages:
+    widths: tuple[int, ...] = (8, 16)
+    """Channels of each stage, before the factors."""
+    depths: tuple[int, ...] = (2, 2)
+    """Layers of each stage."""
+    strides: tuple[int, ...] = (1, 2)
+    """Stride of the first layer of each stage."""
+    factors: tuple[float, ...] = (1.0, 0.5)
+    """Of the widths: what a stage may have."""
+    kernels: tuple[int, ...] = (5, 3)
+    """Kernels of a layer."""
+    expansions: tuple[int, ...] = (3, 2)
+    """Expansions of a layer."""
+
+
+def _tunas(settings, image):
+    from jaxnas import spaces
+
+    sizes = lambda width: tuple(sorted({max(1, round(width * factor)) for factor in settings.factors}, reverse=True))
+    if not len(settings.widths) == len(settings.depths) == len(settings.strides):
+        raise ValueError("give every stage its width, depth and stride: --space.widths, --space.depths and --space.strides")
+    rows = zip(settings.widths, settings.depths, settings.strides, strict=True)
+    stages = tuple(spaces.TunasStage(sizes(w), d, s, settings.expansions) for w, d, s in rows)
+    head = sizes(2 * settings.widths[-1])
+    return spaces.tunas(spaces.TunasSpec(stages, sizes(settings.widths[0]), head, settings.kernels, stem_stride=1))
+
+
+@dataclasses.dataclass(frozen=True)
+class Layers:
+    layers: int = 4
+    """Layers (published: 6 to 15)."""
+    heights: tuple[int, ...] = (1, 3)
+    """Heights of filters, odd (published: 1, 3, 5, 7)."""
+    widths: tuple[int, ...] = (1, 3)
+    """Widths of filters, odd."""
+    filters: tuple[int, ...] = (4, 8, 16)
+    """Numbers of filters (published: 24, 36, 48, 64)."""
+    strides: tuple[int, ...] | None = None
+    """Strides (default: 1 everywhere, nothing to decide)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Chains:
+    layers: int = 5
+    """The most layers (published: 18)."""
+    filters: tuple[int, ...] = (8, 16)
+    """Numbers of filters (published: 64, 128, 256, 512)."""
+    kernels: tuple[int, ...] = (1, 3)
+    """Kernels, odd (published: 1, 3, 5)."""
+    pools: tuple[tuple[int, int], ...] = ((2, 2),)
+    """Kernel and stride of pools (published: 5 3, 3 2, 2 2)."""
+    dense: tuple[int, ...] = (32, 16)
+    """Units of dense layers (published: 512, 256, 128)."""
+
+
+def _chain(settings, image):
+    from jaxnas import spaces
+
+    return spaces.chain(image=min(image[:2]), **dataclasses.asdict(settings))
+
+
+@dataclasses.dataclass(frozen=True)
+class Banks:
+    ops: int = 3
+    """Operations of a block."""
+    banks: int = 4
+    """Memory banks."""
+    blocks: int = 1
+    """Blocks, halving the image between them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Nodes:
+    nodes: int = 4
+    """Nodes of the cell (published: 8; ENAS: 12)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CellBlocks:
+    blocks: int = 5
+    """Blocks of a cell."""
+
+
+def _plainly(name: str, net: str, about: str, settings: type = NoSettings) -> SpaceEntry:
+    """A space of `jaxnas.spaces` that is made of its settings alone."""
+    return SpaceEntry(about, _space(name), net, settings)
+
+
+SPACES: Table[SpaceEntry] = Table(
+    "space",
+    {
+        "nasbench201": _plainly("nasbench201", "cell", "NAS-Bench-201 cells: 4 nodes, 5 operations, 15,625 architectures"),
+        "darts": _plainly("darts", "cell", "DARTS cells: normal and reduction, 1,037,664,180 each", DartsCells),
+        "nasnet": _plainly("nasnet", "cell", "NASNet cells: normal and reduction, blocks of 13 operations", CellBlocks),
+        "amoebanet": _plainly("amoebanet", "cell", "AmoebaNet cells: normal and reduction, blocks of 8 operations", CellBlocks),
+        "pnas": _plainly("pnas", "cell", "PNAS cells: one, of blocks of 8 operations", CellBlocks),
+        "enas-micro": _plainly("enas_micro", "cell", "ENAS cells: normal and reduction, blocks of 5 operations", CellBlocks),
+        "enas-macro": _plainly("enas_macro", "macro", "ENAS's macro space: layers of 6 operations, any skips", MacroLayers),
+        "mobile": SpaceEntry("inverted bottlenecks, layer by layer, sized for small images", _mobile, "mobile", MobileLayers),
+        "proxylessnas": _plainly("proxylessnas", "mobile", "ProxylessNAS's 21 layers of inverted bottlenecks"),
+        "fbnet": _plainly("fbnet", "mobile", "FBNet's 22 layers of inverted bottlenecks"),
+        "elastic": _plainly("ofa_small", "elastic", "elastic kernels, widths and depths, for small images", ElasticUnits),
+        "ofa-mobilenetv3": _plainly("ofa_mobilenet_v3", "elastic", "Once-for-All's elastic MobileNetV3", Width),
+        "tunas": SpaceEntry("bottlenecks with searched filters, sized for small images", _tunas, "tunas", TunasStages),
+        "proxylessnas-enlarged": _plainly("proxylessnas_enlarged", "tunas", "TuNAS's ProxylessNAS with searched filters"),
+        "layerwise": _plainly("layerwise", "layer", "convolutions of searched sizes, any skips (Zoph and Le 2017)", Layers),
+        "chain": SpaceEntry("MetaQNN's chains of convolutions, pools and dense layers", _chain, "chain", Chains),
+        "memory-bank": _plainly("memory_bank", "memory-bank", "SMASH's operations between memory banks", Banks),
+        "darts-rnn": _plainly("darts_rnn", "language", "DARTS's recurrent cells, on text", Nodes),
+        "enas-rnn": _plainly("enas_rnn", "language", "ENAS's recurrent cells, on text", Nodes),
+    },
+)

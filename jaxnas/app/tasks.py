@@ -1,0 +1,136 @@
+"""What is learnt, classes of images or the next token of a text: how data are read, and how one network is trained and tested."""
+
+import pathlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jaxnas.app.methods.base import LENGTH
+
+
+class Training(NamedTuple):
+    """One architecture, to be trained from scratch."""
+
+    strategy: Any  # its `best` is what `test` and `variables` take
+    feed: Any
+    test: Callable[[Any], dict]  # best -> {"test_...": the score, "test_examples": of how many}
+    module: Any  # the plain Flax module
+    variables: Callable[[Any], Any]  # best -> the module's variables
+
+
+class Task(NamedTuple):
+    load: Callable[..., Any]  # (config, key) -> data
+    train: Callable[..., Training]  # (config, net entry, net, data, arch) -> Training
+    score: str  # the name of the score that `test` gives
+    sign: int  # 1: the more the better; -1: the less
+    words: Callable[[dict], str]  # what `test` gives, for a person
+    margin: Callable[[float], str]  # a difference of scores, for a person
+    exports: bool  # to a function of images
+
+
+# --- images -----------------------------------------------------------------------------------------------------------
+
+
+def _load_images(config, key):
+    from jaxnas import data
+
+    if pathlib.Path(config.data).suffix == ".txt":
+        raise ValueError(f"{config.space} reads images, not text: give --data digits or file.npz, or search --space darts-rnn")
+    return data.load(config.data, key)
+
+
+def _train_images(config, entry, net, dataset, arch) -> Training:
+    import jax
+    import optax
+
+    from jaxnas import data, training
+
+    if entry.final is None:
+        module = net.specialize(arch)[0]
+    else:
+        module = entry.final(net.space, arch, dataset, config)
+    optimizer = training.sgd(optax.cosine_decay_schedule(config.learning_rate, config.train_steps))
+    strategy = training.train(module, optimizer, dataset.image, steps=config.train_steps)
+    feed = data.training(dataset, config.batch, augment=data.augment_named(config.augment))
+
+    def test(variables):
+        right = jax.jit(lambda v, split: training.accuracy(lambda x: module.apply(v, x), split))(variables, dataset.test)
+        return {"test_accuracy": float(right), "test_examples": len(dataset.test.y)}
+
+    return Training(strategy, feed, test, module, lambda variables: variables)
+
+
+# --- text -------------------------------------------------------------------------------------------------------------
+
+
+def _load_text(config, key):
+    from jaxnas.data.text import text
+
+    del key  # a text has an order
+    path = pathlib.Path(config.data).expanduser()
+    if path.suffix != ".txt":
+        raise ValueError(f"{config.space} reads text: give --data file.txt, not {config.data}")
+    if not path.is_file():
+        raise ValueError(f"--data {config.data}: there is no such file")
+    return text(path, name=config.data)
+
+
+def _train_text(config, entry, net, source, arch) -> Training:
+    """At the gates of one architecture, in the form that is trained at the end: without norms."""
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    from jaxnas import policies, training
+    from jaxnas import weight_sharing as ws
+    from jaxnas.data.text import bptt, windows
+
+    final = entry.final(net.space, arch, source, config)
+    gates = net.space.gates(arch)
+    alone = policies.Policy(
+        init=lambda key: gates,
+        sample=lambda key, theta, t: theta[None],
+        gates=lambda action: action,
+        log_prob=None,
+        derive=net.space.derive,
+        hard=True,
+    )
+    optimizer = training.sgd(optax.cosine_decay_schedule(config.learning_rate, config.train_steps))
+    strategy = ws.weight_sharing(final, alone, ws.frozen, ws.Weights(optimizer))
+    strategy = strategy._replace(best=lambda state: state.variables)
+    feed = bptt(source, config.batch, LENGTH, arch_steps=0)
+
+    def nats(variables, stream):
+        def step(variables, window):
+            logits, variables = final.apply(variables, window[0], gates, train=False, path=True)
+            return variables, training.cross_entropy(logits, window[1])
+
+        return jnp.mean(jax.lax.scan(step, variables, windows(stream, config.batch, LENGTH))[1])
+
+    def test(variables):
+        score = jnp.exp(jax.jit(nats)(variables, source.test))
+        return {"test_perplexity": float(score), "test_examples": len(source.test)}
+
+    module, extract = final.specialize(arch)
+    return Training(strategy, feed, test, module, extract)
+
+
+TASKS: dict[str, Task] = {
+    "images": Task(
+        _load_images,
+        _train_images,
+        "test_accuracy",
+        1,
+        lambda r: f"{100 * r['test_accuracy']:.2f} % of {r['test_examples']}",
+        lambda margin: f"{100 * margin:+.2f} points of test accuracy",
+        True,
+    ),
+    "text": Task(
+        _load_text,
+        _train_text,
+        "test_perplexity",
+        -1,
+        lambda r: f"perplexity {r['test_perplexity']:.3f} on {r['test_examples']} tokens",
+        lambda margin: f"{margin:+.3f} of test perplexity",
+        False,
+    ),
+}

@@ -3,23 +3,15 @@
     python experiments/amoebanet.py smoke             digits, cells of 2 blocks and 4 operations
     python experiments/amoebanet.py paper             the paper's sizes (needs tfds:cifar10 prepared, and accelerators)
 
-| setting | hardware | expected | obtained |
-|---|---|---|---|
-| paper: P=100, S=25, 20,000 models, N=3, F=24 | 450 K40, 7 days | 3.34 +- 0.06 % error (AmoebaNet-A, N=6) | not run |
-| smoke: P=12, S=3, 60 models of 30 steps | 2 busy CPU cores, 3.2 minutes | evolution above random search | below |
+smoke: P=12, S=3, 60 models of 30 steps; 2 busy CPU cores, 3.2 minutes.  paper: P=100, S=25, 20,000 models, N=3, F=24 (450 K40
+for 7 days there); not run.
 
-| accuracy, % | first quarter (sd of models) | last quarter | best | retrained, test (95 % of 3) |
-|---|---|---|---|---|
-| aging | 69.82 (14.40) | 80.63 (3.72) | 87.93 | 97.49 +- 0.69 |
-| random | 69.42 (8.91) | 72.03 (8.94) | 85.09 | 97.40 +- 0.40 |
+Results: docs/results.md#amoebanet
 
-One search each.  Aging evolution's models get better; but the best of both, retrained, are the same: no gain there.  The
-interval is that of retraining one architecture, and says nothing of other searches.
-
-Mutation as published: with odds 0.05 the child is its parent, trained anew; else one side of one block reads another state
-or applies another operation, with equal odds, as `space.mutate` does where all blocks add.  Not as published: children come
-one after another (the paper: 450 workers), the recipe of training is DARTS's (SGD with momentum, a cosine), without an
-auxiliary head.  The batches of a child are drawn at once: 14 GB in the paper's setting.
+Mutation as published: with odds 0.05 the child is its parent, trained anew; else one side of one block reads another state or
+applies another operation, with equal odds, as `space.mutate` does where all blocks add.  Not as published: children come one
+after another (the paper: 450 workers), the recipe of training is DARTS's (SGD with momentum, a cosine), without an auxiliary
+head.  The batches of a child are drawn at once.
 """
 
 import sys

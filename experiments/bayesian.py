@@ -5,17 +5,9 @@
 100 queries, 16 seeds.  NAS-BOWL draws 30 random cells and goes on in batches of 5 from a pool of 200, half mutants of the
 best and half random, with the Weisfeiler-Lehman kernel of 0 to 3 rounds.
 
-| row | test accuracy at 30 | at 50 | at 100 |
-|---|---|---|---|
-| NAS-BOWL | 90.496 ± 0.127 | 91.253 ± 0.041 | 91.432 ± 0.026|
-| overlap, expected improvement | 91.110 ± 0.137 | 91.267 ± 0.104 | 91.337 ± 0.111|
-| overlap, upper confidence bound | 90.973 ± 0.131 | 91.313 ± 0.106 | 91.447 ± 0.055|
-| overlap, Thompson | 90.885 ± 0.121 | 91.202 ± 0.081 | 91.461 ± 0.072|
-| TPE | 90.919 ± 0.106 | 91.256 ± 0.065 | 91.439 ± 0.057|
-| TPE, joint | 90.900 ± 0.105 | 91.208 ± 0.061 | 91.392 ± 0.038|
-| random search | 90.641 ± 0.184 | 90.902 ± 0.130 | 91.095 ± 0.109|
+Two busy CPU cores, up to 27 s a row.
 
-Two cores with other work on them, up to 27 s a row.  Every row beats random search; with 16 seeds none beats another.
+Results: docs/results.md#gaussian-processes-and-tpe
 """
 
 import functools

@@ -3,35 +3,15 @@
     python experiments/enas_macro.py smoke            digits, 6 layers
     python experiments/enas_macro.py cifar10          the paper's setting (needs tfds:cifar10 prepared, and an accelerator)
 
-| setting | hardware | expected | obtained |
-|---|---|---|---|
-| cifar10: 12 layers, 310 epochs, then 310 | half a GPU day | 4.23 % error (paper; 3.87 with more channels) | not run |
-| smoke: 6 layers, 620 + 310 steps, 3 searches | 2 busy CPU cores, 8 minutes | the controller learns | below |
-| ranking: 40 random networks, trained 3 times each | 2 cores at a load of 8, 11 minutes | tau > 0 | below |
+smoke: 6 layers, 620 + 310 steps, 3 searches; 2 busy CPU cores, 8 minutes; then 40 random networks, trained 3 times each, to
+rank (11 minutes at a load of 8).  Its rate of theta is 1e-2 and not 1e-3, for 310 steps and not 15,500; it was set once.
+cifar10: 12 layers, 310 epochs, then 310 (half a GPU day in the paper); not run.
 
-| digits, % (95 % over 3) | drawn by the controller | random |
-|---|---|---|
-| validation, shared weights, 50 networks a search | 73.68 +- 9.27 (76.97, 69.62, 74.44) | 43.36 +- 3.81 (41.66, 44.62, 43.81) |
-| test, from scratch (found: the best of ten) | 97.96 +- 2.11 (98.89, 97.21, 97.77) | 97.86 +- 1.74 (97.21, 98.61, 97.77) |
+Results: docs/results.md#enas-whole-networks
 
-The mean reward rises from 13.95 +- 6.28 in the first quarter of the search to 72.61 +- 12.03 in the last.  What the controller
-draws is 30 points ahead of random networks with the weights that it trained, and no better from scratch: digits are saturated, and
-a test image is 0.28 points.  Of the 18 operations found 15 are plain convolutions, 6 by chance.
-
-How the shared weights rank the 40, by the validation half, against their test accuracy alone (95.46 % in the mean, deviation 1.14,
-three trainings with a reliability of 0.71); 95 % of a bootstrap over networks:
-
-| search | shared, % | tau | Spearman | regret of the best five, points |
-|---|---|---|---|---|
-| 0 | 51.9 | 0.24 (0.03 to 0.44) | 0.32 (0.01 to 0.58) | 0.19 (0.00 to 1.02) |
-| 1 | 50.1 | 0.12 (-0.08 to 0.31) | 0.15 (-0.14 to 0.42) | 1.30 (0.00 to 2.32) |
-| 2 | 47.8 | 0.12 (-0.10 to 0.34) | 0.15 (-0.16 to 0.47) | 0.19 (0.00 to 1.11) |
-
-So they rank random networks a little better than chance at best: one interval of three leaves 0 out.
-
-The smoke's rate of theta is 1e-2 and not 1e-3, for 310 steps and not 15,500; it was set once.  Not as published: the network that
-is trained from scratch is the search's, of more channels (theirs: 24 layers, skips concatenated, channels doubled); the steps of
-theta are spread among those of the weights, one in 7 (one in 2 in the smoke).  See also `jaxnas.weight_sharing.enas`.
+Not as published: the network that is trained from scratch is the search's, of more channels (theirs: 24 layers, skips
+concatenated, channels doubled); the steps of theta are spread among those of the weights, one in 7 (one in 2 in the smoke).
+See also `jaxnas.weight_sharing.enas`.
 """
 
 import pathlib

@@ -2,19 +2,11 @@
 
     python experiments/few_shot.py [OUT]
 
-The paper's setting (NAS-Bench-201: five supernets; ImageNet with OFA and ProxylessNAS) was not run; NAS-Bench-201 cells at a small
-size are in `experiments/ranking.py`.  Smoke: as `experiments/spos.py`; the parent trains on half of the batches, each child on an
-eighth, so as many steps in all.
+The paper's setting (NAS-Bench-201: five supernets; ImageNet with OFA and ProxylessNAS) was not run; NAS-Bench-201 cells at a
+small size are in `experiments/ranking.py`.  Smoke: as `experiments/spos.py`; the parent trains on half of the batches, each
+child on an eighth, so as many steps in all.  Two busy CPU cores, 3.5 minutes.
 
-Obtained, two busy CPU cores:
-
-| | test, % (95 % over 3) | thousands of multiply-adds | tau by seed |
-|---|---|---|---|
-| random, under the limit | 95.73 +- 3.41 (96.66, 94.15, 96.38) | at most 238 | |
-| found | 94.89 +- 4.23 (93.04, 95.26, 96.38) | 216 | 0.42 (0.11 to 0.68), 0.04 (-0.26 to 0.34), 0.15 (-0.28 to 0.48) |
-
-No better than random, as in `experiments/spos.py`.  Each path has been trained less than in SPOS's one supernet (32 to 37 % with
-shared weights): 880 batches are few to be divided.  3.5 minutes.
+Results: docs/results.md#spos-and-its-relatives
 """
 
 from spos import LAYERS, sgd, smoke

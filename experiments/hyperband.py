@@ -9,44 +9,17 @@ search sees validation accuracy after 12 or after 200 epochs of the first traini
 member that goes on begins anew and pays all 200.  Reported: test accuracy after 200 epochs of the answer, mean of 200 searches and
 its 95 % interval; p against the first row, Mann-Whitney, two-sided.  R = 200, r = 12, eta = 16.
 
-| algorithm | 4,000 epochs | p | 10,000 epochs | p |
-|---|---|---|---|---|
-| random search, 200 epochs | 93.363 +- 0.065 | | 93.650 +- 0.052 | |
-| random search, 12 epochs | 93.994 +- 0.033 | 2e-41 | 94.057 +- 0.031 | 4e-29 |
-| successive halving, 16 to 1 | 93.872 +- 0.035 | 9e-31 | 94.009 +- 0.031 | 4e-24 |
-| Hyperband | 93.733 +- 0.052 | 1e-17 | 93.931 +- 0.033 | 3e-15 |
-| ASHA | 93.839 +- 0.038 | 5e-28 | 93.996 +- 0.031 | 2e-22 |
-| BOHB | 94.004 +- 0.040 | 2e-41 | 94.173 +- 0.030 | 2e-42 |
-| BOHB, bandwidths of 0.3 | 93.988 +- 0.040 | 4e-40 | 94.166 +- 0.028 | 6e-43 |
-
-All beat random search that trains every cell to the end.  None but BOHB beats random search that never does: 12 epochs rank these
-cells well, and a promotion costs as much as 17 of them.  Hyperband pays for its hedge: half of a pass is bracket s = 0.
-
 `curves`: 345 recurrent cells of NAS-Bench-NLP on WikiText-2, `val_loss` and `test_loss` [345, 50].  Members go on (their one
 training is what the table has), any epoch is a budget, R = 50, eta = 3.  Reported: the answer's test loss at epoch 50; a minus is
 printed before it.
-
-| algorithm | 250 epochs | p | 500 epochs | p | 1,500 epochs | p |
-|---|---|---|---|---|---|---|
-| random search | 5.044 +- 0.030 | | 4.929 +- 0.024 | | 4.779 +- 0.019 | |
-| successive halving, 27 to 1 | 4.794 +- 0.019 | 3e-31 | 4.654 +- 0.015 | 2e-44 | 4.564 +- 0.008 | 2e-48 |
-| Hyperband | 4.794 +- 0.019 | 3e-31 | 4.722 +- 0.018 | 8e-31 | 4.617 +- 0.013 | 3e-29 |
-| ASHA | 4.760 +- 0.019 | 1e-38 | 4.664 +- 0.016 | 9e-43 | 4.570 +- 0.007 | 1e-47 |
 
 `digits`: real trainings, 27 epochs of 8 steps: 15 members at 1 epoch, 3 at 3, 1 at 9, which go on; or 9, 3 and 1, which begin anew
 (9 + 9 + 9).  Cells of NAS-Bench-201 from a pool of 18, C=4, one cell a stage, batch 64.  `reference` is the answer's mean test
 accuracy of two trainings of 9 epochs, `seen` its validation accuracy in the search; 12 searches, Student's 95 % interval.
 
-| members | reference, % | seen, % | epochs |
-|---|---|---|---|
-| go on, one schedule over 9 epochs | 91.48 +- 0.59 | 92.94 | 27 |
-| go on, a schedule each | 90.96 +- 1.06 | 93.14 | 27 |
-| begin anew, a schedule each | 91.06 +- 1.04 | 92.32 | 27 |
-
-The pool has 90.89 % in the mean and 94.29 % at best; two trainings rank it with a tau of 0.39.  At this size no difference is
-larger than the interval, and no row is clearly above a random cell of the pool.
-
 Two CPU cores with much other work on them: 5 minutes, 40 seconds and 6 minutes.
+
+Results: docs/results.md#multi-fidelity-search
 """
 
 import json

@@ -3,20 +3,10 @@
     python experiments/metaqnn.py smoke               digits, chains of up to 5 layers
     python experiments/metaqnn.py paper               the authors' sizes (needs tfds:cifar10 prepared, and an accelerator)
 
-| setting | hardware | expected | obtained |
-|---|---|---|---|
-| paper: up to 18 layers, 2,700 chains of 20 epochs | 10 GPUs, 8 to 10 days | 6.92 % error (paper) | not run |
-| smoke: up to 5 layers, 100 chains of 60 steps | 2 busy CPU cores, 4.4 minutes | accuracy rises as epsilon falls | below |
+smoke: up to 5 layers, 100 chains of 60 steps; 2 busy CPU cores, 4.4 minutes.  paper: up to 18 layers, 2,700 chains of 20 epochs
+(10 GPUs, 8 to 10 days there); not run.
 
-| epsilon | 1.0 | 0.8 | 0.6 | 0.4 | 0.2 | 0.1 |
-|---|---|---|---|---|---|---|
-| asked | 71 | 17 | 18 | 31 | 92 | 1,121 |
-| trained | 40 | 10 | 10 | 10 | 10 | 20 |
-| mean accuracy, % | 49.90 | 50.53 | 55.48 | 72.48 | 82.88 | 71.50 |
-| sd of the chains | 34.61 | 36.10 | 28.67 | 32.30 | 14.43 | 28.76 |
-
-It rises, up to the last phase: there the greedy chain has long been trained, and what is new comes from random steps.  The best
-chain of all (95.27 %) was met at epsilon 0.8, so by chance: nothing is gained in the best of one search of this size.
+Results: docs/results.md#metaqnn
 
 There is no strategy and no driver around the search: `ask` says what to try, plain Python trains it as it likes (here a Flax
 module of its own for every chain; it could be a cluster, or a phone), `tell` takes the score, which must be finite.  A chain

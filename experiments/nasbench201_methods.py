@@ -7,23 +7,9 @@ method with its published schedules over the whole search and alpha's rate at 3e
 after 200 epochs of the cell that each seed ends with, as the table has it, with Student's 95 % interval; and the share of the
 15,625 cells that are worse.  Published figures are of full searches (C=16, five cells a stage, 25,000 images, 50 epochs or more).
 
-Obtained, two CPU cores, busy for most of it, 3 to 9 minutes a method; a random cell has 87.06 % in the mean, 90.75 % in the median:
+Two CPU cores, busy for most of it, 3 to 9 minutes a method.  Exact DARTS, single-level GAEA and SDARTS-ADV were not run.
 
-| method | accuracy | better than | skips of 6 |
-|---|---|---|---|
-| beta-DARTS | 93.18 +- 0.35 % | 93 % of cells | 0.1 |
-| PC-DARTS | 91.49 +- 1.24 % | 64 % | 1.8 |
-| SDARTS-RS | 91.30 +- 2.65 % | 69 % | 2.0 |
-| DARTS- | 88.69 +- 4.60 % | 55 % | 3.4 |
-| GAEA | 86.53 +- 4.31 % | 32 % | 3.9 |
-| GDAS | 84.34 +- 5.56 % | 28 % | 1.9 |
-| DrNAS, without its stages | 78.52 +- 13.78 % | 32 % | 4.1 |
-| DARTS, first order | 76.70 +- 12.95 % | 22 % | 4.9 |
-| SNAS | 68.57 +- 9.16 % | 7 % | 3.1 |
-
-Only beta-DARTS is clearly better than a random cell.  DARTS is worse, as published (54.30 %), and so is SNAS, which is not
-(92.77 %): its temperature falls within 1,560 steps here, and it trains weights and alpha on the same 2,500 images.  Exact
-DARTS, single-level GAEA and SDARTS-ADV were not run for want of time.
+Results: docs/results.md#nine-differentiable-methods-on-nas-bench-201
 """
 
 import json

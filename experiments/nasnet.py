@@ -3,22 +3,15 @@
     python experiments/nasnet.py smoke                digits, cells of 2 blocks and 5 operations
     python experiments/nasnet.py paper                the paper's sizes (needs tfds:cifar10 prepared, and accelerators)
 
-| setting | hardware | expected | obtained |
-|---|---|---|---|
-| paper: 20,000 children, N=2, F=32, 20 epochs | 500 P100, 4 days | 3.41 % error (NASNet-A, 6 @ 768) | not run |
-| smoke: 80 children of 30 steps | 2 busy CPU cores, 3.7 minutes | children get better | below |
+smoke: 80 children of 30 steps; 2 busy CPU cores, 3.7 minutes.  Adam's rate is 1e-2 there (the paper's 3.5e-4 would hardly move
+in 20 updates): set once, not tuned.  paper: 20,000 children, N=2, F=32, 20 epochs (500 P100, 4 days there); not run.
 
-Validation accuracy of the children by quarters of the search, % (sd of 20 children): 63.05 (13.28), 72.70 (9.10), 74.38 (7.06),
-77.85 (5.70); best 87.07.  Retrained, test: the three best 96.38 +- 3.66 (97.49, 94.71, 96.94), three random cells 92.85 +- 5.80
-(91.36, 91.64, 95.54), 95 % over three.  So PPO learns; that its cells are better when retrained is not shown: the intervals
-overlap, and it is one search.  Adam's rate in the smoke is 1e-2 (the paper's 3.5e-4 would hardly move in 20
-updates): set once, not tuned.
+Results: docs/results.md#nasnet
 
-NASNet-A at the paper's 6 @ 768 (N=6, F=32) has 3,328,234 weights here; the paper says 3.3M.
 Not as published: the controller emits the inputs of a cell, then its operations, then how its blocks combine; updates are of
 one controller, one after another (the paper: 500 workers); the three best children are retrained (the paper: 250), by DARTS's
 recipe (SGD with momentum, a cosine), with ScheduledDropPath, without an auxiliary head; ratios and clips are of single
-decisions.  The batches of a child are drawn at once: 11 GB in the paper's setting.
+decisions.  The batches of a child are drawn at once.
 """
 
 import sys

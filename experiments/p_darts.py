@@ -3,10 +3,10 @@
     python experiments/p_darts.py smoke                 digits, DARTS cells
     python experiments/p_darts.py cifar10               the paper's setting (needs tfds:cifar10 prepared, and an accelerator)
 
-| setting | hardware | expected | obtained |
-|---|---|---|---|
-| cifar10: 5, 11, 17 cells, 8, 5, 3 operations, 25 epochs a stage | an accelerator | 2.50 % error, 3.4 M weights (paper) | not run |
-| smoke: 1, 3, 3 cells, 20 + 40 steps a stage | 2 busy CPU cores, 10 minutes | runs to the end | 8, 5, 3 operations |
+smoke: 1, 3, 3 cells, 20 + 40 steps a stage; 2 busy CPU cores, 10 minutes.  cifar10: 5, 11, 17 cells, 8, 5, 3 operations, 25
+epochs a stage, on an accelerator; not run.
+
+Results: docs/results.md#drnas-and-p-darts-in-stages
 
 Each stage is two phases, weight steps alone and then both; its weights and alpha begin anew, and what the stage before has dropped
 stays out (`strongest_operations`).  Dropout behind the skips decays within a stage, from 0.0, 0.4 and 0.7; `at_most_skips`

@@ -7,29 +7,9 @@ cosine.  "full" is scored on its way, at 1 and 3 epochs of the schedule that is 
 tau: of one training's validation accuracies against the mean of the four other seeds' full ones, mean of five seeds and Student's
 95 % interval; then the bootstrap interval over the 24 cells.  So the row of the full setting against itself is what noise allows.
 
-| proxy | epochs | cost | accuracy, % | tau | over cells |
-|---|---|---|---|---|---|
-| full | 1 | 0.100 | 28.1 | 0.264 +- 0.144 | -0.08 to 0.55 |
-| full | 3 | 0.300 | 74.1 | 0.279 +- 0.162 | -0.02 to 0.55 |
-| full | 10 | 1.000 | 91.9 | 0.369 +- 0.140 | 0.06 to 0.63 |
-| short | 1 | 0.100 | 25.4 | 0.213 +- 0.069 | -0.11 to 0.52 |
-| short | 3 | 0.300 | 71.3 | 0.302 +- 0.127 | -0.03 to 0.58 |
-| half the channels | 3 | 0.075 | 50.0 | 0.257 +- 0.122 | -0.02 to 0.52 |
-| half the channels | 10 | 0.250 | 85.6 | 0.354 +- 0.046 | 0.02 to 0.62 |
-| a third of the data | 3 | 0.100 | 21.5 | 0.181 +- 0.091 | -0.11 to 0.46 |
-| a third of the data | 10 | 0.333 | 62.2 | 0.321 +- 0.121 | -0.01 to 0.60 |
+Two CPU cores with much other work on them, 18 minutes.
 
-Fully annealed trainings against each other, tau of a row's epochs against the mean of the other seeds at a column's:
-
-| epochs | 1 | 3 | 10 |
-|---|---|---|---|
-| 1 | 0.221 +- 0.075 | 0.261 +- 0.160 | 0.213 +- 0.069 |
-| 3 | 0.338 +- 0.134 | 0.305 +- 0.137 | 0.302 +- 0.127 |
-| 10 | 0.250 +- 0.053 | 0.336 +- 0.163 | 0.369 +- 0.140 |
-
-The mean tau does not fall with more epochs, under either schedule.  The five full trainings have a reliability of 0.73, one alone
-agrees with the others at 0.37: no proxy can be told from the full setting here, half the channels at a quarter of the cost least of
-all.  Two CPU cores with much other work on them, 18 minutes.
+Results: docs/results.md#cheaper-trainings
 """
 
 import json

@@ -13,31 +13,9 @@ supernet's running statistics, recalibrated ones, or those of each batch.  TABLE
 Setting: C=4, one cell a stage, batch 32, SGD 0.025 -> 0 by a cosine.  digits: 8 x 8, 22 batches an epoch; cifar: 5,000 images of
 CIFAR-10 as 16 x 16, half of them held out for validation, 78 batches an epoch.
 
-Obtained, two CPU cores with much other work on them, 15 minutes (digits) and 85 (cifar); tau, mean of five supernets and Student's
-95 % interval; `shared` is the mean accuracy with shared weights:
+Two CPU cores with much other work on them, 15 minutes (digits) and 85 (cifar).
 
-| supernet | statistics | digits: tau | shared, % | CIFAR-10: tau | shared, % | against the real table |
-|---|---|---|---|---|---|---|
-| SPOS | running | 0.217 +- 0.040 | 32.4 | 0.232 +- 0.067 | 19.4 | 0.025 +- 0.099 |
-| SPOS | recalibrated | 0.282 +- 0.032 | 69.5 | 0.258 +- 0.075 | 29.5 | -0.141 +- 0.037 |
-| SPOS | batch | 0.270 +- 0.045 | 67.6 | 0.247 +- 0.069 | 28.6 | -0.141 +- 0.071 |
-| FairNAS | running | 0.191 +- 0.065 | 29.2 | 0.253 +- 0.072 | 18.5 | -0.033 +- 0.177 |
-| FairNAS | recalibrated | 0.243 +- 0.035 | 62.1 | 0.252 +- 0.045 | 27.3 | -0.138 +- 0.108 |
-| FairNAS | batch | 0.244 +- 0.048 | 60.2 | 0.284 +- 0.027 | 26.7 | -0.138 +- 0.094 |
-| One-Shot, path dropout | running | 0.228 +- 0.101 | 20.8 | 0.221 +- 0.061 | 14.7 | -0.170 +- 0.084 |
-| One-Shot, path dropout | recalibrated | 0.282 +- 0.030 | 53.3 | 0.308 +- 0.026 | 24.5 | -0.144 +- 0.098 |
-| One-Shot, path dropout | batch | 0.292 +- 0.036 | 52.0 | 0.315 +- 0.021 | 24.0 | -0.132 +- 0.084 |
-| One-Shot, no dropout | running | constant | 10.4 | constant | 10.0 | constant |
-| One-Shot, no dropout | recalibrated | 0.153 +- 0.108 | 13.7 | 0.175 +- 0.112 | 11.6 | -0.119 +- 0.070 |
-| One-Shot, no dropout | batch | 0.148 +- 0.113 | 13.5 | 0.180 +- 0.113 | 11.5 | -0.115 +- 0.069 |
-| few-shot, five supernets | running | 0.161 +- 0.066 | 24.0 | 0.332 +- 0.036 | 18.4 | -0.028 +- 0.058 |
-| few-shot, five supernets | recalibrated | 0.206 +- 0.014 | 57.7 | 0.221 +- 0.058 | 27.2 | -0.023 +- 0.031 |
-| few-shot, five supernets | batch | 0.213 +- 0.010 | 56.5 | 0.222 +- 0.078 | 26.6 | -0.062 +- 0.036 |
-
-Alone: digits 94.30 % in the mean, reliability 0.54; cifar 40.31 %, reliability 0.69, tau with the real table -0.07.  The bootstrap
-interval of one supernet's tau over the 60 cells is about 0.35 wide.  Regret of the best ten by score: 0 to 0.6 points (digits), 0.6
-to 2.1 (cifar).  Path dropout ranks better than none, by more than the intervals; FairNAS does not rank better than SPOS for as many
-passes, few-shot only with running statistics on CIFAR-10.
+Results: docs/results.md#how-well-shared-weights-rank
 """
 
 import json

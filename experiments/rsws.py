@@ -2,17 +2,11 @@
 
     python experiments/rsws.py [OUT]
 
-The paper's setting (DARTS's space, 16 channels, 8 cells, 300 epochs; 2.85 +- 0.08 % on CIFAR-10) was not run.  Smoke: as
-`experiments/spos.py`, without a limit: 256 random candidates on one validation batch, the best 10 on all of them.
+The paper's setting (DARTS's space, 16 channels, 8 cells, 300 epochs) was not run.  Smoke: as `experiments/spos.py`, without a
+limit: 256 random candidates on one validation batch, the best 10 on all of them.  The supernets are those of
+`experiments/spos.py`, trained with the same keys.  Two busy CPU cores.
 
-Obtained, two busy CPU cores:
-
-| | test, % (95 % over 3) | tau by seed |
-|---|---|---|
-| random | 95.73 +- 3.41 (96.66, 94.15, 96.38) | |
-| found | 95.45 +- 3.48 (96.94, 95.26, 94.15) | 0.14 (-0.22 to 0.48), 0.28 (-0.10 to 0.56), 0.03 (-0.36 to 0.36) |
-
-The supernets are those of `experiments/spos.py`, trained with the same keys; what was said there of the ranking holds here.
+Results: docs/results.md#spos-and-its-relatives
 """
 
 import jax

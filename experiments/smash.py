@@ -3,28 +3,10 @@
     python experiments/smash.py smoke                 digits, 3 operations, 4 banks
     python experiments/smash.py cifar10               nearer to the paper (needs tfds:cifar10 prepared, and an accelerator)
 
-| setting | hardware | expected | obtained |
-|---|---|---|---|
-| cifar10: SMASHv2 | an accelerator | 4.03 % error (paper) | not run |
-| smoke: 60 epochs, 40 architectures | 2 busy CPU cores, 7.2 minutes | Spearman >= 0.4, less with a small HyperNet | below |
+smoke: 60 epochs, 40 architectures; 2 busy CPU cores, 7.2 minutes.  Its stem and its rate were chosen after others (see there).
+cifar10: SMASHv2, on an accelerator; not run.
 
-| 1 x 1 weights | Spearman with 2 epochs alone (95 % over architectures), seeds 0 and 1 | scores, % |
-|---|---|---|
-| HyperNet of width 32 | 0.77 (0.63 to 0.85), 0.63 (0.37 to 0.80) | 16.9 +- 5.8, 21.4 +- 4.0 |
-| of width 2 | 0.28 (-0.05 to 0.53), 0.74 (0.53 to 0.87) | 12.2 +- 2.8, 25.7 +- 5.5 |
-| none: shared parameters | 0.76 (0.57 to 0.87), 0.66 (0.41 to 0.81) | 23.9 +- 7.2, 24.3 +- 5.1 |
-
-Alone, in 2 epochs and 3 repeats each, the architectures reach 12.5 to 68.9 % (reliability 0.96).  In the mean over two seeds the
-small HyperNet ranks worse (0.51 against 0.70), but one pair of seeds says the opposite, and plain shared parameters rank as well
-as a HyperNet.  The scores are not far above chance: 1,348 steps on random architectures are few where the stem sees one pixel.
-With a stem of 3 x 3 they are high (87 to 89 % after 120 to 150 epochs at rate 0.02), but then architectures hardly differ (a
-deviation of 0.8 to 0.9 points over 719 examples), and two trials gave 0.62 and 0.14: noise.  At rate 0.02 with this stem the small
-HyperNet ranked better (0.86 against 0.75).  So the control depends on the setting; this one was chosen after those.
-
-Most of what is ranked is the kernel: its size alone, summed over the operations, correlates at 0.86 with the truth.
-
-Search (seed 0): best score 29.97 % of 500 random ones, 29.97 % after 100 perturbations, 30.11 % after 100 steps of the chain.
-From scratch, 30 epochs: the best 96.38 % on test, two random ones 95.26 % each: 4 of 359 images, which is no evidence.
+Results: docs/results.md#smash
 """
 
 import sys

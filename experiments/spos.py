@@ -2,22 +2,15 @@
 
     python experiments/spos.py [OUT]          (OUT keeps the networks trained alone, for the other one-shot experiments)
 
-The paper's setting (ImageNet, 20 choice blocks of ShuffleNet units, 150,000 steps of 1,024, rate 0.5 falling linearly, evolution
-of 50 x 20 under 330 M multiply-adds: 25.6 % error) needs accelerators and those units, and was not run.  Smoke: digits, four
-mobile layers of k3_e3, k5_e3, k3_e6 or k5_e6 (256 networks), a supernet of 880 batches of 32 (40 epochs), evolution of 5 x 20
-under the median multiply-adds, the answer trained for 440 batches; three times, against random networks under the same limit.
+The paper's setting (ImageNet, 20 choice blocks of ShuffleNet units, 150,000 steps of 1,024, rate 0.5 falling linearly,
+evolution of 50 x 20 under 330 M multiply-adds) needs accelerators and those units, and was not run.  Smoke: digits, four mobile
+layers of k3_e3, k5_e3, k3_e6 or k5_e6 (256 networks), a supernet of 880 batches of 32 (40 epochs), evolution of 5 x 20 under
+the median multiply-adds, the answer trained for 440 batches; three times, against random networks under the same limit.
 Ranking: the supernet's scores of 20 networks against their test accuracy when trained alone, mean of three seeds.
 
-Obtained, two busy CPU cores:
+Two busy CPU cores, 16 minutes, most of them for the networks alone.
 
-| | test, % (95 % over 3) | thousands of multiply-adds | tau by seed |
-|---|---|---|---|
-| random, under the limit | 95.73 +- 3.41 (96.66, 94.15, 96.38) | at most 238 | |
-| found | 95.36 +- 1.60 (94.99, 94.99, 96.10) | 222 | 0.14 (-0.22 to 0.48), 0.28 (-0.10 to 0.56), 0.03 (-0.36 to 0.36) |
-
-The 20 networks differ by less than chance does: 94.86 % with a deviation of 0.93, three trainings with a reliability of 0.26.  So
-no score could rank them well, and what is found is as good as what is drawn.  With shared weights they score 52 to 59 %.  16
-minutes, most of them for the networks alone.
+Results: docs/results.md#spos-and-its-relatives
 """
 
 import pathlib

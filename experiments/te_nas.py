@@ -4,16 +4,9 @@
 
 IMAGES as `experiments/cifar10_cells.py` wants them, TABLE has `ops` [N, 6] and `test_acc_200` [N, D] (CIFAR-10 first).
 
-Obtained, two CPU cores, 106 s a search, 3 seeds, 95 %; images halved to 16 x 16, batch 16, one cell a stage, 3 draws, 1,000 points:
+Two CPU cores, 106 s a search.  Not as published: images halved to 16 x 16, batch 16 (published: 32 x 32, 72), one cell a stage.
 
-| | found | by seed | better than | published (32 x 32 images, batch 72) |
-|---|---|---|---|---|
-| CIFAR-10 | 92.04 +- 2.33 | 92.96, 91.09, 92.07 | 70 % of cells | 93.90 +- 0.47 |
-| CIFAR-100 | 67.51 +- 5.51 | 69.66, 65.23, 67.64 | 70 % of cells | 71.24 +- 0.56 |
-
-Below the published figure, with a batch of 16 instead of 72, halved images and a smaller net.  The supernets separate 980 to
-1,000 of the 1,000 points, so the regions decide little; single cells separate 0 to 1,000, and that ranks 100 cells with a
-Spearman of 0.75 with accuracy.
+Results: docs/results.md#te-nas
 """
 
 import sys

@@ -9,21 +9,9 @@ A search of n evaluations on one task is compared with one from scratch on anoth
 n / 2 on the source and then those n / 2 cells tried on the target.  The figure is how many of a hundred cells of the
 target's table are better than what is found, the mean over seeds.
 
-Obtained, two CPU cores, half a minute (95 %; rows: where was searched, columns: where the cell is used):
+Two CPU cores, half a minute.
 
-| searched on | class_object | class_scene | jigsaw | segmentsemantic |
-|---|---|---|---|---|
-| class_object, all 60 | 0.92 +- 0.24 | 12.85 +- 2.70 | 18.91 +- 2.80 | 30.44 +- 3.02 |
-| class_scene, all 60 | 19.15 +- 3.56 | 0.95 +- 0.22 | 21.82 +- 3.03 | 15.69 +- 2.36 |
-| jigsaw, all 60 | 22.11 +- 3.53 | 25.08 +- 3.77 | 1.09 +- 0.22 | 32.04 +- 3.47 |
-| segmentsemantic, all 60 | 44.37 +- 3.13 | 15.87 +- 2.24 | 36.97 +- 4.11 | 0.54 +- 0.16 |
-| class_object, 30, and its cells tried | 2.58 +- 0.57 | 3.11 +- 0.68 | 2.62 +- 0.47 | 2.91 +- 0.55 |
-| class_scene, 30, and its cells tried | 2.71 +- 0.55 | 2.81 +- 0.67 | 2.68 +- 0.50 | 2.78 +- 0.51 |
-| jigsaw, 30, and its cells tried | 2.60 +- 0.54 | 2.97 +- 0.75 | 2.63 +- 0.48 | 2.82 +- 0.50 |
-| segmentsemantic, 30, and its cells tried | 3.17 +- 0.62 | 2.80 +- 0.59 | 2.97 +- 0.55 | 2.27 +- 0.51 |
-
-At equal cost a search from scratch (the diagonal above) wins everywhere, though the tasks' rankings correlate at 0.64 to 0.87:
-taken over unseen, the best cell of one task is behind 13 to 44 % of another's.
+Results: docs/results.md#transfer-between-tasks
 """
 
 import sys

@@ -3,39 +3,15 @@
     python experiments/tunas.py [OUT]           fixed filters, as experiments/spos.py
     python experiments/tunas.py filters         searched filters, with both warm-ups and with none
 
-The paper's setting (ImageNet, 90 epochs of 4,096; 75 % at 84 ms on a phone) was not run.  Both: digits; warm-up over the first
-quarter, then theta by Adam at 0.01 rising tenfold, beta -0.1, the median multiply-adds as the target, the likeliest network as the
-answer, trained alone for 440 batches.
+The paper's setting (ImageNet, 90 epochs of 4,096) was not run.  Both: digits; warm-up over the first quarter, then theta by
+Adam at 0.01 rising tenfold, beta -0.1, the median multiply-adds as the target, the likeliest network as the answer, trained
+alone for 440 batches.
 
-Fixed filters, obtained, two busy CPU cores, 3 minutes:
+Fixed filters: two busy CPU cores, 3 minutes.  Searched filters: five layers, 130 thousand settings, a supernet of 880 batches,
+three seeds; 3.7 minutes of processor time, 8 by the clock with four more programs on the two cores.  Ranking: 20 random
+networks by shared weights, against each trained alone, once.
 
-| | test, % (95 % over 3) | thousands of multiply-adds | tau by seed |
-|---|---|---|---|
-| random, at most 238 thousand | 95.73 +- 3.41 (96.66, 94.15, 96.38) | | |
-| found, target 238 | 95.45 +- 1.60 (94.71, 95.82, 95.82) | 251, 302, 220 | 0.21, 0.44, 0.49 |
-
-95 % of the taus: -0.16 to 0.52, 0.07 to 0.72, 0.20 to 0.72.
-
-The likeliest network misses the target by 6, 27 and 8 %: 660 steps of one network each are few for theta (on a surface in closed
-form, in `tests/test_tunas.py`, the reward ends at its target for three betas).  The warm-up on all operations leaves weights
-that are much better (80 to 89 %) than SPOS's after as many batches.
-
-Searched filters: five layers, 130 thousand settings, a supernet of 880 batches, three seeds; 3.7 minutes of processor time, 8 by
-the clock with four more programs on the two cores.  Ranking: 20 random networks by shared weights, against each trained alone, once
-(92.66 % in the mean, a deviation of 2.56):
-
-| | test, % (95 % over 3) | thousands of multiply-adds | shared, % | tau by seed |
-|---|---|---|---|---|
-| random, within 5 % of 113 | 91.36 +- 7.80 (93.04, 93.31, 87.74) | 110, 113, 111 | | |
-| both warm-ups, target 113 | 93.13 +- 1.74 (93.04, 93.87, 92.48) | 113, 128, 124 | 71, 60, 62 | -0.18, -0.01, -0.10 |
-| no warm-up, target 113 | 94.34 +- 0.80 (94.71, 94.15, 94.15) | 131, 78, 130 | 43, 43, 31 | -0.24, -0.15, -0.25 |
-
-95 % of the taus, both: -0.49 to 0.14, -0.38 to 0.33, -0.43 to 0.29; none: -0.51 to 0.05, -0.46 to 0.16, -0.50 to 0.06.  Spearman:
--0.26, 0.02, -0.17 and -0.36, -0.22, -0.40.  Regret of the top 5: 0.28 points for all but the last, 1.67 (0 to 3.6, or to 5.0).
-
-With the warm-ups the weights are better and the answer is nearer to its target (0, 13 and 9 % off; without 16, 31 and 15 %), but
-what is found is not more accurate, and after so few steps shared scores do not rank: if anything backwards (all six meet the same
-reference, of one training each).  Five of the six answers leave out both layers that can be left out.
+Results: docs/results.md#spos-and-its-relatives, docs/results.md#tunas-with-searched-filters
 """
 
 import pathlib

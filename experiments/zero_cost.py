@@ -7,51 +7,14 @@
 TABLE has `ops` [N, 6] and `test_acc_200` [N, D] (CIFAR-10 first), SCORES `scores` [N, M] and `proxy_names`, NaN where nothing was
 published; IMAGES as `experiments/cifar10_cells.py` wants them.  `deep` keeps what it has in OUT and goes on from there.
 
-Weights within 1 / sqrt(fan in), as PyTorch draws them, but He's for nwot in `shallow`, and N(0, 1) for zen.  Obtained, two CPU
-cores with much other work on them:
+Weights within 1 / sqrt(fan in), as PyTorch draws them, but He's for nwot in `shallow`, and N(0, 1) for zen.  `deep` takes one
+draw of the weights and one batch of 64 for all cells; `shallow` 16 x 16 noise in batches of 32 and random labels, and its
+reference is a run of the same protocol in PyTorch; `warm` is aging evolution (population 10, tournament 5) of 50 queries, 500
+seeds.
 
-deep, 1,000 cells; one draw of the weights and one batch of 64 for all:
+Two CPU cores with much other work on them; `shallow` takes three minutes with nothing else running.
 
-| proxy | cells | agrees with the published score | with accuracy | Kendall | the published score with accuracy |
-|---|---|---|---|---|---|
-| params | 1,000 | 1.000 | 0.793 (0.766 to 0.814) | 0.614 | 0.793 |
-| flops | 1,000 | 0.996 | 0.793 (0.766 to 0.814) | 0.614 | 0.765 |
-| synflow | 1,000 | 1.000 | 0.761 (0.728 to 0.786) | 0.566 | 0.761 |
-| nwot | 1,000 | 0.994 | 0.799 (0.770 to 0.827) | 0.613 | 0.800 |
-| grad_norm | 1,000 | 0.986 | 0.606 (0.545 to 0.657) | 0.448 | 0.610 |
-| snip | 1,000 | 0.985 | 0.608 (0.548 to 0.659) | 0.452 | 0.610 |
-| fisher | 1,000 | 0.983 | 0.562 (0.502 to 0.613) | 0.412 | 0.554 |
-| jacob_cov | 1,000 | 0.946 | 0.810 (0.779 to 0.839) | 0.633 | 0.800 |
-| synflow + nwot, mean rank | 1,000 | | 0.835 (0.811 to 0.856) | 0.645 | |
-| vote (synflow, jacob_cov, snip) | 1,000 | | 0.860 (0.836 to 0.880) | 0.685 | |
-
-The first three columns of numbers are Spearman's, with the bootstrap's 95 % over cells.  Parameters on the whole table, by the
-table's own column: 0.753 and 0.728 (CIFAR-10, CIFAR-100).  No single proxy ranks clearly better than the number of weights
-here (jacob_cov by 0.017, within the intervals); the vote does, and the interval of synflow + nwot touches.  None finds the
-best: of the ten best cells no top ten holds more than one.  jacob_cov took 318 s, 3.1 cells a second.
-
-shallow (400 cells, 16 x 16 noise in batches of 32, random labels; the reference is a run of the same protocol in PyTorch):
-
-| proxy | C10 | C100 | Kendall C10 | reference: C10 | C100 | Kendall |
-|---|---|---|---|---|---|---|
-| params | 0.761 | 0.746 | 0.583 | 0.761 | 0.746 | 0.583 |
-| synflow | 0.785 | 0.785 | 0.586 | 0.786 | 0.786 | 0.588 |
-| jacob_cov, own draws, three times | 0.673, 0.663, 0.692 | 0.676, 0.665, 0.698 | 0.493, 0.484, 0.507 | 0.643 | 0.659 | 0.468 |
-| jacob_cov, one draw for all | 0.731, 0.642, 0.701, 0.744 | 0.731, 0.651, 0.709, 0.739 | 0.541, 0.468, 0.517, 0.559 | | | |
-| grad_norm | 0.520 | 0.505 | 0.359 | 0.495 | 0.482 | 0.341 |
-| snip | 0.495 | 0.480 | 0.342 | 0.477 | 0.464 | 0.331 |
-| nwot | 0.709 | 0.739 | 0.523 | 0.717 | 0.746 | 0.531 |
-| zen | 0.703 | 0.700 | 0.519 | 0.670 | 0.666 | 0.491 |
-| fisher | -0.198 | -0.221 | -0.128 | | | |
-
-Three minutes, nothing else running (before the own draws: 800 cells a second by synflow, 80 by a gradient, 170 by nwot, 200 by
-zen).  All are within 0.06
-of the reference (synflow within 0.02), jacob_cov where each cell draws its own weights, as there: with one draw for all cells it
-depends on the draw.  The other rows are of one draw for all.
-
-warm: aging evolution (population 10, tournament 5) of 50 queries of the 12-epoch validation accuracy, CIFAR-10 test accuracy of the
-answer, 500 seeds: 93.742 with a first population drawn at random, 94.231 with the best ten of 1,000 by the published synflow; the
-difference is 0.489 with a standard error of 0.028.
+Results: docs/results.md#zero-cost-proxies, docs/results.md#warm-starts
 """
 
 import pathlib

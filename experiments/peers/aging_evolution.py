@@ -5,15 +5,9 @@
 P = 10, S = 3, 1,000 evaluations a seed.  The loop is plain Python at its best: tuples in a deque, a dictionary for the
 table, the `random` module (a NumPy generator is slower for draws this small).  Repetitions are interleaved; medians.
 
-Hardware: 2 cores of an AMD EPYC (family 26), otherwise idle, jax 0.10.2.  One run, medians of nine, compile time apart:
+2 cores of an AMD EPYC (family 26), otherwise idle, jax 0.10.2.
 
-                        evaluations/s   ratio   compile
-    plain Python              361,716     1.0
-    threefry2x32            2,408,529     6.7     3.1 s
-    philox4x32              8,441,378    23.3     1.5 s
-
-The aim of 20 is met with philox keys (`jax.random.key(0, impl="philox4x32")`) and missed with the default ones, whose rounds
-XLA runs as a loop on CPU.
+Results: docs/results.md#aging-evolution-against-plain-python
 """
 
 import random

@@ -15,29 +15,9 @@ is the mean over all runs with its standard error: of NSGA-II the last populatio
 other dominates, of the rest the test accuracy of the best cell by validation, on NAS-Bench-201's cifar10.  The ratio is
 to jaxnas with JAX's default keys.  Aging evolution against a loop has its own file, aging_evolution.py.
 
-Obtained on two cores of an AMD EPYC, otherwise idle, jax 0.10.2, pymoo 0.6.2 (compiled), Optuna 5.0, BoTorch 0.18.1:
+Two cores of an AMD EPYC, otherwise idle, jax 0.10.2, pymoo 0.6.2 (compiled), Optuna 5.0, BoTorch 0.18.1.
 
-                                         s / run  ratio compile  quality
-    nsga2, ZDT1: jaxnas                   0.1157    1.0  7.3 s  volume 0.869717 ± 2.9e-05, points 99.9896 ± 0.01
-    nsga2, ZDT1: jaxnas, philox           0.1026    0.9  4.8 s  volume 0.86964 ± 3.2e-05, points 99.9896 ± 0.01
-    nsga2, ZDT1: pymoo                    1.0200    8.8         volume 0.869572 ± 0.00012, points 100 ± 0
-    nsga2, NAS-Bench-201: jaxnas          0.0021    1.0  6.2 s  volume 19714.2 ± 1.4, points 11.2708 ± 0.18
-    nsga2, NAS-Bench-201: jaxnas, philox  0.0010    0.4  4.5 s  volume 19714 ± 1.3, points 11.6042 ± 0.19
-    nsga2, NAS-Bench-201: pymoo, rounded  0.0452   21.3         volume 19713 ± 1.7, points 11.7917 ± 0.31
-    nsga2, NAS-Bench-201: pymoo, choices  0.0286   13.5         volume 19710.5 ± 2.3, points 11 ± 0.25
-    tpe, independent: jaxnas              0.0025    1.0  4.2 s  test at 50 91.258 ± 0.031, test at 100 91.3987 ± 0.019
-    tpe, independent: jaxnas, philox      0.0012    0.5  2.4 s  test at 50 91.2569 ± 0.036, test at 100 91.3877 ± 0.021
-    tpe, independent: Optuna              0.1779   71.6         test at 50 90.9568 ± 0.065, test at 100 91.1842 ± 0.036
-    tpe, joint: jaxnas                    0.0048    1.0  4.6 s  test at 50 91.1806 ± 0.037, test at 100 91.4326 ± 0.017
-    tpe, joint: jaxnas, philox            0.0030    0.6  2.7 s  test at 50 91.2603 ± 0.031, test at 100 91.3984 ± 0.02
-    tpe, joint: Optuna                    0.1095   22.8         test at 50 91.0901 ± 0.066, test at 100 91.3759 ± 0.03
-    gp: jaxnas                            0.0317    1.0  4.8 s  test at 25 90.7857 ± 0.063, test at 50 91.2296 ± 0.046
-    gp: jaxnas, philox                    0.0269    0.8  3.5 s  test at 25 90.8254 ± 0.057, test at 50 91.1813 ± 0.042
-    gp: BoTorch                           9.4329  297.3         test at 25 91.114 ± 0.27, test at 50 91.2283 ± 0.2
-
-The goal of 10 is met everywhere but on ZDT1, where a run is 8.8 times faster (9.9 with philox keys): sorting and dominance of
-two hundred points in each of 250 generations, which batches badly on a CPU.  No quality is significantly below a peer's; of
-more BoTorch runs, 18, the mean at 25 evaluations was 90.88 +- 0.12.  Optuna's TPE asks for what it knows again, ours does not.
+Results: docs/results.md#black-box-algorithms-against-their-peers
 """
 
 import argparse

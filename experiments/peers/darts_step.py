@@ -6,24 +6,9 @@ C=8, 4 cells, batch 16, 32x32 images, 10 classes.  Each contestant is a process 
 takes turns of five steps with the others, one compiled loop as in the driver; the figures are seconds a step, medians of
 the turns, compile time (tracing included) apart, peak memory of the whole process.
 
-Obtained on two cores of an AMD EPYC (AVX-512), jax 0.10.2, torch 2.13.0, light other work on them, medians of 5 turns:
+Two cores of an AMD EPYC (AVX-512), jax 0.10.2, torch 2.13.0.
 
-    contestant                                               median      min   compile    memory
-    jaxnas, first order                                     0.277 s  0.266 s    91.6 s  2.36 GiB
-    jaxnas, exact second order                              1.052 s  0.879 s   315.5 s  8.03 GiB
-    PyTorch NCHW, first order                               1.155 s  1.087 s            0.82 GiB
-    PyTorch channels_last, first order                      0.807 s  0.764 s            0.81 GiB
-    PyTorch NCHW, finite-difference second order            3.222 s  2.765 s            0.89 GiB
-    PyTorch channels_last, finite-difference second order   2.134 s  2.053 s            0.87 GiB
-
-With mixtures fenced (a later run of first order alone, nothing else running, 7 turns): 0.240 s (min 0.216, compile 86.0 s, 2.33
-GiB) against 0.765 s (0.710), a ratio of 0.31.
-
-Exact order, fenced, 5 turns: 0.850 s (min 0.698, compile 265.5 s, 8.87 GiB) against 1.955 s (1.849): 0.43.  At
-C=16 with 8 cells, first order, 5 turns: 1.323 s (min 1.264, compile 208.3 s, 6.60 GiB) against 1.971 s (1.883, 2.19 GiB): 0.67.
-
-The ratios of the table to channels_last are 0.34 and 0.49 (by the fastest turns 0.35 and 0.43; 0.35 and 0.42 in an earlier run with
-nothing else running), for goals of 0.35; the goal of the compilation, missed by far, is 30 s.
+Results: docs/results.md#a-darts-step-against-pytorch
 """
 
 import argparse

@@ -7,38 +7,9 @@ six candidates each, batch 32.  Every method is one process's compiled loop of t
 take turns, and the figure is the median of the turns.  Memory is what the program needs at its peak beyond its arguments
 (`memory_analysis`), which for a loop is that of a step.  A step is one architecture and one weight step (SNAS: both at once).
 
-Obtained on two quiet cores of an AMD EPYC (AVX-512), jax 0.10.2:
+Two quiet cores of an AMD EPYC (AVX-512), jax 0.10.2.
 
-| net | method | time | peak memory | seconds a step | compile |
-|---|---|---|---|---|---|
-| cells | DARTS, first order | 1.00 | 1.00 | 0.221 | 9 s |
-| cells | DARTS, finite difference | 2.29 | 1.32 | 0.505 | 23 s |
-| cells | DARTS, exact | 2.91 | 2.65 | 0.644 | 25 s |
-| cells | SNAS | 0.72 | 1.14 | 0.160 | 6 s |
-| cells | GDAS | 0.73 | 1.84 | 0.162 | 10 s |
-| cells | PC-DARTS, K = 4 | 0.51 | 0.58 | 0.113 | 11 s |
-| cells | DrNAS | 1.00 | 1.00 | 0.221 | 12 s |
-| cells | GAEA | 0.97 | 1.00 | 0.213 | 10 s |
-| cells | SDARTS-RS | 0.99 | 1.00 | 0.219 | 10 s |
-| cells | SDARTS-ADV, 7 steps | 3.12 | 1.00 | 0.689 | 17 s |
-| cells | DARTS- | 1.10 | 1.01 | 0.242 | 9 s |
-| cells | beta-DARTS | 1.00 | 1.00 | 0.220 | 9 s |
-| layers | DARTS, first order | 1.00 | 1.00 | 0.520 | 24 s |
-| layers | FBNet | 1.10 | 1.00 | 0.571 | 22 s |
-| layers | ProxylessNAS, two paths | 0.27 | 0.15 | 0.138 | 33 s |
-| layers | ProxylessNAS, REINFORCE of 10 | 0.38 | 0.15 | 0.198 | 27 s |
-
-With a single path of cells held in memory (`layers.switched`), a later run of these alone, files being written beside it:
-
-| net | method | time | memory | seconds a step | compile |
-|---|---|---|---|---|---|
-| cells | DARTS, first order | 1.00 | 1.00 | 0.274 | 13 s |
-| cells | GDAS | 0.54 | 0.56 | 0.149 | 10 s |
-| cells | weights of the mixture alone | 0.69 | 0.99 | 0.188 | 6 s |
-| cells | SPOS | 0.40 | 0.42 | 0.110 | 8 s |
-| layers | DARTS, first order | 1.00 | 1.00 | 0.629 | 29 s |
-| layers | weights of the mixture alone | 0.75 | 0.99 | 0.474 | 20 s |
-| layers | SPOS | 0.21 | 0.15 | 0.133 | 30 s |
+Results: docs/results.md#what-a-step-of-each-method-costs
 """
 
 import statistics

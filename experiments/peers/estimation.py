@@ -11,25 +11,9 @@ as published code does, in its default memory format, and computes the same form
 
 Each contestant is a process of its own that compiles first and takes turns with the others; medians of 5 turns (population) and 3.
 
-Obtained, two cores of an AMD EPYC, nothing else running, jax 0.10.2, torch 2.13.0; networks a second, compile time apart:
+Two cores of an AMD EPYC, nothing else running, jax 0.10.2, torch 2.13.0.
 
-| | jaxnas vmap | map | chunks of 8 | PyTorch loop | PyTorch vmap | best against loop, vmap |
-|---|---|---|---|---|---|---|
-| MLP | 104.17 | 118.38 (0.5 s) | 113.16 | 34.18 | 70.08 | 3.46, 1.69 |
-| CNN | 21.93 | 27.11 | 35.29 (1.0 s) | 9.84 | 10.43 | 3.59, 3.38 |
-
-| proxy, 50 cells | jaxnas | compile | memory | PyTorch | memory | ratio |
-|---|---|---|---|---|---|---|
-| synflow | 79.80 | 4.6 s | 0.67 GiB | 36.78 | 0.67 GiB | 2.17, pays from 316 cells |
-| snip | 2.96 | 5.8 s | 1.01 GiB | 3.92 | 1.05 GiB | 0.75 |
-| grad_norm | 3.16 | 5.9 s | 0.98 GiB | 3.90 | 1.03 GiB | 0.81 |
-| jacob_cov | 3.23 | 3.3 s | 0.89 GiB | 4.67 | 0.75 GiB | 0.69 |
-
-Goals: 8 and 2 for populations, 3 for proxies.  In a profile three fifths of a population of MLPs' time are XLA's matrix products
-(chunks of 8: 0.35 s of 0.58): were all else free, it would train 5 times as fast as the loop, not 8.  Of a cell of six 3 x 3
-convolutions a gradient takes 0.9 s, of six skips 0.13: PyTorch's convolutions are faster than ours (three copies of the maps'
-columns, a matrix product, a sum of three rows), and a branch is run again in the backward pass (kept instead, in an earlier
-form with other work on the cores, it took 2.6 times as long, and 3.7 GiB, since a switch keeps room for every branch).
+Results: docs/results.md#training-and-scoring-many-networks-against-pytorch
 """
 
 import statistics

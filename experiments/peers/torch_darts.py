@@ -8,19 +8,10 @@ batch (first order, or second order with the published central difference), then
 
 Every configuration runs in its own process, one at a time and in turn; the median of 7 repetitions of one step.
 
-Hardware: 2 shared cores of an AMD EPYC (AVX-512), torch 2.13.0 CPU, C=8, 4 cells, batch 16, 32x32. The machine was LOADED
-by other jobs (load average 3 to 7), so these are upper bounds, to be measured again on a quiet one (s/step):
+2 shared cores of an AMD EPYC (AVX-512), torch 2.13.0 CPU, C=8, 4 cells, batch 16, 32x32, under load; the row of 2 threads was
+run with OMP_WAIT_POLICY=passive.
 
-                          first NCHW  first channels_last  second NCHW  second channels_last
-    1 thread                   1.54                 1.02         4.10                  2.98    load 5 falling to 3
-    2 threads, passive         7.58                 5.42        18.73                 17.28    load 7
-    peak RSS, MiB               841                  832          911                   891
-
-Two threads lose to one here, probably to barriers that wait for a thread without a core (not tested). The 2-thread row was run with
-OMP_WAIT_POLICY=passive; under the same kind of load, spinning threads (the default) took 16 s for a first-order step.
-`--compiled` works with gcc but is no clear gain: first order, channels_last, 1 thread, eager and compiled in turn, 1.29 against
-1.22 s of CPU time (wall 1.53 against 1.74, best 1.11 against 1.04) after some two minutes of compilation. The whole
-net as one graph was not compiled within 4 minutes, even with one cell.
+Results: docs/results.md#the-pytorch-baseline-by-itself
 
 Pooling on edges that share a source is computed once per edge, as in the published module layout.
 """

@@ -111,7 +111,7 @@ def _adjoint_input(dy, w, shape, stride, dilation):
     q = p // stride + 1
     dp = fence(jnp.pad(dy, ((0, 0), (0, 0), (q, q), (q, q), (0, 0))))
 
-    def Phase(a, b):  # each of the stride**2 phases of the input sees its own taps
+    def phase(a, b):  # each of the stride**2 phases of the input sees its own taps
         total = jnp.zeros_like(dy)
         for i in range(k):
             for j in range(k):
@@ -122,7 +122,7 @@ def _adjoint_input(dy, w, shape, stride, dilation):
                     total = total + tap * w[:, :, i, j, None, None, None]
         return total
 
-    rows = [jnp.stack([Phase(a, b) for b in range(stride)], 4) for a in range(stride)]  # [E, C, Ho, Wo, s, B]
+    rows = [jnp.stack([phase(a, b) for b in range(stride)], 4) for a in range(stride)]  # [E, C, Ho, Wo, s, B]
     full = jnp.stack(rows, 3).reshape(E, C, Ho * stride, Wo * stride, B)
     return full[:, :, :H, :W]
 

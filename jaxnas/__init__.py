@@ -86,15 +86,16 @@ _PACKAGES = (
     "trees",
     "weight_sharing",
 )
+_ELSEWHERE = {"methods": "app.methods"}  # a package that is used as `nas.methods`
 
-__all__ = sorted([*_HOME, *_PACKAGES])
+__all__ = sorted([*_HOME, *_PACKAGES, *_ELSEWHERE])
 
 
 def __getattr__(name):
     if name in _HOME:
         value = getattr(importlib.import_module(f"jaxnas.{_HOME[name]}"), name)
-    elif name in _PACKAGES:
-        value = importlib.import_module(f"jaxnas.{name}")
+    elif name in _PACKAGES or name in _ELSEWHERE:
+        value = importlib.import_module(f"jaxnas.{_ELSEWHERE.get(name, name)}")
     else:
         raise AttributeError(f"module 'jaxnas' has no attribute {name!r}")
     globals()[name] = value

@@ -1,0 +1,300 @@
+"""The table of methods: every strategy in every space with every evaluator, and how a user's own entries join."""
+
+import dataclasses
+import functools
+import json
+import textwrap
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxnas as nas
+from jaxnas import data
+from jaxnas.app import commands, search
+from jaxnas.app.config import Config, check, read_config, read_config_file
+from jaxnas.app.methods import EVALUATORS, METHODS, Method
+from jaxnas.app.registry import Table, fits
+from jaxnas.app.spaces import NETS, SPACES
+from jaxnas.data.text import text
+
+TINY_SPACES = {
+    "darts": dict(nodes=2, ops=("none", "skip_connect", "sep_conv_3x3")),
+    "nasnet": dict(blocks=1),
+    "amoebanet": dict(blocks=1),
+    "pnas": dict(blocks=2),
+    "enas-micro": dict(blocks=1),
+    "enas-macro": dict(layers=3),
+    "mobile": dict(widths=(4,), depths=(2,), strides=(1,), ops=("k3_e1", "k3_e2"), stem=4, head=4),
+    "elastic": dict(channels=(4,), strides=(1,), depths=(2, 1), kernels=(3, 1), expansions=(2, 1), head=4),
+    "tunas": dict(widths=(4,), depths=(2,), strides=(1,), kernels=(3, 1), expansions=(2, 1)),
+    "layerwise": dict(layers=2, heights=(1, 3), widths=(1, 3), filters=(2, 4)),
+    "chain": dict(layers=3, filters=(2, 4), kernels=(1, 3), dense=(4,)),
+    "memory-bank": dict(ops=1, banks=2),
+    "darts-rnn": dict(nodes=2),
+    "enas-rnn": dict(nodes=2),
+}
+LARGE = ("proxylessnas", "fbnet", "ofa-mobilenetv3", "proxylessnas-enlarged")  # published sizes: images of 32 x 32
+TINY_METHODS = {
+    "darts-pt": dict(weight_steps=1),
+    "sdarts": dict(perturbation="adversarial", ascents=1),
+    "enas": dict(networks=2, hidden=4),
+    "te-nas": dict(draws=1, points=4),
+    "spos": dict(generations=2, candidates=2),
+    "rsws": dict(candidates=2),
+    "metanas": dict(tasks=2, task_steps=2),
+    "smash": dict(width=2, depth=1),
+    "aging": dict(population=2, tournament=2),
+    "tournament": dict(population=2, tournament=2),
+    "genetic": dict(population=2),
+    "constrained-evolution": dict(limit=1e12, candidates=2, parents=1),
+    "ppo": dict(batch=2, hidden=4),
+    "q-learning": dict(replay=2),
+    "tpe": dict(initial=2),
+    "gp": dict(initial=2, options=4),
+    "bananas": dict(batch=2, mutants=4),
+    "pnas": dict(beam=2),
+    "halving": dict(members=3, largest=3),
+    "hyperband": dict(largest=3),
+    "asha": dict(members=3, largest=3),
+    "bohb": dict(largest=3),
+    "nsga2": dict(population=2),
+}
+
+
+@functools.cache
+def images(size):
+    rng = np.random.default_rng(0)
+    return data.split(jax.random.key(0), rng.normal(size=(30, size, size, 1)).astype(np.float32), np.arange(30) % 3)
+
+
+@functools.cache
+def sentences():
+    return text("to be or not to be, that is the question: " * 40)
+
+
+def tiny(space, strategy, evaluator="scratch"):
+    sizes = dict(steps=4, batch=2, channels=4, cells=1, candidate_steps=2, supernet_steps=2, train_steps=2)
+    nested = dict(space_settings=TINY_SPACES.get(space), strategy_settings=TINY_METHODS.get(strategy))
+    return check(Config(space=space, strategy=strategy, evaluator=evaluator, data="tiny", **sizes, **nested))
+
+
+@functools.cache
+def plan_of(space, strategy, evaluator):
+    """The plan of a combination, or the ValueError that says why there is none."""
+    dataset = sentences() if NETS[SPACES[space].net].data == "text" else images(32 if space in LARGE else 8)
+    try:
+        return search.make_plan(search.make_job(tiny(space, strategy, evaluator), dataset))
+    except ValueError as error:
+        return error
+
+
+def evaluators_of(strategy):
+    return EVALUATORS if METHODS[strategy].algorithm is not None else ("scratch",)
+
+
+def traced(plan):
+    """Two steps of every phase, by shapes alone: the state is a fixed point, and what a phase hands over fits the next."""
+    key, previous = jax.random.key(0), None
+    for phase in plan:
+
+        def begin(key, previous, phase=phase):
+            return phase.strategy.init(key, None if previous is None else phase.give(previous))
+
+        def step(key, state, arrays, previous, phase=phase):
+            k_data, k_step = jax.random.split(key)
+            batch = phase.data.draw(k_data, arrays, jnp.zeros((), jnp.int32))
+            if phase.fix is not None:
+                batch = batch._replace(fixed=phase.fix(previous))
+            return phase.strategy.step(k_step, state, batch)[0]
+
+        state = jax.eval_shape(begin, key, previous)
+        after = jax.eval_shape(step, key, state, phase.data.arrays, previous)
+        assert jax.tree.structure(after) == jax.tree.structure(state)
+        kinds = lambda tree: [(a.shape, a.dtype) for a in jax.tree.leaves(tree)]
+        assert kinds(after) == kinds(state)
+        previous = after
+    return jax.eval_shape(plan[-1].strategy.best, previous)
+
+
+def says_why(error):
+    """One line, for a person: what is missing, not what broke."""
+    line = str(error)
+    assert "\n" not in line and 20 < len(line) < 300, line
+    assert any(word in line for word in ("need", "give", "take", "search", "read", "must", "only", "are of", "asks for")), line
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_every_combination_has_a_plan_or_says_why(space):
+    made = 0
+    for strategy in METHODS:
+        for evaluator in evaluators_of(strategy):
+            plan = plan_of(space, strategy, evaluator)
+            if isinstance(plan, ValueError):
+                says_why(plan)
+            else:
+                made += 1
+    assert made >= 10, "a space that hardly anything can search"
+
+
+def first_space(strategy):
+    return next(s for s in SPACES if s not in LARGE and not isinstance(plan_of(s, strategy, "scratch"), ValueError))
+
+
+@pytest.mark.parametrize("strategy", METHODS)
+def test_every_strategy_traces_where_it_first_can(strategy):
+    assert jax.tree.leaves(traced(plan_of(first_space(strategy), strategy, "scratch")))
+
+
+@pytest.mark.parametrize("space", [s for s in SPACES if s not in LARGE and s != "nasbench201"])
+def test_every_space_is_searched_by_random_search(space):
+    assert jax.tree.leaves(traced(plan_of(space, "random", "scratch")))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("space", SPACES)
+def test_the_whole_matrix_traces(space):
+    for strategy in METHODS:
+        for evaluator in evaluators_of(strategy):
+            plan = plan_of(space, strategy, evaluator)
+            if not isinstance(plan, ValueError):
+                assert jax.tree.leaves(traced(plan)), (strategy, evaluator)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", METHODS)
+def test_every_strategy_runs_two_steps(strategy):
+    plan = plan_of(first_space(strategy), strategy, "scratch")
+    result = nas.run(jax.random.key(0), nas.then(*(phase._replace(steps=2) for phase in plan)))
+    assert jax.tree.leaves(result.best)
+
+
+# --- tables and settings ----------------------------------------------------------------------------------------------
+
+
+def test_settings_are_frozen_documented_and_complete():
+    for table in (METHODS, SPACES):
+        for name, entry in table.items():
+            assert entry.about and dataclasses.is_dataclass(entry.settings) and entry.settings(), name
+            for field in dataclasses.fields(entry.settings):
+                assert fits(field.default, field.type), (name, field.name)
+
+
+def test_the_nets_of_spaces_are_in_their_table():
+    assert {entry.net for entry in SPACES.values()} == set(NETS)
+    assert (METHODS["tunas"].algorithm is None) and METHODS["aging"].plan is None
+
+
+def test_a_table_refuses_a_name_twice_and_names_what_is_near():
+    table = Table("strategy", {"darts": 1})
+    with pytest.raises(ValueError, match="there is a strategy 'darts' already"):
+        table.register("darts", 2)
+    with pytest.raises(ValueError, match="lower-case letters"):
+        table.register("My method", 2)
+    with pytest.raises(ValueError, match=r"unknown strategy 'drts': did you mean darts\?"):
+        table.find("drts")
+    with pytest.raises(ValueError, match="choose one of darts"):
+        table.find("xyz")
+    table.register("mine", 3)
+    assert table.find("mine") == 3
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "ok"),
+    [
+        (1, int, True),
+        (True, int, False),
+        (1, float, True),
+        (float("nan"), float, True),
+        ("x", float, False),
+        (None, float | None, True),
+        ((1, 2), tuple[int, ...], True),
+        ((1, "2"), tuple[int, ...], False),
+        (((2, 2),), tuple[tuple[int, int], ...], True),
+        (((2, 2, 2),), tuple[tuple[int, int], ...], False),
+        ([1], tuple[int, ...], False),
+    ],
+)
+def test_fits(value, kind, ok):
+    assert fits(value, kind) == ok
+
+
+def test_a_config_survives_json_and_fills_in_its_settings():
+    config = tiny("mobile", "tunas")
+    assert config.strategy_settings.beta == -0.1 and config.space_settings.widths == (4,)
+    assert read_config(json.loads(json.dumps(dataclasses.asdict(config))), "config.json") == config
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"steps": "x"}, "steps is 'x', which is not of type int"),
+        ({"stepz": 1}, "has no 'stepz': did you mean 'steps'?"),
+        ({"strategy": "tunas", "strategy_settings": {"target": "low"}}, "target is 'low'"),
+        ({"strategy": "tunas", "strategy_settings": {"targett": 1}}, "has no 'targett': did you mean 'target'?"),
+        ({"strategy": "random", "strategy_settings": {"rate": 1}}, "there is nothing to set"),
+        ({"strategy_settings": 3}, "must be a table of names and values"),
+        ([], "must be a table of names and values"),
+    ],
+)
+def test_a_config_that_cannot_be(values, message):
+    with pytest.raises(ValueError) as refused:
+        read_config(values, "mine.json")
+    assert message in str(refused.value)
+
+
+def test_flags_win_over_a_config_file(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text('strategy = "tunas"\nspace = "mobile"\nsteps = 7\n[strategy_settings]\ntarget = 5.0\nbeta = -0.2\n')
+    command = commands.parse(["search", "--config", str(file), "--steps", "9", "--strategy.beta", "-0.3"])
+    assert (command.strategy, command.space, command.steps) == ("tunas", "mobile", 9)
+    assert command.strategy_settings.target == 5.0 and command.strategy_settings.beta == -0.3
+    other = commands.parse(["search", "--config", str(file), "--strategy", "gaea"])
+    assert other.strategy == "gaea" and other.strategy_settings == METHODS["gaea"].settings()
+    (tmp_path / "bad.toml").write_text("steps = ")
+    for name, message in (("bad.toml", "is not TOML"), ("none.json", "cannot be read"), ("x.yaml", "a .json or a .toml")):
+        with pytest.raises(ValueError, match=message):
+            read_config_file(str(tmp_path / name))
+
+
+def test_flags_of_another_strategy_are_refused():
+    with pytest.raises(ValueError, match="unknown flag --strategy.target"):
+        commands.parse(["search", "--strategy", "gaea", "--strategy.target", "3"])
+    with pytest.raises(ValueError, match="unknown strategy .gaeaa."):
+        commands.parse(["search", "--strategy", "gaeaa"])
+
+
+def test_a_method_of_ones_own_joins_by_one_call(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        textwrap.dedent(
+            """
+            import jaxnas as nas
+
+            def two_at_once(space, budget, settings, cost):
+                return nas.random_search(space, batch=2)
+
+            nas.methods.register("two-at-once", nas.methods.Method("random search in pairs", algorithm=two_at_once))
+            """
+        )
+    )
+    try:
+        command = commands.parse(["search", "--use", str(file), "--strategy", "two-at-once", "--steps", "4"])
+        assert command.strategy == "two-at-once" and command.use == (str(file),)
+        assert not isinstance(plan_of("nasbench201", "two-at-once", "scratch"), ValueError)
+        commands.parse(["search", "--use", str(file), "--strategy", "two-at-once"])  # once a process
+    finally:
+        METHODS.pop("two-at-once", None)
+    (tmp_path / "broken.py").write_text("1 / 0")
+    for name, message in (("broken.py", "fails: ZeroDivisionError"), ("none.py", "no such Python file")):
+        with pytest.raises(ValueError, match=message):
+            commands.parse(["search", "--use", str(tmp_path / name)])
+
+
+def test_an_unknown_evaluator_and_what_trials_cannot_ask():
+    with pytest.raises(ValueError, match="unknown evaluator"):
+        tiny("nasbench201", "aging", "supernett")
+    with pytest.raises(ValueError, match="asks for trials"):
+        raise plan_of("nasbench201", "hyperband", "supernet")
+    assert isinstance(METHODS["hyperband"], Method)

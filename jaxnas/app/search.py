@@ -120,21 +120,21 @@ def _differentiable(config: Config, net):
     adam, order = training.adam(config.arch_learning_rate), {"darts": "exact", "darts-fd": "finite_difference"}
 
     def robust():
-        search = ws.darts(net, weights, adam, "first")
+        search = ws.darts(net, weights, adam, order="first")
         return ws.early_stopping(ws.with_measurements(search, ws.measurements(net, policies.softmax(net.space))))
 
     methods = {
         "robust-darts": robust,
-        "snas": lambda: ws.snas(net, linear(1.0, 0.03), weights, adam),
-        "gdas": lambda: ws.gdas(net, linear(10.0, 0.1), weights, adam),
+        "snas": lambda: ws.snas(net, weights, adam, temperature=linear(1.0, 0.03)),
+        "gdas": lambda: ws.gdas(net, weights, adam, temperature=linear(10.0, 0.1)),
         "pc-darts": lambda: ws.pc_darts(net, weights, adam),
         "drnas": lambda: ws.drnas(net, weights, adam),
         "gaea": lambda: ws.gaea(net, weights),
-        "sdarts-rs": lambda: ws.smooth_darts(net, ws.random_noise(linear(0.03, 0.3)), weights, adam),
-        "sdarts-adv": lambda: ws.smooth_darts(net, ws.adversarial(linear(0.03, 0.3)), weights, adam),
-        "beta-darts": lambda: ws.beta_darts(net, linear(0.0, 50.0), weights, training.adam(config.arch_learning_rate, 0.0)),
+        "sdarts-rs": lambda: ws.smooth_darts(net, weights, adam, perturb=ws.random_noise(linear(0.03, 0.3))),
+        "sdarts-adv": lambda: ws.smooth_darts(net, weights, adam, perturb=ws.adversarial(linear(0.03, 0.3))),
+        "beta-darts": lambda: ws.beta_darts(net, weights, training.adam(config.arch_learning_rate, 0.0), decay=linear(0.0, 50.0)),
     }
-    darts = lambda: ws.darts(net, weights, adam, order.get(config.strategy, "first"))
+    darts = lambda: ws.darts(net, weights, adam, order=order.get(config.strategy, "first"))
     return methods.get(config.strategy, darts)()
 
 

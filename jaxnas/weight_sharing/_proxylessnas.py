@@ -97,7 +97,7 @@ def proxylessnas_reinforce(
     Args:
         net, weights, architecture, clip, loss: as `proxylessnas`.
         networks: drawn an update, default 10.
-        cost: of one network, as `hardware.priced(table, hardware.power_reward(reference))`; default: none, the accuracy is rewarded.
+        cost: of one network, as `hardware.priced(table, hardware.power_reward(reference))`; default: none.
 
     Raises:
         ValueError: for another space, a layer of a single operation, fewer than 1 network, or a cost that is not priced.

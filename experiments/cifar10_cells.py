@@ -84,7 +84,7 @@ def main(source, out, part="all"):
     def search(i):
         steps = SEARCH["epochs"] * len(dataset.train.y) // SEARCH["batch"]
         weights, theta = training.sgd(rate(steps, 0.001)), training.adam(3e-3)
-        strategy = weight_sharing.darts(net, weights, theta, "first")
+        strategy = weight_sharing.darts(net, weights, theta, order="first")
         feed = data.batches(dataset, SEARCH["batch"], augment=augment)
         found = run(jax.random.fold_in(k_search, i), strategy, steps=steps, data=feed)
         return {"genotype": space.to_text(jax.tree.map(np.asarray, found.best)), "steps": steps}

@@ -116,7 +116,7 @@ def alone(net: Net, optimizer: optax.GradientTransformation) -> nas.Strategy:
         derive=net.space.derive,
         hard=True,
     )
-    return weight_sharing.weight_sharing(net, policy, weight_sharing.frozen, optimizer, clip=None)
+    return weight_sharing.weight_sharing(net, policy, weight_sharing.frozen, weight_sharing.Weights(optimizer, clip=None))
 
 
 def loss(net: Net, variables, gates, stream, length: int):
@@ -148,7 +148,7 @@ def main(name: str = "smoke", where: str = "tinyshakespeare.txt") -> None:
     source, space = read(where, setting.level), darts_rnn()
     s, t, length = setting.search, setting.train, setting.length
     architecture = training.adam(setting.arch_rate, weight_decay=1e-3)
-    search = weight_sharing.darts(model(space, source, s), weights(s, s.rate), architecture, setting.order, clip=None)
+    search = weight_sharing.darts(model(space, source, s), weights(s, s.rate), architecture, order=setting.order, clip=None)
     evaluated, steps = model(space, source, t, norms=False), [steps_of(part, source, length) for part in (s, t)]
     train = alone(evaluated, weights(t, optax.cosine_decay_schedule(t.rate, steps[1])))
     retraining = dict(steps=steps[1], data=bptt(source, t.batch, length, arch_steps=0))

@@ -32,7 +32,7 @@ from jaxnas.app.tabulate import tabulate
 from jaxnas.nets._macro_net import macro_net
 from jaxnas.nets.base import Net
 from jaxnas.spaces.enas import enas_macro
-from jaxnas.weight_sharing._enas import default_update, enas, final_choice, published, sampler, warm_restarts
+from jaxnas.weight_sharing._enas import controller_adam, enas, final_choice, published, sampler, warm_restarts
 
 DRAWN = 10  # networks from which the answer is chosen
 REPEATS = 3  # trainings of each ranked network
@@ -136,7 +136,7 @@ def main(name: str = "smoke", settings=SETTINGS) -> None:
     k_data, k_random, k_search, k_choose, k_train, k_rank = jax.random.split(jax.random.key(0), 6)
     dataset, space = data.load(s.data, k_data, valid=s.valid), s.space
     net = s.make(space, image=dataset.image, classes=dataset.classes, **s.search)
-    search = enas(net, optimizer(s, s.first, s.cycles), default_update(space, s.networks, s.rate), networks=s.networks)
+    search = enas(net, optimizer(s, s.first, s.cycles), controller_adam(s.rate), networks=s.networks)
     feed = data.batches(dataset, s.batch, weight_steps=s.weight_steps, augment=s.augment)
     steps = s.first * (2**s.cycles - 1) // s.weight_steps
     shared = evaluate.shared_weights(net, "batch")

@@ -39,7 +39,7 @@ from jaxnas.data.text import bptt
 from jaxnas.nets._language_model import Dropouts
 from jaxnas.spaces._space import Space
 from jaxnas.spaces.enas import enas_rnn
-from jaxnas.weight_sharing._enas import default_update, enas, final_choice, perplexity, sampler
+from jaxnas.weight_sharing._enas import controller_adam, enas, final_choice, perplexity, sampler
 
 
 class Setting(NamedTuple):
@@ -111,8 +111,7 @@ def main(name: str = "smoke", where: str = "tinyshakespeare.txt") -> None:
     steps = lambda part: steps_of(part, source, length)
     moved = lambda part, schedule: weights(part, schedule(part.rate, round(steps(part) / part.epochs), steps(part)))
     net = model(space, source, s.search, norms=False, private=True, loose_ends=True)
-    update = default_update(space, s.networks, s.rate)
-    search = enas(net, moved(s.search, s.falls), update, networks=s.networks, hidden=s.units, clip=None)
+    search = enas(net, moved(s.search, s.falls), controller_adam(s.rate), networks=s.networks, hidden=s.units, clip=None)
     feed = bptt(source, s.search.batch, length, weight_steps=s.weight_steps)
     shared = evaluate.shared_weights(net, "batch")
 

@@ -48,13 +48,13 @@ SETTINGS = {"smoke": SMOKE, "imagenet": IMAGENET}
 DRAWN = 2  # networks from softmax(theta), of which validation picks one
 
 
-def plan(net: nets.Net, s: Setting, dataset: data.Dataset, price, **cost):
+def plan(net: nets.Net, s: Setting, dataset: data.Dataset, price, cost: hardware.Priced | None):
     """The warm-up, then the search; its first phase ends at the temperature with which the second begins."""
     n = s.epoch // s.weight_steps
     weights = training.sgd(optax.cosine_decay_schedule(0.1, s.epochs * s.epoch), weight_decay=1e-4)
     theta = optax.chain(optax.add_decayed_weights(5e-4), optax.adam(s.arch_rate))
     at = lambda epoch: lambda t: 5 * jnp.exp(-4.05 * (epoch + t / n) / s.epochs)  # published: 0.045 an epoch, 90 epochs
-    of = lambda epoch: weight_sharing.fbnet(net, at(epoch), weights, theta, **cost)
+    of = lambda epoch: weight_sharing.fbnet(net, weights, theta, temperature=at(epoch), cost=cost)
     expected = lambda key, state, batch: {"cost": price(jax.tree.map(jax.nn.softmax, state.theta))}
     options = dict(weight_steps=s.weight_steps, augment=s.augment)
     alone, both = (data.batches(dataset, s.batch, arch_steps=a, **options) for a in (0, 1))
@@ -68,8 +68,8 @@ def main(name: str = "smoke") -> None:
     k_data, k_random, k_search, k_draw, k_train = jax.random.split(jax.random.key(0), 5)
     dataset, space = data.load(s.data, k_data, valid=s.valid), spaces.mobile(s.spec)
     net = nets.mobile_net(space, image=dataset.image, classes=dataset.classes)
-    cost = hardware.cost(space, *nets.macs(space, dataset.image, dataset.classes))
-    price = lambda gates: hardware.expected(cost, gates)
+    priced = hardware.priced(hardware.cost(space, *nets.macs(space, dataset.image, dataset.classes)), hardware.fbnet_product())
+    price = priced.of
     steps = s.train * (len(dataset.train.y) // s.batch)
     feed = data.batches(dataset, s.batch, arch_steps=0, augment=s.augment)
 
@@ -82,14 +82,13 @@ def main(name: str = "smoke") -> None:
         return max(all, key=lambda r: r["valid"]), all
 
     draws = policies.concrete(space, paths=DRAWN)
-    searches = {"cost": dict(cost=price, combine=hardware.fbnet_product()), "no cost": {}, "random": None}
-    for method, options in searches.items():
+    for method, cost in {"cost": priced, "no cost": None, "random": None}.items():
         started, picked, trained, moved = time.perf_counter(), [], [], []
         for i in range(s.seeds):
-            if options is None:
+            if method == "random":
                 archs = [space.sample(k) for k in jax.random.split(jax.random.fold_in(k_random, i), DRAWN)]
             else:
-                found = nas.run(jax.random.fold_in(k_search, i), plan(net, s, dataset, price, **options))
+                found = nas.run(jax.random.fold_in(k_search, i), plan(net, s, dataset, price, cost))
                 moved.append(found.infos[-1].watched["cost"] / 1e3)
                 noisy = draws.sample(jax.random.fold_in(k_draw, i), found.state.theta, 0)  # its argmax is from softmax(theta)
                 archs = [space.derive(jax.tree.map(lambda a, m=m: a[m], noisy)) for m in range(DRAWN)]

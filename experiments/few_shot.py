@@ -19,7 +19,7 @@ SPLIT = [1]  # the layer that halves
 
 def phases(net, n, cost, limit):
     give = lambda state: weight_sharing.Given(state.variables)
-    children = weight_sharing.few_shot(net, SPLIT, sgd(n // 8))
+    children = weight_sharing.few_shot(net, sgd(n // 8), decisions=SPLIT)
     return [(weight_sharing.spos(net, sgd(n // 2)), n // 2, None), (children, n // 8, give)]
 
 

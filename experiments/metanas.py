@@ -119,9 +119,9 @@ def squared(logits, y, path=None):
 
 
 NET = edge_net()
-WEIGHTS = optax.sgd(0.03)
+WEIGHTS = weight_sharing.Weights(optax.sgd(0.03), loss=squared)
 SOFT = soft_pruning(NET.space, optax.linear_schedule(1.0, 0.1, K - 1))
-SEARCH = weight_sharing.weight_sharing(NET, SOFT, weight_sharing.pathwise(SOFT, optax.sgd(1.0)), WEIGHTS, loss=squared)
+SEARCH = weight_sharing.weight_sharing(NET, SOFT, weight_sharing.pathwise(SOFT, optax.sgd(1.0)), WEIGHTS)
 
 
 def of_gates(gates):
@@ -130,7 +130,7 @@ def of_gates(gates):
     policy = policies.Policy(
         lambda key: None, still, lambda action: action, None, lambda theta: NET.space.derive(Edge(gates)), False
     )
-    return weight_sharing.weight_sharing(NET, policy, weight_sharing.frozen, WEIGHTS, loss=squared)
+    return weight_sharing.weight_sharing(NET, policy, weight_sharing.frozen, WEIGHTS)
 
 
 def meta_trained(key, search, of, warm_up: bool):

@@ -29,18 +29,18 @@ from jaxnas.driver import journal, run
 STEPS = EPOCHS * EVERY
 falling = lambda start, end: optax.linear_schedule(start, end, STEPS)
 METHODS = {  # name -> (what the net has, the search)
-    "DARTS, first order": ({}, lambda net, w, a: ws.darts(net, w, a, "first")),
+    "DARTS, first order": ({}, lambda net, w, a: ws.darts(net, w, a, order="first")),
     "DARTS, exact": ({}, lambda net, w, a: ws.darts(net, w, a)),
-    "SNAS": ({}, lambda net, w, a: ws.snas(net, falling(1.0, 0.03), w, a)),
-    "GDAS": ({}, lambda net, w, a: ws.gdas(net, falling(10.0, 0.1), w, a)),
+    "SNAS": ({}, lambda net, w, a: ws.snas(net, w, a, temperature=falling(1.0, 0.03))),
+    "GDAS": ({}, lambda net, w, a: ws.gdas(net, w, a, temperature=falling(10.0, 0.1))),
     "PC-DARTS": ({"partial": 4}, ws.pc_darts),
     "DrNAS": ({}, ws.drnas),
     "GAEA": ({}, lambda net, w, a: ws.gaea(net, w)),
     "GAEA, single level": ({}, lambda net, w, a: ws.gaea(net, w, single_level=True)),
-    "SDARTS-RS": ({}, lambda net, w, a: ws.smooth_darts(net, ws.random_noise(falling(0.03, 0.3)), w, a)),
-    "SDARTS-ADV": ({}, lambda net, w, a: ws.smooth_darts(net, ws.adversarial(falling(0.03, 0.3)), w, a)),
-    "DARTS-": ({"auxiliary_skip": falling(1.0, 0.0)}, lambda net, w, a: ws.darts(net, w, a, "first")),
-    "beta-DARTS": ({}, lambda net, w, a: ws.beta_darts(net, falling(0.0, 20.0), w, training.adam(3e-3, 0.0))),
+    "SDARTS-RS": ({}, lambda net, w, a: ws.smooth_darts(net, w, a, perturb=ws.random_noise(falling(0.03, 0.3)))),
+    "SDARTS-ADV": ({}, lambda net, w, a: ws.smooth_darts(net, w, a, perturb=ws.adversarial(falling(0.03, 0.3)))),
+    "DARTS-": ({"auxiliary_skip": falling(1.0, 0.0)}, lambda net, w, a: ws.darts(net, w, a, order="first")),
+    "beta-DARTS": ({}, lambda net, w, a: ws.beta_darts(net, w, training.adam(3e-3, 0.0), decay=falling(0.0, 20.0))),
 }
 
 

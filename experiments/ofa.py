@@ -109,12 +109,11 @@ def plans(s: Setting, net: nas.nets.Net, feed: nas.Feed) -> dict:
     """Each trains as many networks; the first two in as many updates."""
     steps, trained = sum(s.steps.values()), sum(stage.paths * s.steps[stage.name] for stage in ofa.stages(net.space))
     policy = policies.uniform(net.space, round(trained / steps))
-    options = dict(clip=None, loss=ofa.distillation())
-    naive = weight_sharing.weight_sharing(net, policy, weight_sharing.frozen, s.weights("naive", steps), **options)
+    weights = weight_sharing.Weights(s.weights("naive", steps), clip=None, loss=ofa.distillation())
+    naive = weight_sharing.weight_sharing(net, policy, weight_sharing.frozen, weights)
     sandwich = ofa.in_place_distillation(net, s.weights("sandwich", trained // 4))
-    parts = ofa.progressive_shrinking(net, s.steps, s.weights)
     return {
-        "shrinking": nas.then(*(nas.Phase(p.strategy, p.steps, feed, p.give, name=p.name) for p in parts)),
+        "shrinking": ofa.progressive_shrinking(net, s.weights, steps=s.steps, data=feed),
         "naive": nas.then(nas.Phase(naive, steps, feed)),
         "sandwich": nas.then(nas.Phase(sandwich, trained // 4, feed)),
     }

@@ -17,7 +17,7 @@ from jaxnas import training, weight_sharing
 
 def phases(net, n, cost, limit):
     weights = training.sgd(optax.cosine_decay_schedule(0.025, n), weight_decay=0.0)
-    return [(weight_sharing.one_shot(net, weights, 0.1, optax.linear_schedule(0.0, 1.0, n), decay=3e-4), n, None)]
+    return [(weight_sharing.one_shot(net, weights, warm_up=optax.linear_schedule(0.0, 1.0, n), decay=3e-4), n, None)]
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def plan(setting: Setting, space, dataset):
                 cells=cells,
                 skip_dropout=dropout,
             )
-            search = nas.darts(net, training.sgd(schedule), training.adam(6e-4), "first")
+            search = nas.darts(net, training.sgd(schedule), training.adam(6e-4), order="first")
             feed = nas.data.batches(dataset, setting.batch, arch_steps=arch_steps)
             give = go_on if arch_steps else drop if stage else lambda state: None
             phases.append(Phase(search, steps, feed, give, name=f"stage {stage + 1}, {name}"))

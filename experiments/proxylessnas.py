@@ -131,15 +131,16 @@ def main(name: str = "smoke") -> None:
     dataset, space = data.load(s.data, k_data, valid=s.valid), spaces.mobile(s.spec)
     net = nets.mobile_net(space, image=dataset.image, classes=dataset.classes)
     cost = hardware.cost(space, *nets.macs(space, dataset.image, dataset.classes))
-    price = lambda gates: hardware.expected(cost, gates)
+    price = functools.partial(hardware.expected, cost)
     thousands = lambda arch: float(price(space.gates(arch))) / 1e3
     adam = optax.adam(s.arch_rate, b1=0.0)
-    gradient = lambda weights, **kw: weight_sharing.proxylessnas(net, weights, adam, loss=smoothed, **kw)
+    two_paths = functools.partial(weight_sharing.proxylessnas, net, architecture=adam, loss=smoothed)
+    reinforce = functools.partial(weight_sharing.proxylessnas_reinforce, net, architecture=adam)
     forms = {"imagenet": hardware.proxyless_product, "smoke": hardware.relative_excess}
     methods = {
-        "two paths": lambda w: gradient(w, cost=price, combine=forms[name](s.aim)),
-        "two paths, no cost": gradient,
-        "REINFORCE": lambda w: weight_sharing.proxylessnas_reinforce(net, w, adam, cost=price, reference=s.aim),
+        "two paths": functools.partial(two_paths, cost=hardware.priced(cost, forms[name](s.aim))),
+        "two paths, no cost": two_paths,
+        "REINFORCE": functools.partial(reinforce, cost=hardware.priced(cost, hardware.power_reward(s.aim))),
     }
     steps = s.train * ((len(dataset.train.y) + len(dataset.valid.y)) // s.batch)
     feed = data.training(dataset, s.batch, augment=s.augment)

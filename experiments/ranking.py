@@ -50,7 +50,7 @@ def single(make, steps):
 def few_shot(net, batches):
     half, each = batches // 2, batches // 10
     give = lambda state: weight_sharing.Given(state.variables)
-    children = weight_sharing.few_shot(net, [SPLIT], sgd(each))
+    children = weight_sharing.few_shot(net, sgd(each), decisions=[SPLIT])
     return [(weight_sharing.spos(net, sgd(half)), half, None), (children, each, give)]
 
 
@@ -58,7 +58,7 @@ def one_shot(rate):
     def make(net, steps):
         share = optax.linear_schedule(0.0, 1.0, steps) if rate else lambda t: 0.0
         weights = training.sgd(optax.cosine_decay_schedule(0.025, steps), weight_decay=0.0)
-        return weight_sharing.one_shot(net, weights, rate or 0.5, share, decay=3e-4)
+        return weight_sharing.one_shot(net, weights, rate=rate or 0.5, warm_up=share, decay=3e-4)
 
     return make
 

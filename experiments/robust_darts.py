@@ -60,9 +60,9 @@ def main(images, table, out):
     steps = EPOCHS * EVERY
     rate = training.sgd(optax.cosine_decay_schedule(0.025, steps, alpha=0.04))
     searches = {
-        "DARTS": weight_sharing.darts(net, rate, training.adam(3e-3), "first"),
+        "DARTS": weight_sharing.darts(net, rate, training.adam(3e-3), order="first"),
         "beta-DARTS": weight_sharing.beta_darts(
-            net, optax.linear_schedule(0.0, 50.0 * EPOCHS / 100, steps), rate, training.adam(3e-3, 0.0)
+            net, rate, training.adam(3e-3, 0.0), decay=optax.linear_schedule(0.0, 50.0 * EPOCHS / 100, steps)
         ),
     }
     measure = weight_sharing.measurements(net, policies.softmax(space), iterations=10)

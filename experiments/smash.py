@@ -87,7 +87,8 @@ def smash(key, s: Setting, net: nets.Net, dataset: data.Dataset):
     """(variables of the HyperNet trained on random architectures, score(variables, archs) -> validation accuracies)."""
     feed = data.batches(dataset, s.batch, arch_steps=0)
     steps = s.epochs * len(dataset.train.y) // s.batch
-    search = weight_sharing.weight_sharing(net, policies.uniform(net.space), weight_sharing.frozen, adam(s.rate, steps))
+    weights = weight_sharing.Weights(adam(s.rate, steps))
+    search = weight_sharing.weight_sharing(net, policies.uniform(net.space), weight_sharing.frozen, weights)
     held, evaluator = data.calibration(dataset, 128, 2).arrays, shared_weights(net)
     score = lambda variables, archs, held: evaluator.step(jax.random.key(0), (), archs, held._replace(fixed=variables))[1]
     run = fast(lambda variables, archs, held: score(variables, archs, held)["accuracy"])

@@ -37,7 +37,7 @@ def main(images, table, seeds="3"):
     feed = nas.data.batches(dataset, BATCH, arch_steps=0)
     net = nas.cell_net(SPACE, image=dataset.image, classes=10, channels=16, cells=1)
     thin = nas.cell_net(SPACE, image=(3, 3, 1), classes=10, channels=1, cells=1, bare=True)
-    search = weight_sharing.te_nas(net, thin, DRAWS, POINTS)
+    search = weight_sharing.te_nas(net, thin, draws=DRAWS, points=POINTS)
     found = []
     for seed in range(int(seeds)):
         began = time.perf_counter()

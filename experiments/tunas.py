@@ -25,7 +25,7 @@ from ofa import told
 from spos import ALONE, BATCH, EPOCHS, RANKED, SEEDS, sgd, show, smoke
 
 import jaxnas as nas
-from jaxnas import data, evaluate, hardware, nets, weight_sharing
+from jaxnas import data, evaluate, hardware, nets, policies, weight_sharing
 from jaxnas.analysis import ranking
 from jaxnas.app.tabulate import tabulate
 from jaxnas.nets._tunas_net import macs, tunas_net
@@ -35,22 +35,22 @@ STAGES = TunasStage((8, 6, 4), 1, 1, (1,)), TunasStage((12, 8, 4), 2, 1, (4, 2))
 SPEC = TunasSpec(STAGES, stem=(8, 4), head=(48, 32, 16), kernels=(5, 3), stem_stride=1)
 
 
-def plan(net, n, price, target, full=None, odds=1.0):
+def plan(net, n, cost, full=None, odds=1.0):
     """The warm-up, from `odds` on, then the search."""
     warm = n // 4
     theta = optax.adam(optax.exponential_decay(0.01, n - warm, 10.0), b1=0.0)
     weights, give = sgd(n), lambda state: weight_sharing.Given(state.variables, state.opt_state)
-    first = weight_sharing.op_warm_up(net, optax.linear_schedule(odds, 0.0, warm), weights, full=full)
-    return [(first, warm, None), (weight_sharing.tunas(net, price, target, weights, theta), n - warm, give)]
+    first = weight_sharing.op_warm_up(net, weights, share=optax.linear_schedule(odds, 0.0, warm), full=full)
+    return [(first, warm, None), (weight_sharing.tunas(net, weights, theta, cost=cost), n - warm, give)]
 
 
 def phases(net, n, cost, limit):
     table = hardware.cost(net.space, *nets.macs(net.space, net.image, net.classes))
-    return plan(net, n, lambda gates: hardware.expected(table, gates), limit)
+    return plan(net, n, hardware.priced(table, hardware.absolute_reward(limit)))
 
 
 def likeliest(key, trained):
-    return weight_sharing.tunas(trained.net, None, 1.0).best(trained.state)
+    return policies.categorical(trained.net.space).derive(trained.state.theta)
 
 
 def filters(out: pathlib.Path) -> None:
@@ -69,8 +69,9 @@ def filters(out: pathlib.Path) -> None:
     shared = evaluate.shared_weights(net).step
     score = jax.jit(lambda variables: shared(jax.random.key(0), (), ranked, judge._replace(fixed=variables))[1]["accuracy"])
     scores = {}
+    cost = hardware.priced(lambda gates: price(gates) / 1e3, hardware.absolute_reward(target))
     for name, full, odds in (("both warm-ups", widest(space), 1.0), ("no warm-up", None, 0.0)):
-        parts = plan(net, EPOCHS * epoch, lambda gates: price(gates) / 1e3, target, full, odds)
+        parts = plan(net, EPOCHS * epoch, cost, full, odds)
         whole = nas.then(*(nas.Phase(s, n, feed, **({"give": give} if give else {})) for s, n, give in parts))
         state = nas.run(jax.random.clone(k_search), whole, seeds=SEEDS).state
         archs[name] = jax.vmap(parts[-1][0].best)(state)

@@ -97,7 +97,7 @@ def main(images, table, out):
 
     started = time.perf_counter()
     weights = training.sgd(optax.cosine_decay_schedule(0.05, SEARCH))
-    search = weight_sharing.darts(pretext_net(rotation, build), weights, training.adam(3e-3), "first")
+    search = weight_sharing.darts(pretext_net(rotation, build), weights, training.adam(3e-3), order="first")
     result = run(k_search, search, steps=SEARCH, data=pretext.pretext_feed(data.batches(dataset, 32), rotation), seeds=SEEDS)
     cells = np.asarray(jax.vmap(lambda state: space.index(search.best(state)))(result.states[0]))
     accuracy = [np.round(np.asarray(result.infos[0].accuracy)[:, at], 2).tolist() for at in (0, -1)]

@@ -69,7 +69,7 @@ darts = nas.weight_sharing.weight_sharing(
     net,
     policy,
     gradient=nas.weight_sharing.pathwise(policy, adam, nas.training.bilevel.unrolled()),
-    weights=nas.training.sgd(0.1),
+    weights=nas.weight_sharing.Weights(nas.training.sgd(0.1)),
 )
 result = nas.run(key, darts, steps=20, data=data)
 print(space.to_text(result.best), "loss", float(result.infos[0].loss[0]), "->", float(result.infos[0].loss[-1]))

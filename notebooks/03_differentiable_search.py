@@ -60,7 +60,7 @@ feed = nas.data.batches(nas.data.load("digits", jax.random.key(1)), 32)
 steps, adam = 60, training.adam(3e-3)
 methods = {
     "DARTS": nas.darts(net, architecture=adam, order="first"),
-    "SNAS": nas.snas(net, optax.linear_schedule(1.0, 0.03, steps), architecture=adam),
+    "SNAS": nas.snas(net, architecture=adam, temperature=optax.linear_schedule(1.0, 0.03, steps)),
     "DrNAS": nas.drnas(net, architecture=adam),
     "GAEA": nas.gaea(net),
 }

@@ -181,13 +181,15 @@ def descent(rate, joint):
 
 def joint_two_paths(net):
     """Single level, two paths to a step: the shape of SNAS."""
-    return weight_sharing.weight_sharing(net, noisy_softmax(net.space), descent(0.5, True), training.sgd(0.1))
+    return weight_sharing.weight_sharing(
+        net, noisy_softmax(net.space), descent(0.5, True), weight_sharing.Weights(training.sgd(0.1))
+    )
 
 
 def darts_two_steps(net):
     policy = policies.softmax(net.space)
     gradient = weight_sharing.pathwise(policy, training.adam(), unrolled())
-    return weight_sharing.weight_sharing(net, policy, gradient, training.sgd(0.1), clip=None)
+    return weight_sharing.weight_sharing(net, policy, gradient, weight_sharing.Weights(training.sgd(0.1), clip=None))
 
 
 def toy_net(space):
@@ -240,7 +242,8 @@ def elastic_net():
 def meta(net):
     policy = weight_sharing.soft_pruning(net.space, optax.linear_schedule(1.0, 0.1, 1))
     gradient = weight_sharing.pathwise(policy, optax.sgd(0.1))
-    return weight_sharing.metanas(weight_sharing.weight_sharing(net, policy, gradient, optax.sgd(0.1)), optax.adam(0.01))
+    weights = weight_sharing.Weights(optax.sgd(0.1))
+    return weight_sharing.metanas(weight_sharing.weight_sharing(net, policy, gradient, weights), optax.adam(0.01))
 
 
 def tasks(key):
@@ -258,10 +261,9 @@ def mobile(make):
     return Row(make(mobile_net()), images, False)
 
 
-def cost(net):
+def priced(net, form):
     tables = jax.tree.map(lambda s: jnp.arange(1.0, 1 + np.prod(s)).reshape(s), net.space.gate_shapes, is_leaf=is_shape)
-    priced = hardware.cost(net.space, tables, 2.0)
-    return lambda gates: hardware.expected(priced, gates)
+    return hardware.priced(hardware.cost(net.space, tables, 2.0), form)
 
 
 def watched(net):
@@ -303,31 +305,37 @@ def drawn_price(sign):
 
 
 DIFFERENTIABLE: dict[str, Callable] = {
-    "snas": lambda net: weight_sharing.snas(net, FALLING, cost=cost(net), paths=2),
-    "gdas": lambda net: weight_sharing.gdas(net, FALLING),
+    "snas": lambda net: weight_sharing.snas(net, temperature=FALLING, cost=priced(net, hardware.additive(1.0)), paths=2),
+    "gdas": lambda net: weight_sharing.gdas(net, temperature=FALLING),
     "pc_darts": weight_sharing.pc_darts,
     "drnas": lambda net: weight_sharing.drnas(net, kl=1e-3),
     "gaea": weight_sharing.gaea,
     "gaea, edges": lambda net: weight_sharing.gaea(net, edges=True),
     "gaea, single level": lambda net: weight_sharing.gaea(net, single_level=True),
-    "smooth_darts, random": lambda net: weight_sharing.smooth_darts(net, weight_sharing.random_noise(RISING)),
-    "smooth_darts, adversarial": lambda net: weight_sharing.smooth_darts(net, weight_sharing.adversarial(RISING, 2)),
-    "beta_darts": lambda net: weight_sharing.beta_darts(net, RISING),
-    "fbnet": lambda net: weight_sharing.fbnet(net, FALLING, cost=cost(net), combine=hardware.fbnet_product()),
+    "smooth_darts, random": lambda net: weight_sharing.smooth_darts(net, perturb=weight_sharing.random_noise(RISING)),
+    "smooth_darts, adversarial": lambda net: weight_sharing.smooth_darts(net, perturb=weight_sharing.adversarial(RISING, 2)),
+    "beta_darts": lambda net: weight_sharing.beta_darts(net, decay=RISING),
+    "fbnet": lambda net: weight_sharing.fbnet(net, temperature=FALLING, cost=priced(net, hardware.fbnet_product())),
     "darts_pt": weight_sharing.project_operations,
     "enas": lambda net: weight_sharing.enas(net, networks=2, hidden=4),
-    "te_nas": lambda net: weight_sharing.te_nas(net, net, 2, 2, drawn_price(-1.0), drawn_price(1.0)),
+    "te_nas": lambda net: weight_sharing.te_nas(
+        net, net, draws=2, points=2, trainability=drawn_price(-1.0), expressivity=drawn_price(1.0)
+    ),
 }
 ONE_SHOT: dict[str, Callable] = {
     "fairnas": weight_sharing.fairnas,
-    "few_shot": lambda net: weight_sharing.few_shot(net, [1]),
+    "few_shot": lambda net: weight_sharing.few_shot(net, decisions=[1]),
     "one_shot": lambda net: weight_sharing.one_shot(net, rate=0.3, warm_up=RISING, ghosts=2, decay=1e-3),
-    "tunas": lambda net: weight_sharing.tunas(net, cost(net), 8.0, theta=optax.adam(0.1), networks=2),
-    "op_warm_up": lambda net: weight_sharing.op_warm_up(net, RISING),
+    "tunas": lambda net: weight_sharing.tunas(
+        net, architecture=optax.adam(0.1), networks=2, cost=priced(net, hardware.absolute_reward(8.0))
+    ),
+    "op_warm_up": lambda net: weight_sharing.op_warm_up(net, share=RISING),
 }
 MOBILE: dict[str, Callable] = {
-    "proxylessnas": lambda net: weight_sharing.proxylessnas(net, cost=cost(net), combine=hardware.relative_excess(5.0)),
-    "proxylessnas, reinforce": lambda net: weight_sharing.proxylessnas_reinforce(net, cost=cost(net), networks=2),
+    "proxylessnas": lambda net: weight_sharing.proxylessnas(net, cost=priced(net, hardware.relative_excess(5.0))),
+    "proxylessnas, reinforce": lambda net: weight_sharing.proxylessnas_reinforce(
+        net, networks=2, cost=priced(net, hardware.power_reward(1.0))
+    ),
 }
 
 

@@ -13,7 +13,7 @@ from laws import CLASSES, IMAGE, cell_space, images, mobile_net, tiny_net, toy_n
 from quick import jit
 from scipy import stats
 
-from jaxnas import data, nets, policies, spaces, training, weight_sharing
+from jaxnas import data, hardware, nets, policies, spaces, training, weight_sharing
 from jaxnas.analysis import diagnostics
 from jaxnas.base import Batch, Feed, Phase, Strategy, then
 from jaxnas.driver import run
@@ -63,15 +63,16 @@ def close(a, b, atol=2e-6):
 
 def test_a_first_order_gradient_is_that_of_the_validation_loss():
     net, softmax = toy_net(cell_space()), lambda theta: jax.tree.map(lambda a: jax.nn.softmax(a, -1), theta)
-    for make in (weight_sharing.beta_darts, weight_sharing.smooth_darts):
-        third = (lambda t: 0.0) if make is weight_sharing.beta_darts else weight_sharing.random_noise(lambda t: 0.3)
-        before, after, state = one_step(make(net, third, architecture=optax.sgd(1.0)))
+    beta = weight_sharing.beta_darts(net, architecture=optax.sgd(1.0), decay=lambda t: 0.0)
+    noisy = weight_sharing.random_noise(lambda t: 0.3)
+    for search in (beta, weight_sharing.smooth_darts(net, architecture=optax.sgd(1.0), perturb=noisy)):
+        before, after, state = one_step(search)
         close(after, jax.tree.map(jnp.subtract, before, by_hand(net, state, softmax, before)))
 
 
 def test_gaea_takes_an_exponentiated_step():
     net = toy_net(cell_space())
-    before, after, state = one_step(weight_sharing.gaea(net, rate=0.5))
+    before, after, state = one_step(weight_sharing.gaea(net, architecture=policies.exponentiated(0.5)))
     grad = by_hand(net, state, lambda theta: theta, before)
     unscaled = jax.tree.map(lambda a, g: a * jnp.exp(-0.5 * g), before, grad)
     close(after, jax.tree.map(lambda u: u / u.sum(-1, keepdims=True), unscaled))
@@ -88,7 +89,8 @@ def test_pc_darts_moves_alpha_and_beta():
 
 def test_gaea_moves_alpha_row_by_row_and_beta_node_by_node():
     net = toy_net(spaces.darts(nodes=2, ops=("none", "skip_connect", "sep_conv_3x3")))
-    before, after, state = one_step(weight_sharing.gaea(net, rate=0.5, edges=True))
+    architecture = policies.exponentiated_edges(net.space, 0.5)
+    before, after, state = one_step(weight_sharing.gaea(net, architecture=architecture, edges=True))
     np.testing.assert_allclose(before.beta.normal, [1 / 2, 1 / 2, 1 / 3, 1 / 3, 1 / 3], rtol=1e-6)  # edges 0, 1 and 2, 3, 4 meet
     gates_of = lambda theta: jax.tree.map(lambda a, b: a * b[:, None], theta.alpha, theta.beta)
     grad = by_hand(net, state, gates_of, before)
@@ -99,7 +101,7 @@ def test_gaea_moves_alpha_row_by_row_and_beta_node_by_node():
 
 
 def test_gdas_sees_one_hot_gates():
-    search = weight_sharing.gdas(toy_net(cell_space()), 5.0)
+    search = weight_sharing.gdas(toy_net(cell_space()), temperature=5.0)
     _, info = jit(search.step)(jax.random.key(2), jit(search.init)(jax.random.key(0)), images(jax.random.key(1)))
     assert all(set(np.unique(g)) == {0, 1} for g in jax.tree.leaves(info.gates))
 
@@ -117,13 +119,13 @@ def test_drnas_adds_the_divergence_and_draws_from_it():
 def test_fbnet_and_proxylessnas_descend_their_cost():
     """With the cost alone for a loss, only what has a price moves, and by the cost's gradient."""
     net, alone = toy_net(cell_space()), lambda loss, cost: cost + 0 * loss
-    priced = lambda gates: jnp.sum(gates.normal[0] * jnp.asarray([1.0, 5.0, 2.0]))
-    before, after, _ = one_step(weight_sharing.fbnet(net, 1.0, architecture=optax.sgd(1.0), cost=priced, combine=alone))
+    cost = hardware.priced(lambda gates: jnp.sum(gates.normal[0] * jnp.asarray([1.0, 5.0, 2.0])), alone)
+    before, after, _ = one_step(weight_sharing.fbnet(net, architecture=optax.sgd(1.0), temperature=1.0, cost=cost))
     moved = jax.tree.map(lambda a, b: np.asarray(abs(a - b).sum(-1)), before, after)
     assert moved.normal[0] > 1e-2 and moved.normal[1] == 0 and (moved.reduce == 0).all()
     net = mobile_net()
-    priced = lambda gates: gates.op[0] @ jnp.asarray([1.0, 5.0, 2.0])
-    before, after, _ = one_step(weight_sharing.proxylessnas(net, architecture=optax.sgd(1.0), cost=priced, combine=alone), seed=3)
+    cost = hardware.priced(lambda gates: gates.op[0] @ jnp.asarray([1.0, 5.0, 2.0]), alone)
+    before, after, _ = one_step(weight_sharing.proxylessnas(net, architecture=optax.sgd(1.0), cost=cost), seed=3)
     p = np.asarray(jax.nn.softmax(before[0]))
     grad = p * (np.asarray([1.0, 5.0, 2.0]) - p @ np.asarray([1.0, 5.0, 2.0]))
     change = np.asarray(after - before)
@@ -179,8 +181,8 @@ def test_snas_expects_its_cost_exactly_and_follows_the_training_loss_alone():
     )
     np.testing.assert_allclose(float(cost(jax.nn.softmax(alpha, -1))), brute, rtol=1e-5)
     moved = {}
-    for name, price in {"free": None, "priced": lambda g: 10.0 * cost(g)}.items():
-        search = weight_sharing.snas(net, 1.0, optax.sgd(0.1), optax.sgd(0.1), cost=price)
+    for name, price in {"free": None, "priced": hardware.priced(cost, hardware.additive(10.0))}.items():
+        search = weight_sharing.snas(net, optax.sgd(0.1), optax.sgd(0.1), temperature=1.0, cost=price)
         state = jit(search.init)(jax.random.key(0))
         batch = images(jax.random.key(1))
         step = jit(search.step)
@@ -458,7 +460,7 @@ def test_smooth_darts_perturbs_the_weights_step_only():
     net, batch = toy_net(cell_space()), images(jax.random.key(1))
     after = {}
     for name, eps in {"plain": 0.0, "noisy": 0.3}.items():
-        search = weight_sharing.smooth_darts(net, weight_sharing.random_noise(lambda t, eps=eps: eps))
+        search = weight_sharing.smooth_darts(net, perturb=weight_sharing.random_noise(lambda t, eps=eps: eps))
         after[name] = jit(search.step)(jax.random.key(2), jit(search.init)(jax.random.key(0)), batch)[0]
     darts = weight_sharing.darts(net, order="first")
     plain = jit(darts.step)(jax.random.key(2), jit(darts.init)(jax.random.key(0)), batch)[0]
@@ -532,7 +534,7 @@ def test_beta_darts_adds_the_decay_to_the_architectures_loss():
     net, batch = toy_net(cell_space()), images(jax.random.key(1))
     theta = {}
     for weight in (0.0, 3.0):
-        search = weight_sharing.beta_darts(net, lambda t, w=weight: w, architecture=optax.sgd(1.0))
+        search = weight_sharing.beta_darts(net, architecture=optax.sgd(1.0), decay=lambda t, w=weight: w)
         state = jit(search.init)(jax.random.key(0))
         theta[weight] = jit(search.step)(jax.random.key(2), state, batch)[0].theta
     decay = jax.grad(beta_decay)(state.theta)
@@ -747,10 +749,16 @@ def test_widening_copies_channels_and_keeps_what_was_there():
         (lambda: weight_sharing.adversarial(lambda t: 0.1, 0), "at least 1 step"),
         (lambda: policies.edge_normalised(ROW), "cell space"),
         (lambda: weight_sharing.proxylessnas(toy_net(cell_space())), "mobile"),
-        (lambda: weight_sharing.fbnet(toy_net(cell_space()), 1.0, cost=lambda g: 0.0), "together"),
+        (lambda: weight_sharing.fbnet(toy_net(cell_space()), temperature=1.0, cost=lambda g: 0.0), "hardware.priced"),
+        (
+            lambda: weight_sharing.snas(
+                toy_net(cell_space()), temperature=1.0, cost=hardware.priced(lambda g: 0.0, hardware.fbnet_product())
+            ),
+            "adds the expected cost",
+        ),
         (lambda: weight_sharing.strongest_operations((ALPHA[None],), 5), "keep"),
         (lambda: weight_sharing.project_edges(toy_net(cell_space())).init(jax.random.key(0)), "project_operations"),
-        (lambda: weight_sharing.proxylessnas_reinforce(mobile_net(), reference=0.0), "reference"),
+        (lambda: weight_sharing.proxylessnas_reinforce(mobile_net(), cost=lambda g: 1.0), "hardware.priced"),
         (lambda: weight_sharing.early_stopping(scripted([1.0]), first=3), "window"),
         (lambda: data.epochs(None, 0), "at least 1 step"),
         (lambda: diagnostics.dominant_eigenvalue(lambda t: t, 1.0, None, 0), "at least 1 product"),

@@ -27,7 +27,16 @@ from jaxnas.spaces._layerwise import anchors, kind
 from jaxnas.spaces._nasbench201 import nasbench201
 from jaxnas.spaces.enas import MACRO_OPS, MacroLayer, chosen, enas_macro, enas_micro, enas_rnn
 from jaxnas.training.optimizers import sgd
-from jaxnas.weight_sharing._enas import default_update, enas, final_choice, perplexity, sampler, skip_rate, warm_restarts
+from jaxnas.weight_sharing._enas import (
+    controller_adam,
+    default_update,
+    enas,
+    final_choice,
+    perplexity,
+    sampler,
+    skip_rate,
+    warm_restarts,
+)
 
 IMAGE, CLASSES = (6, 5, 1), 3
 ARCHS = ("conv_3x3 sep_conv_5x5<0 max_pool_3x3<0,1", "max_pool_3x3 conv_3x3 sep_conv_5x5<1")
@@ -103,6 +112,7 @@ def test_text_both_ways():
         (lambda: warm_restarts(0), "got 0 and 5"),
         (lambda: final_choice(enas_macro(2), None, 0), "must be positive"),
         (lambda: enas(tiny(), networks=0), "must be positive"),
+        (lambda: enas(tiny(), architecture=optax.sgd(0.1), update=drawing), "not both"),
     ],
 )
 def test_bad_input_is_refused(make, message):
@@ -504,7 +514,7 @@ def recurrent():
     """(net, its step compiled, a state with a hidden state in it, a batch: windows that go on, and one that begins)"""
     dropouts, sizes = Dropouts(0.3, 0.3, 0.3, 0.3, 0.3), dict(vocabulary=V, batch=B, hidden=4, uniform=0.8)
     net = language_model(enas_rnn(4), **sizes, dropouts=dropouts, beta=0.0, private=True, loose_ends=True)
-    strategy = enas(net, sgd(0.5, weight_decay=0.1), drawing, networks=M, hidden=4)
+    strategy = enas(net, sgd(0.5, weight_decay=0.1), networks=M, hidden=4, update=drawing)
     k_tokens, k_state = jax.random.split(jax.random.key(1))
     tokens = jax.random.randint(k_tokens, (2, 1, B, T + 1), 0, V)
     window = lambda part, first: (Tokens(part[..., :-1], jnp.full(1, first)), part[..., 1:])
@@ -602,7 +612,7 @@ def test_a_destructive_operation_is_avoided():
     net = macro_net(enas_macro(4, ops), image=dataset.image, classes=dataset.classes, channels=8, ops=table)
     steps, space = 400, net.space
     weights = sgd(warm_restarts(-(-steps // 31)), weight_decay=5e-4, nesterov=True)
-    search = enas(net, weights, default_update(space, 10, rate=1e-2), networks=10)
+    search = enas(net, weights, controller_adam(1e-2), networks=10)
     feed = data.batches(dataset, 64)
     state = run(jax.random.key(0), search, steps=steps, data=feed).state
     many = sampler(space, 2000)

@@ -37,7 +37,8 @@ NET = laws.toy_net(laws.cell_space())
 def search(temperature=1.0):
     policy = soft_pruning(NET.space, temperature, scale=1.0)
     gradient = weight_sharing.pathwise(policy, optax.sgd(ARCH_RATE))
-    return weight_sharing.weight_sharing(NET, policy, gradient, optax.sgd(WEIGHT_RATE, momentum=0.9), clip=None)
+    weights = weight_sharing.Weights(optax.sgd(WEIGHT_RATE, momentum=0.9), clip=None)
+    return weight_sharing.weight_sharing(NET, policy, gradient, weights)
 
 
 @functools.cache

@@ -9,7 +9,19 @@ import numpy as np
 import pytest
 from quick import jit, worst
 
-from jaxnas.hardware._cost import cost, dual_ascent, expected, fbnet_product, lagrangian, proxyless_product, relative_excess
+from jaxnas.hardware import (
+    absolute_reward,
+    additive,
+    cost,
+    dual_ascent,
+    expected,
+    fbnet_product,
+    lagrangian,
+    power_reward,
+    priced,
+    proxyless_product,
+    relative_excess,
+)
 from jaxnas.nets._mobile_net import Paths, macs, mobile_net
 from jaxnas.nets.base import count_parameters
 from jaxnas.nets.mobile_ops import MBConv, shuffle, single
@@ -434,6 +446,9 @@ FORMS = {
     "fbnet": (fbnet_product(), lambda loss, cost: loss * 0.2 * np.log(cost) ** 0.6),
     "proxyless": (proxyless_product(80.0), lambda loss, cost: 0.2 * loss * (np.log(cost) / np.log(80)) ** 0.3),
     "linear": (relative_excess(80.0), lambda loss, cost: loss + 0.1 * (cost - 80) / 80),
+    "additive": (additive(0.02), lambda loss, cost: loss + 0.02 * cost),
+    "absolute": (absolute_reward(80.0), lambda quality, cost: quality - 0.1 * abs(cost / 80 - 1)),
+    "power": (power_reward(80.0), lambda quality, cost: quality * (80 / cost) ** 0.1),
 }
 
 
@@ -505,6 +520,12 @@ def test_the_multiplier_of_a_constraint():
         (lambda: relative_excess(0.0), "`reference` must be positive"),
         (lambda: relative_excess(1.0, weight=-1), "`weight` must not be negative"),
         (lambda: lagrangian(0.0), "`target` must be positive"),
+        (lambda: additive(-1.0), "`weight` must not be negative"),
+        (lambda: absolute_reward(0.0), "`target` must be positive"),
+        (lambda: absolute_reward(1.0, beta=0.1), "`beta` must not be positive"),
+        (lambda: power_reward(0.0), "`reference` must be positive"),
+        (lambda: power_reward(1.0, power=-0.1), "`power` must not be negative"),
+        (lambda: priced(1.0, additive(1.0)), "give a table or a function of the gates"),
     ],
 )
 def test_a_bad_cost_is_refused(make, message):

@@ -9,12 +9,13 @@ import optax
 import pytest
 from quick import jit
 
-from jaxnas.base import Batch
+from jaxnas.base import Batch, nothing
 from jaxnas.nets._elastic_net import elastic_net, sort_channels
 from jaxnas.policies._uniform import uniform
 from jaxnas.spaces._elastic import ElasticSpec, Unit, elastic, largest, ofa_mobilenet_v3, smallest
 from jaxnas.spaces._nasbench201 import nasbench201
-from jaxnas.weight_sharing.core import Path, weight_sharing
+from jaxnas.weight_sharing.base import Path, Weights
+from jaxnas.weight_sharing.core import weight_sharing
 from jaxnas.weight_sharing.gradients import frozen
 from jaxnas.weight_sharing.ofa import distillation, full_logits, in_place_distillation, progressive_shrinking, stages, taught
 
@@ -62,7 +63,7 @@ def test_the_published_phases():
 def shrunk():
     """A whole plan, two steps a phase."""
     sgd = lambda name, steps: optax.chain(optax.add_decayed_weights(1e-2), optax.sgd(0.1, momentum=0.9))
-    plan, states, steps, state = progressive_shrinking(tiny(), dict.fromkeys(PHASES, 2), sgd), [], [], None
+    plan, states, steps, state = progressive_shrinking(tiny(), sgd, steps=dict.fromkeys(PHASES, 2), data=nothing), [], [], None
     for phase in plan:
         state = jit(phase.strategy.init)(jax.random.key(0), None if state is None else phase.give(state))
         steps.append(jit(phase.strategy.step))
@@ -119,7 +120,7 @@ def test_what_is_not_drawn_does_not_move():
     net = tiny()
     only_smallest = np.arange(net.space.arity.max()) == net.space.arity[:, None] - 1
     weights = optax.chain(optax.add_decayed_weights(0.1), optax.sgd(0.1, momentum=0.9))
-    search = weight_sharing(net, uniform(net.space, allowed=only_smallest), frozen, weights)
+    search = weight_sharing(net, uniform(net.space, allowed=only_smallest), frozen, Weights(weights))
     before = jit(search.init)(jax.random.key(0))
     after, _ = jit(search.step)(jax.random.key(1), before, images(jax.random.key(2)))
     used = net.used(before.variables, net.space.gates(smallest(net.space)))
@@ -191,7 +192,10 @@ def test_the_full_logits_are_those_of_the_largest():
     ("make", "message"),
     [
         (lambda: stages(nasbench201()), "needs an elastic space"),
-        (lambda: progressive_shrinking(tiny(), {"full": 1}), "give `steps` for the phases full, depth 1, expand 1; got full"),
+        (
+            lambda: progressive_shrinking(tiny(), steps={"full": 1}, data=nothing),
+            "give `steps` for the phases full, depth 1, expand 1; got full",
+        ),
         (lambda: distillation(-1.0), "`ratio` must not be negative"),
         (lambda: distillation(1.0, 1.0), r"`smoothing` in \[0, 1\)"),
         (lambda: in_place_distillation(tiny(), optax.sgd(0.1), paths=2), "paths=2 is too few"),

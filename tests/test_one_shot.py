@@ -77,7 +77,7 @@ def test_fairnas_steps_by_the_sum_of_its_paths_gradients():
     search = weight_sharing.fairnas(net, optax.sgd(0.1), clip=None)
     state = jit(search.init)(jax.random.key(0))
     new, _ = jit(search.step)(jax.random.key(2), state, batch)
-    k_sample = jax.random.split(jax.random.split(jax.random.split(jax.random.key(2))[1], 1)[0], 3)[0]
+    k_sample = jax.random.split(jax.random.split(jax.random.split(jax.random.key(2))[1], 1)[0], 4)[0]
     paths = policies.strictly_fair(net.space).sample(k_sample, state.theta, 0)
     x, y = jax.tree.map(lambda a: a[0], batch.train)
 
@@ -145,11 +145,13 @@ def test_ghost_batches_are_separate_passes():
         seen.append(1)
         return gates
 
-    search = weight_sharing.one_shot(net, optax.sgd(0.1), 0.5, ghosts=ghosts, clip=None, perturb=perturb)
+    weights = weight_sharing.Weights(optax.sgd(0.1), clip=None, ghost=True, perturb=perturb)
+    policy = policies.path_dropout(net.space, 0.5, paths=ghosts)
+    search = weight_sharing.weight_sharing(net, policy, weight_sharing.frozen, weights)
     state = jit(search.init)(jax.random.key(0))._replace(variables=trained())
     new, info = jit(search.step)(jax.random.key(2), state, batch)
-    k_sample = jax.random.split(jax.random.split(jax.random.split(jax.random.key(2))[1], 1)[0], 3)[0]
-    gates = policies.path_dropout(net.space, 0.5, paths=ghosts).sample(k_sample, (), 0)
+    k_sample = jax.random.split(jax.random.split(jax.random.split(jax.random.key(2))[1], 1)[0], 4)[0]
+    gates = policy.sample(k_sample, (), 0)
     path = lambda m: jax.tree.map(lambda g: g[m], gates)
     x, y = (a[0].reshape(ghosts, -1, *a.shape[2:]) for a in batch.train)
     stats = {"batch_stats": state.variables["batch_stats"]}
@@ -174,7 +176,7 @@ def test_what_no_path_uses_does_not_move(optimizer):
         "sgd": optax.chain(optax.add_decayed_weights(0.1), optax.sgd(0.1, momentum=0.9, nesterov=True)),
     }[optimizer]
     net = toy()
-    search = weight_sharing.one_shot(net, weights, 0.5)
+    search = weight_sharing.one_shot(net, weights, rate=0.5)
     state = jit(search.init)(jax.random.key(0))
     step, moved = jit(search.step), 0
     for t in range(4):
@@ -307,7 +309,8 @@ def test_switched_is_the_switch():
 def test_a_single_path_of_cells_holds_about_one_operation():
     """Peak memory of a training step: what the mixture's weights need, against a single path's (0.42 at C=16, 32 x 32)."""
     net = nets.cell_net(spaces.nasbench201(), image=(16, 16, 3), classes=10, channels=4, cells=1)
-    mixture = weight_sharing.weight_sharing(net, policies.softmax(net.space), weight_sharing.frozen, training.sgd(0.1))
+    weights = weight_sharing.Weights(training.sgd(0.1))
+    mixture = weight_sharing.weight_sharing(net, policies.softmax(net.space), weight_sharing.frozen, weights)
     x, y = jnp.zeros((1, 16, 16, 16, 3)), jnp.zeros((1, 16), jnp.int32)
 
     def peak(search):
@@ -408,7 +411,7 @@ def test_children_start_as_their_parent_and_train_their_part():
     net = toy()
     parent = weight_sharing.spos(net)
     state = jit(parent.init)(jax.random.key(0))
-    search = weight_sharing.few_shot(net, [1], optax.sgd(0.1))
+    search = weight_sharing.few_shot(net, optax.sgd(0.1), decisions=[1])
     children = jit(search.init)(jax.random.key(1), weight_sharing.Given(state.variables))
     for own in jax.tree.map(lambda a: [a[k] for k in range(3)], children.variables["params"])["row0"]:
         assert (own == state.variables["params"]["row0"]).all()
@@ -434,7 +437,7 @@ def test_children_start_as_their_parent_and_train_their_part():
         (lambda: evaluate.shared_weights(NET, "moving"), "unknown statistics"),
         (lambda: data.calibration(digits(), 32, 0), "0 calibration batches"),
         (lambda: data.calibration(digits(), 32, 1, valid_batches=99), "validation batches"),
-        (lambda: weight_sharing.tunas(NET, None, 0.0), "positive target"),
+        (lambda: weight_sharing.tunas(NET, cost=None), "searches at a cost"),
         (lambda: objectives.absolute("a", "b", 1.0, 0.5), "must be positive and beta"),
         (lambda: weight_sharing.split_space(spaces.nasbench201(), []), "split one or more"),
         (

@@ -310,8 +310,9 @@ def test_te_nas_keeps_what_the_ranks_say(by):
     rows = lambda gates: jnp.concatenate(jax.tree.leaves(gates))
     flat = lambda sign: lambda *_: jnp.asarray(sign)
     total = lambda sign: lambda net, variables, gates, batch: sign * jnp.sum(rows(gates) * price)
-    slots = (total(-1.0), flat(1.0)) if by == "trainability" else (flat(-1.0), total(1.0))
-    search = nas.weight_sharing.te_nas(net, net, 1, 2, *slots)
+    slots = dict(trainability=flat(-1.0), expressivity=flat(1.0))
+    slots[by] = total(-1.0 if by == "trainability" else 1.0)
+    search = nas.weight_sharing.te_nas(net, net, draws=1, points=2, **slots)
     state, left = search.init(jax.random.key(1)), []
     for _ in range(2):
         state, info = jit(search.step)(jax.random.key(2), state, nas.Batch(train=()))

@@ -19,6 +19,7 @@ from jaxnas.nets.hyper_net import HyperNet, embedding, standardised
 from jaxnas.spaces._memory_bank import memory_bank
 from jaxnas.spaces._nasbench201 import nasbench201
 from jaxnas.training.optimizers import sgd
+from jaxnas.weight_sharing.base import Weights
 from jaxnas.weight_sharing.core import weight_sharing
 from jaxnas.weight_sharing.gradients import frozen
 
@@ -301,7 +302,7 @@ def test_the_loss_reaches_every_weight_of_the_hyper_net():
 def trained():
     """A few steps on random architectures; (states of one seed before and after, the losses)."""
     net = tiny()
-    search = weight_sharing(net, policies.uniform(net.space), frozen, sgd(0.05))
+    search = weight_sharing(net, policies.uniform(net.space), frozen, Weights(sgd(0.05)))
     rng = np.random.default_rng(0)
     y = rng.integers(0, CLASSES, (1, 12))
     x = rng.normal(size=(1, 12, *IMAGE)) + y[..., None, None, None]

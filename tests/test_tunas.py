@@ -13,7 +13,7 @@ import scipy.stats
 from laws import Flat, images, of_edges
 from quick import both_ways, everything, jit, worst
 
-from jaxnas import ask_tell, base, objectives, policies, spaces, training, weight_sharing
+from jaxnas import ask_tell, base, hardware, objectives, policies, spaces, training, weight_sharing
 from jaxnas.driver import run
 from jaxnas.nets._tunas_net import macs, tunas_net
 from jaxnas.nets.base import count_parameters
@@ -217,7 +217,7 @@ def test_the_op_warm_up_opens_whole_decisions():
 def test_what_a_step_does_not_draw_does_not_move():
     """Weights, momentum, decay: those of the drawn layers, kernels and channels alone."""
     net = tiny()
-    search = weight_sharing.op_warm_up(net, lambda t: 0.0, training.sgd(0.1, weight_decay=0.1), full=widest(net.space))
+    search = weight_sharing.op_warm_up(net, training.sgd(0.1, weight_decay=0.1), share=lambda t: 0.0, full=widest(net.space))
     state = search.init(jax.random.key(0), weight_sharing.Given(drawn(0, np.float32)[0]))
     x, y = jax.random.normal(jax.random.key(1), (1, 8, *IMAGE)), jnp.arange(8)[None] % CLASSES
     state = state._replace(opt_state=jax.tree.map(jnp.ones_like, state.opt_state))
@@ -322,8 +322,8 @@ def test_tunas_goes_to_the_cost_that_it_is_given(target, found):
     """Costs of 1, 2 and 9 a decision: the target is met by one architecture, and what is cheaper is not better."""
     net = of_edges(lambda net: net).strategy  # three decisions of three values, which mix
     table = jax.tree.map(lambda s: jnp.asarray([[1.0, 2.0, 9.0]] * 3), net.space.gate_shapes, is_leaf=is_shape)
-    cost = lambda gates: jnp.sum(gates.a * table.a)
-    search = weight_sharing.tunas(net, cost, target, optax.sgd(0.0), optax.adam(0.05, b1=0.0), beta=-5.0, networks=4)
+    cost = hardware.priced(lambda gates: jnp.sum(gates.a * table.a), hardware.absolute_reward(target, beta=-5.0))
+    search = weight_sharing.tunas(net, optax.sgd(0.0), optax.adam(0.05, b1=0.0), networks=4, cost=cost)
     batch = images(jax.random.key(0))
     state = jit(search.init)(jax.random.key(1))
     walk = lambda s, t: (search.step(jax.random.fold_in(jax.random.key(2), t), s, batch)[0], None)

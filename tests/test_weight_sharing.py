@@ -39,7 +39,7 @@ def lookahead():
         seen["problem"] = problem
         return theta, state, {}
 
-    search = weight_sharing.weight_sharing(net, policy, weight_sharing.Gradient(lambda theta: (), spy), tx)
+    search = weight_sharing.weight_sharing(net, policy, weight_sharing.Gradient(lambda theta: (), spy), weight_sharing.Weights(tx))
     state = jit(search.init)(jax.random.key(0))
     state = state._replace(theta=jax.tree.map(lambda a: 300 * a, state.theta))
     batch = images(jax.random.key(1))
@@ -92,7 +92,7 @@ def test_a_joint_gradient_is_that_of_the_mean_over_the_paths():
     warmer = lambda theta: [jax.tree.map(lambda a: jax.nn.softmax(s * a)[None], theta) for s in (1.0, 300.0)]
     both = lambda key, theta, t: jax.tree.map(lambda *a: jnp.concatenate(a), *warmer(theta))
     policy, batch = plain._replace(sample=both), images(jax.random.key(1))
-    search = weight_sharing.weight_sharing(net, policy, descent(rate, True), optax.sgd(rate), clip=None)
+    search = weight_sharing.weight_sharing(net, policy, descent(rate, True), weight_sharing.Weights(optax.sgd(rate), clip=None))
     state = jit(search.init)(jax.random.key(0))
     moved, _ = jit(search.step)(jax.random.key(2), state, batch)
     x, y = (a[0] for a in batch.train)
@@ -119,7 +119,7 @@ def test_a_planted_operation_is_found(planted):
     columns, seeds, steps, size = space.spec.ops, 5, 200, 32
     kept = [(planted, 0), ("skip_connect", 1)]
     arch = space.from_text(f"Genotype(normal={kept}, normal_concat=[2], reduce={kept}, reduce_concat=[2])")
-    search = weight_sharing.darts(net, training.sgd(0.025), training.adam(3e-3), "first")
+    search = weight_sharing.darts(net, training.sgd(0.025), training.adam(3e-3), order="first")
 
     def start(key):
         k_net, k_x, k_init = jax.random.split(key, 3)

@@ -31,21 +31,21 @@ CELLS = {  # name -> (what the net has, the search)
     "DARTS, first order": ({}, lambda net: ws.darts(net, order="first")),
     "DARTS, finite difference": ({}, lambda net: ws.darts(net, order="finite_difference")),
     "DARTS, exact": ({}, ws.darts),
-    "SNAS": ({}, lambda net: ws.snas(net, 1.0)),
-    "GDAS": ({}, lambda net: ws.gdas(net, 1.0)),
+    "SNAS": ({}, lambda net: ws.snas(net, temperature=1.0)),
+    "GDAS": ({}, lambda net: ws.gdas(net, temperature=1.0)),
     "PC-DARTS, K = 4": ({"partial": 4}, ws.pc_darts),
     "DrNAS": ({}, ws.drnas),
     "GAEA": ({}, ws.gaea),
-    "SDARTS-RS": ({}, lambda net: ws.smooth_darts(net, ws.random_noise(flat(0.1)))),
-    "SDARTS-ADV, 7 steps": ({}, lambda net: ws.smooth_darts(net, ws.adversarial(flat(0.1)))),
+    "SDARTS-RS": ({}, lambda net: ws.smooth_darts(net, perturb=ws.random_noise(flat(0.1)))),
+    "SDARTS-ADV, 7 steps": ({}, lambda net: ws.smooth_darts(net, perturb=ws.adversarial(flat(0.1)))),
     "DARTS-": ({"auxiliary_skip": flat(0.5)}, lambda net: ws.darts(net, order="first")),
-    "beta-DARTS": ({}, lambda net: ws.beta_darts(net, flat(1.0))),
+    "beta-DARTS": ({}, lambda net: ws.beta_darts(net, decay=flat(1.0))),
     "weights of the mixture alone": ({}, lambda net: weights_alone(net)),
     "SPOS": ({}, ws.spos),
 }
 LAYERS = {
     "DARTS, first order": lambda net: ws.darts(net, order="first"),
-    "FBNet": lambda net: ws.fbnet(net, 1.0),
+    "FBNet": lambda net: ws.fbnet(net, temperature=1.0),
     "ProxylessNAS, two paths": ws.proxylessnas,
     "ProxylessNAS, REINFORCE of 10": ws.proxylessnas_reinforce,
     "weights of the mixture alone": lambda net: weights_alone(net),
@@ -54,7 +54,7 @@ LAYERS = {
 
 
 def weights_alone(net):
-    return ws.weight_sharing(net, policies.softmax(net.space), ws.frozen, training.sgd(0.025))
+    return ws.weight_sharing(net, policies.softmax(net.space), ws.frozen, ws.Weights(training.sgd(0.025)))
 
 
 def cell_net(**has):

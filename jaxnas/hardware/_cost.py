@@ -1,7 +1,8 @@
 """Differentiable costs: a table of what each candidate costs, and the losses that weigh it against accuracy.
 
 References: Cai, Zhu and Han, ProxylessNAS, ICLR 2019, arXiv:1812.00332, section 3.3; Wu et al., FBNet, CVPR 2019,
-arXiv:1812.03443, section 3.2.
+arXiv:1812.03443, section 3.2; Xie et al., SNAS, ICLR 2019, arXiv:1812.09926, eq. 9; Bender et al., TuNAS, CVPR 2020,
+arXiv:2008.06120, section 4.
 
     E[cost] = base + sum table * gates
 
@@ -9,9 +10,12 @@ Gates are one-hot (then it is the cost of that architecture), probabilities (the
 decisions are drawn independently) or one relaxed sample.  Latency, energy and multiply-adds (`jaxnas.nets.mobile_net.macs`) are
 all such tables.  With p = softmax(alpha) of one row and t its row of the table, dE/dalpha_j = p_j (t_j - sum_i p_i t_i).
 
-A loss form is a function (loss [], cost []) -> []; those with a logarithm want the cost in a unit that makes it large.
+A search takes a cost with the form in which it joins what the search follows, `priced(table, form)`.  A form is a function
+(value [], cost []) -> []: of a loss, which a gradient lowers, or of a reward, which REINFORCE raises.  Those with a logarithm want
+the cost in a unit that makes it large.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -62,7 +66,57 @@ def expected(cost: Cost, gates) -> jax.Array:
     return cost.base + sum(jnp.sum(t * g) for t, g in zip(*map(jax.tree.leaves, (cost.table, gates)), strict=True))
 
 
-Form = Callable[[jax.Array, jax.Array], jax.Array]  # (loss [], cost []) -> []
+Form = Callable[[jax.Array, jax.Array], jax.Array]  # (loss or quality [], cost []) -> []
+
+
+class Priced(NamedTuple):
+    """A cost, and how it joins the loss or the quality of a network."""
+
+    of: Callable  # gates -> []
+    form: Form
+
+
+def priced(cost: Cost | Callable, form: Form) -> Priced:
+    """A cost as searches take it.
+
+    Args:
+        cost: a table (`cost(...)`), or a function gates -> [].
+        form: how it joins: `relative_excess(...)`, `absolute_reward(...)`, or a function (loss or quality [], cost []) -> [].
+
+    Raises:
+        ValueError: for a cost that is neither, or a form that is no function.
+    """
+    of = functools.partial(expected, cost) if isinstance(cost, Cost) else cost
+    if not callable(of) or not callable(form):
+        raise ValueError(f"give a table or a function of the gates, and a form such as relative_excess(...); got {cost} and {form}")
+    return Priced(of, form)
+
+
+def check_priced(cost: Priced | None) -> None:
+    """Sees to it that a method's `cost` is priced, or None.
+
+    Raises:
+        ValueError: for what `priced` has not made.
+    """
+    if cost is not None and not isinstance(cost, Priced):
+        raise ValueError(f"`cost` also says how it joins: give hardware.priced(cost, form), not a {type(cost).__name__}")
+
+
+def is_additive(form: Form) -> bool:
+    """Whether the form adds the cost to the loss, seen at one pair; taken on trust where its numbers are traced."""
+    gap = form(1.0, 2.0) - form(0.0, 2.0)
+    return isinstance(gap, jax.core.Tracer) or abs(float(gap) - 1) < 1e-5
+
+
+def additive(weight: float) -> Form:
+    """loss + weight * cost (SNAS; weight is its eta).
+
+    Raises:
+        ValueError: for a negative weight.
+    """
+    if not isinstance(weight, jax.core.Tracer) and not weight >= 0:  # a traced one belongs to a sweep
+        raise ValueError(f"`weight` must not be negative; got {weight}")
+    return lambda loss, cost: loss + weight * cost
 
 
 def fbnet_product(alpha: float = 0.2, beta: float = 0.6) -> Form:
@@ -104,6 +158,38 @@ def relative_excess(reference: float, weight: float = 0.1) -> Form:
     if not weight >= 0:
         raise ValueError(f"`weight` must not be negative; got {weight}")
     return lambda loss, cost: loss + weight * (cost - reference) / reference
+
+
+def absolute_reward(target: float, beta: float = -0.1) -> Form:
+    """quality + beta * |cost / target - 1| (TuNAS's absolute reward; beta as published).
+
+    Args:
+        target: T0, in the cost's unit.
+        beta: not positive.
+
+    Raises:
+        ValueError: for a target that is not positive, or a positive beta.
+    """
+    _positive(target=target)
+    if not beta <= 0:
+        raise ValueError(f"`beta` must not be positive, or what is off the target is rewarded; got {beta}")
+    return lambda quality, cost: quality + beta * jnp.abs(cost / target - 1)
+
+
+def power_reward(reference: float, power: float = 0.1) -> Form:
+    """quality * (reference / cost)^power (ProxylessNAS's REINFORCE; power as published).
+
+    Args:
+        reference: the cost to aim at, in the same unit.
+        power: how much the cost weighs, not negative.
+
+    Raises:
+        ValueError: for a reference that is not positive, or a negative power.
+    """
+    _positive(reference=reference)
+    if not power >= 0:
+        raise ValueError(f"`power` must not be negative, or what costs more is rewarded; got {power}")
+    return lambda quality, cost: quality * (reference / cost) ** power
 
 
 def lagrangian(target: float) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:

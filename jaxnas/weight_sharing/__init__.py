@@ -20,7 +20,8 @@ from jaxnas.weight_sharing._snas import snas
 from jaxnas.weight_sharing._spos import spos
 from jaxnas.weight_sharing._te_nas import te_nas
 from jaxnas.weight_sharing._tunas import op_warm_up, tunas
-from jaxnas.weight_sharing.core import Given, Gradient, Path, Problem, WeightSharingState, weight_sharing
+from jaxnas.weight_sharing.base import Given, Gradient, Path, Problem, Weights, WeightSharingState
+from jaxnas.weight_sharing.core import weight_sharing
 from jaxnas.weight_sharing.darts_pt import project_edges, project_operations
 from jaxnas.weight_sharing.gradients import frozen, pathwise, reinforce_gradient, single_level, two_paths
 from jaxnas.weight_sharing.ofa import distillation, in_place_distillation, progressive_shrinking
@@ -32,6 +33,7 @@ __all__ = [
     "Path",
     "Problem",
     "WeightSharingState",
+    "Weights",
     "adapt",
     "adversarial",
     "at_most_skips",

@@ -17,8 +17,10 @@ import optax
 from jaxnas.base import Strategy
 from jaxnas.nets.base import Net
 from jaxnas.policies._softmax import softmax
+from jaxnas.training.losses import cross_entropy
 from jaxnas.training.optimizers import adam, sgd
 from jaxnas.weight_sharing._darts import order_of
+from jaxnas.weight_sharing.base import Weights
 from jaxnas.weight_sharing.core import weight_sharing
 from jaxnas.weight_sharing.gradients import pathwise
 
@@ -31,27 +33,29 @@ def beta_decay(theta):
 
 def beta_darts(
     net: Net,
-    weight: Callable,
     weights: optax.GradientTransformation | None = None,
     architecture: optax.GradientTransformation | None = None,
-    order: str = "first",
     *,
+    decay: optax.Schedule,
+    order: str = "first",
     clip: float | None = 5.0,
+    loss: Callable = cross_entropy,
 ) -> Strategy:
     """The beta-DARTS search.
 
     Args:
         net: a supernet.
-        weight: lambda, a schedule of the step; published for NAS-Bench-201: `optax.linear_schedule(0, 50, steps)`.
         weights: default `sgd(0.025)`.
         architecture: default `adam(weight_decay=0)`: the regulariser takes the place of the decay.
+        decay: lambda, a schedule of the step; published for NAS-Bench-201: `optax.linear_schedule(0, 50, steps)`.
         order: "first" (published), "exact" or "finite_difference".
         clip: global norm of the weights' gradient.
+        loss: (logits, y, path) -> [], of weights and theta; default: cross-entropy.
 
     Raises:
         ValueError: for an unknown order.
     """
     policy = softmax(net.space)
-    total = lambda loss, gates, theta, t: loss + weight(t) * beta_decay(theta)
+    total = lambda loss, gates, theta, t: loss + decay(t) * beta_decay(theta)
     gradient = pathwise(policy, architecture or adam(weight_decay=0.0), order_of(order), total)
-    return weight_sharing(net, policy, gradient, weights or sgd(0.025), clip=clip)
+    return weight_sharing(net, policy, gradient, Weights(weights or sgd(0.025), clip, loss))

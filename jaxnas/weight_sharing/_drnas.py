@@ -8,13 +8,17 @@ Its progressive schedule is a plan of two phases: `narrowed` leaves the stronges
 built anew with more channels (a smaller `partial`), and `widened` carries the weights over; see `experiments/drnas.py`.
 """
 
+from collections.abc import Callable
+
 import jax
 import optax
 
 from jaxnas.base import Strategy
 from jaxnas.nets.base import Net
 from jaxnas.policies._dirichlet import dirichlet, divergence
+from jaxnas.training.losses import cross_entropy
 from jaxnas.training.optimizers import adam, sgd
+from jaxnas.weight_sharing.base import Weights
 from jaxnas.weight_sharing.core import weight_sharing
 from jaxnas.weight_sharing.gradients import pathwise
 
@@ -26,6 +30,7 @@ def drnas(
     *,
     kl: float = 0.0,
     clip: float | None = 5.0,
+    loss: Callable = cross_entropy,
 ) -> Strategy:
     """The DrNAS search.
 
@@ -35,6 +40,7 @@ def drnas(
         architecture: default `adam()`, whose weight decay 1e-3 is the published regulariser "l2".
         kl: lambda of KL(Dirichlet(beta) || Dirichlet(1)), the published regulariser "kl", to go with `adam(weight_decay=0)`.
         clip: global norm of the weights' gradient.
+        loss: (logits, y, path) -> [], of weights and theta; default: cross-entropy.
 
     Raises:
         ValueError: for a negative `kl`.
@@ -44,4 +50,5 @@ def drnas(
         raise ValueError(f"`kl` weighs a distance: give it 0 or more, not {kl}")
     policy = dirichlet(net.space)
     total = (lambda loss, gates, theta, t: loss + kl * divergence(theta)) if traced or kl else None
-    return weight_sharing(net, policy, pathwise(policy, architecture or adam(), total=total), weights or sgd(0.025), clip=clip)
+    gradient = pathwise(policy, architecture or adam(), total=total)
+    return weight_sharing(net, policy, gradient, Weights(weights or sgd(0.025), clip, loss))

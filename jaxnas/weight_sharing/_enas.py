@@ -56,6 +56,7 @@ from jaxnas.spaces.blocks import TwoCells
 from jaxnas.spaces.enas import MacroSpec
 from jaxnas.training.losses import cross_entropy
 from jaxnas.training.optimizers import sgd
+from jaxnas.weight_sharing.base import Weights
 from jaxnas.weight_sharing.core import weight_sharing
 from jaxnas.weight_sharing.gradients import reinforce_gradient
 
@@ -142,30 +143,34 @@ def skip_rate(space: Space, target: float = 0.4, weight: float = 0.8) -> Callabl
 def enas(
     net: Net,
     weights: optax.GradientTransformation | None = None,
-    update: Callable | None = None,
+    architecture: optax.GradientTransformation | None = None,
     *,
     networks: int | None = None,
     hidden: int = 64,
+    update: Callable | None = None,
+    quality: Callable | None = None,
     clip: float | None = 5.0,
     loss: Callable = cross_entropy,
-    quality: Callable | None = None,
 ) -> Strategy:
     """The ENAS search; its `best` is the controller's greedy network, the published answer is `final_choice`.
 
     Args:
         net: a supernet: `macro_net` of `enas_macro`, `cell_net` of `enas_micro`, `language_model` of `enas_rnn`, or another.
         weights: default `sgd(0.05)` with Nesterov's momentum and the space's decay; published: `warm_restarts` of the rate.
-        update: policy of M paths -> `Update` of theta; default: REINFORCE with the numbers above, and the skip rate where there
-            are skips.
+        architecture: of the controller; default Adam at the space's rate.
         networks: M; default: the space's.
         hidden: units of the LSTM, default 64 (published for recurrent cells: 100).
-        clip: global norm of the weights' gradient.
-        loss: as `weight_sharing`.
+        update: policy of M paths -> `Update` of theta, in place of `architecture`; default: REINFORCE with the numbers above, and
+            the skip rate where there are skips.
         quality: (loss, accuracy) -> [], what is rewarded; default: `perplexity` for recurrent cells, accuracy for others.
+        clip: global norm of the weights' gradient.
+        loss: (logits, y, path) -> [], with a `Path`; default: cross-entropy.
 
     Raises:
-        ValueError: for a space with real dimensions, or sizes below 1.
+        ValueError: for a space with real dimensions, sizes below 1, or both `architecture` and `update`.
     """
+    if architecture is not None and update is not None:
+        raise ValueError("an `update` has an optimizer of its own: give it, or `architecture`, and not both")
     space = net.space
     if quality is None and isinstance(space.decisions, RNNCell):
         quality = perplexity
@@ -173,22 +178,27 @@ def enas(
     networks = row.networks if networks is None else networks
     many = sampler(space, networks, hidden)
     weights = weights or sgd(0.05, weight_decay=row.decay, nesterov=True)
-    moved = (update or default_update(space, networks))(many)
+    moved = (update or default_update(space, networks, architecture))(many)
     gradient = reinforce_gradient(many, moved, quality=quality)
-    return weight_sharing(net, sampler(space, 1, hidden), gradient, weights, clip=clip, loss=loss)
+    return weight_sharing(net, sampler(space, 1, hidden), gradient, Weights(weights, clip, loss))
 
 
-def default_update(space: Space, networks: int | None = None, rate: float | None = None) -> Callable:
+def controller_adam(rate: float) -> optax.GradientTransformation:
+    """The published Adam of the controller."""
+    return optax.adam(rate, b1=0.0, eps=1e-3)
+
+
+def default_update(space: Space, networks: int | None = None, architecture: optax.GradientTransformation | None = None) -> Callable:
     """policy -> the published update of its theta.
 
     Args:
         space: the policy's.
         networks: M, of the policy; default: the space's.
-        rate: Adam's; default: the space's.
+        architecture: default Adam at the space's rate.
     """
     row = published(space)
     penalty = skip_rate(space) if _is_chain(space) and len(space.decisions) > 1 else None
-    adam = optax.adam(row.rate if rate is None else rate, b1=0.0, eps=1e-3)
+    adam = controller_adam(row.rate) if architecture is None else architecture
     decay = BASELINE ** (row.networks if networks is None else networks)
     return lambda policy: reinforce(policy, adam, decay, row.entropy, penalty)
 

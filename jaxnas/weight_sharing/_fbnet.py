@@ -15,22 +15,23 @@ from collections.abc import Callable
 import optax
 
 from jaxnas.base import Strategy
+from jaxnas.hardware import Priced, check_priced
 from jaxnas.nets.base import Net
 from jaxnas.policies._concrete import concrete
 from jaxnas.training.losses import cross_entropy
 from jaxnas.training.optimizers import sgd
+from jaxnas.weight_sharing.base import Weights
 from jaxnas.weight_sharing.core import weight_sharing
 from jaxnas.weight_sharing.gradients import pathwise
 
 
 def fbnet(
     net: Net,
-    temperature,
     weights: optax.GradientTransformation | None = None,
     architecture: optax.GradientTransformation | None = None,
     *,
-    cost: Callable | None = None,
-    combine: Callable | None = None,
+    temperature: float | optax.Schedule,
+    cost: Priced | None = None,
     clip: float | None = None,
     loss: Callable = cross_entropy,
 ) -> Strategy:
@@ -38,21 +39,19 @@ def fbnet(
 
     Args:
         net: a supernet; published: of `spaces.fbnet()`.
-        temperature: tau, a schedule of the step or a number; published: 5, times exp(-0.045) an epoch.
         weights: default `sgd(0.1, weight_decay=1e-4)`, annealed by a cosine.
         architecture: default Adam at 0.01 with coupled decay 5e-4.
-        cost: gates -> [] (`lambda g: hardware.expected(c, g)`), in microseconds as published; default: none.
-        combine: (loss, cost) -> [], such as `hardware.fbnet_product()`; goes with `cost`.
+        temperature: tau, a schedule of the step or a number; published: 5, times exp(-0.045) an epoch.
+        cost: `hardware.priced(table, hardware.fbnet_product())`, in microseconds as published; default: none.
         clip: global norm of the weights' gradient; default: not.
         loss: (logits, y, path) -> [], of weights and theta.
 
     Raises:
-        ValueError: for a temperature at or below 0, or half of `cost` and `combine`.
+        ValueError: for a temperature at or below 0, or a cost that is not priced.
     """
-    if (cost is None) != (combine is None):
-        raise ValueError("give `cost` and `combine` together: what it costs, and how that joins the loss")
+    check_priced(cost)
     policy = concrete(net.space, temperature)
-    total = None if cost is None else lambda loss, gates, theta, t: combine(loss, cost(gates))
+    total = None if cost is None else lambda loss, gates, theta, t: cost.form(loss, cost.of(gates))
     architecture = architecture or optax.chain(optax.add_decayed_weights(5e-4), optax.adam(0.01))
     gradient = pathwise(policy, architecture, total=total)
-    return weight_sharing(net, policy, gradient, weights or sgd(0.1, weight_decay=1e-4), clip=clip, loss=loss)
+    return weight_sharing(net, policy, gradient, Weights(weights or sgd(0.1, weight_decay=1e-4), clip, loss))

@@ -25,8 +25,9 @@ from jaxnas.nets.base import Net
 from jaxnas.policies._categorical import options as values
 from jaxnas.policies._uniform import restricted
 from jaxnas.spaces._space import Space
+from jaxnas.training.losses import cross_entropy
 from jaxnas.weight_sharing._spos import spos
-from jaxnas.weight_sharing.core import Given
+from jaxnas.weight_sharing.base import Given
 
 
 def split_space(space: Space, decisions) -> np.ndarray:
@@ -70,14 +71,22 @@ def pick_child(space: Space, decisions) -> Callable:
     return pick
 
 
-def few_shot(net: Net, decisions, weights: optax.GradientTransformation | None = None, **options) -> Strategy:
+def few_shot(
+    net: Net,
+    weights: optax.GradientTransformation | None = None,
+    *,
+    decisions,
+    clip: float | None = 5.0,
+    loss: Callable = cross_entropy,
+) -> Strategy:
     """Trains K children side by side on the same batches; the state has a leading axis K.
 
     Args:
         net: the supernet.
-        decisions: those that are split, see `split_space`.
         weights: the weight optimizer, default as `spos`.
-        options: further ones of `weight_sharing`.
+        decisions: those that are split, see `split_space`.
+        clip: global norm of the weights' gradient.
+        loss: (logits, y, path) -> [], with a `Path`; default: cross-entropy.
 
     `init(key, given)` takes the parent's `Given(variables)`, which all children start from; without it they start alike.
 
@@ -85,7 +94,7 @@ def few_shot(net: Net, decisions, weights: optax.GradientTransformation | None =
         ValueError: as `split_space` and `spos`.
     """
     thetas = jnp.stack([restricted(net.space, part) for part in split_space(net.space, decisions)])  # [K, D, A]
-    search, K = spos(net, weights, **options), len(thetas)
+    search, K = spos(net, weights, clip=clip, loss=loss), len(thetas)
 
     def init(key, given=None):
         given = Given() if given is None else given

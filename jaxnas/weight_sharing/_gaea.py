@@ -9,40 +9,49 @@ Published both with a validation batch (bilevel) and on the training loss alone 
 of the edges are moved alike, those that meet in a node together.
 """
 
+from collections.abc import Callable
+
 import optax
 
 from jaxnas.base import Strategy
 from jaxnas.nets.base import Net
 from jaxnas.policies._simplex import exponentiated, simplex
 from jaxnas.policies.edges import edge_simplex, exponentiated_edges
+from jaxnas.training.losses import cross_entropy
 from jaxnas.training.optimizers import sgd
 from jaxnas.weight_sharing import gradients
+from jaxnas.weight_sharing.base import Weights
 from jaxnas.weight_sharing.core import weight_sharing
 
 
 def gaea(
     net: Net,
     weights: optax.GradientTransformation | None = None,
-    rate: float = 0.1,
+    architecture: optax.GradientTransformation | None = None,
     *,
     single_level: bool = False,
     edges: bool = False,
     clip: float | None = 5.0,
+    loss: Callable = cross_entropy,
 ) -> Strategy:
     """The GAEA DARTS search, first order.
 
     Args:
         net: a supernet.
         weights: default `sgd(0.025)`.
-        rate: eta.
+        architecture: keeps theta on its simplices; default `policies.exponentiated(0.1)`, with edges
+            `policies.exponentiated_edges(net.space, 0.1)`.
         single_level: theta follows the training loss of the weights' step (ERM); the batches then need no validation part.
         edges: weights of edges as well (GAEA PC-DARTS, with `cell_net(..., partial=4)`).
         clip: global norm of the weights' gradient.
+        loss: (logits, y, path) -> [], of weights and theta; default: cross-entropy.
 
     Raises:
-        ValueError: for a rate at or below 0, or edges of a space that has none.
+        ValueError: for edges of a space that has none.
     """
     space = net.space
-    policy, optimizer = (edge_simplex(space), exponentiated_edges(space, rate)) if edges else (simplex(space), exponentiated(rate))
-    gradient = gradients.single_level(optimizer) if single_level else gradients.pathwise(policy, optimizer)
-    return weight_sharing(net, policy, gradient, weights or sgd(0.025), clip=clip)
+    policy = edge_simplex(space) if edges else simplex(space)
+    if architecture is None:
+        architecture = exponentiated_edges(space) if edges else exponentiated()
+    gradient = gradients.single_level(architecture) if single_level else gradients.pathwise(policy, architecture)
+    return weight_sharing(net, policy, gradient, Weights(weights or sgd(0.025), clip, loss))

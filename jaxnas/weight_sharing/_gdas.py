@@ -9,35 +9,41 @@ The gradient of alpha flows through the chosen operation's gate alone; the autho
 zeros of the others (the sum of the gradient over the map), which the paper does not have and this leaves out.
 """
 
+from collections.abc import Callable
+
 import optax
 
 from jaxnas.base import Strategy
 from jaxnas.nets.base import Net
 from jaxnas.policies._concrete import straight_through
+from jaxnas.training.losses import cross_entropy
 from jaxnas.training.optimizers import adam, sgd
+from jaxnas.weight_sharing.base import Weights
 from jaxnas.weight_sharing.core import weight_sharing
 from jaxnas.weight_sharing.gradients import pathwise
 
 
 def gdas(
     net: Net,
-    temperature,
     weights: optax.GradientTransformation | None = None,
     architecture: optax.GradientTransformation | None = None,
     *,
+    temperature: float | optax.Schedule,
     clip: float | None = 5.0,
+    loss: Callable = cross_entropy,
 ) -> Strategy:
     """The GDAS search.
 
     Args:
         net: a supernet.
-        temperature: tau, a schedule of the step or a number; published: linear from 10 to 0.1.
         weights: default `sgd(0.025)`; published: with Nesterov's momentum and weight decay 5e-4.
         architecture: default `adam()`, as DARTS's.
+        temperature: tau, a schedule of the step or a number; published: linear from 10 to 0.1.
         clip: global norm of the weights' gradient.
+        loss: (logits, y, path) -> [], of weights and theta; default: cross-entropy.
 
     Raises:
         ValueError: for a temperature at or below 0.
     """
     policy = straight_through(net.space, temperature)
-    return weight_sharing(net, policy, pathwise(policy, architecture or adam()), weights or sgd(0.025), clip=clip)
+    return weight_sharing(net, policy, pathwise(policy, architecture or adam()), Weights(weights or sgd(0.025), clip, loss))

@@ -29,7 +29,7 @@ from jaxnas.policies._softmax import softmax
 from jaxnas.policies.policy import Policy, annealed
 from jaxnas.spaces._space import Space
 from jaxnas.trees import loop
-from jaxnas.weight_sharing.core import Given
+from jaxnas.weight_sharing.base import Given
 
 
 class MetaState(NamedTuple):

@@ -23,6 +23,7 @@ from jaxnas.nets.base import Net
 from jaxnas.policies._path_dropout import path_dropout
 from jaxnas.training.losses import cross_entropy
 from jaxnas.training.optimizers import sgd
+from jaxnas.weight_sharing.base import Weights
 from jaxnas.weight_sharing.core import weight_sharing
 from jaxnas.weight_sharing.gradients import frozen
 
@@ -37,11 +38,13 @@ def active_l2(net: Net, params, gates) -> jax.Array:
 def one_shot(
     net: Net,
     weights: optax.GradientTransformation | None = None,
+    *,
     rate: float = 0.1,
     warm_up: Callable | None = None,
     ghosts: int = 1,
     decay: float = 0.0,
-    **options,
+    clip: float | None = 5.0,
+    loss: Callable = cross_entropy,
 ) -> Strategy:
     """Trains a supernet under path dropout; `best` means nothing before a search on its weights.
 
@@ -52,7 +55,8 @@ def one_shot(
         warm_up: t -> [0, 1], as `optax.linear_schedule(0, 1, steps)`; default: 1.
         ghosts: ghost batches in a batch, a divisor of its size.
         decay: lambda.
-        options: further ones of `weight_sharing`.
+        clip: global norm of the weights' gradient.
+        loss: (logits, y, path) -> [], with a `Path`; default: cross-entropy.
 
     Raises:
         ValueError: as `policies.path_dropout` and `weight_sharing`.
@@ -60,8 +64,8 @@ def one_shot(
     policy = path_dropout(net.space, rate, warm_up, ghosts)
     weights = weights or sgd(0.025, weight_decay=0.0)
 
-    def loss(logits, y, path):
-        value = cross_entropy(logits, y)
+    def decayed(logits, y, path):
+        value = loss(logits, y, path)
         return value + decay * active_l2(net, path.params, path.gates) if decay else value
 
-    return weight_sharing(net, policy, frozen, weights, loss=loss, ghost=ghosts > 1, **options)
+    return weight_sharing(net, policy, frozen, Weights(weights, clip, decayed, ghost=ghosts > 1))

@@ -4,7 +4,7 @@ Reference: Cai, Zhu and Han, ProxylessNAS: Direct Neural Architecture Search on 
 arXiv:1812.00332, eq. 2-8.
 
     weights       the path g ~ onehot(Categorical(softmax(alpha))) alone is run and moves
-    alpha         two paths (`gradients.two_paths`), or REINFORCE on 10 networks (`gradients.score`)
+    alpha         two paths (`gradients.two_paths`), or REINFORCE on 10 networks (`gradients.reinforce_gradient`)
     E[latency]    = base + sum_l sum_o softmax(alpha_l)_o F(l, o), in closed form
 
 The published cadence is one architecture step in five weight steps, after 40 epochs of weight steps alone: the first is an
@@ -18,6 +18,7 @@ import numpy as np
 import optax
 
 from jaxnas.base import Strategy
+from jaxnas.hardware import Priced, check_priced
 from jaxnas.nets.base import Net
 from jaxnas.nets.mobile_ops import Paths
 from jaxnas.policies._categorical import categorical
@@ -26,6 +27,7 @@ from jaxnas.spaces._mobile import NONE, MobileSpec
 from jaxnas.spaces._space import Space
 from jaxnas.training.losses import cross_entropy
 from jaxnas.training.optimizers import sgd
+from jaxnas.weight_sharing.base import Weights
 from jaxnas.weight_sharing.core import weight_sharing
 from jaxnas.weight_sharing.gradients import reinforce_gradient, two_paths
 
@@ -42,8 +44,7 @@ def proxylessnas(
     weights: optax.GradientTransformation | None = None,
     architecture: optax.GradientTransformation | None = None,
     *,
-    cost: Callable | None = None,
-    combine: Callable | None = None,
+    cost: Priced | None = None,
     clip: float | None = None,
     loss: Callable = cross_entropy,
 ) -> Strategy:
@@ -53,18 +54,17 @@ def proxylessnas(
         net: of a mobile space.
         weights: default `sgd(0.025, weight_decay=4e-5)`.
         architecture: default `optax.adam(1e-3, b1=0)`.
-        cost: gates -> [], linear (`lambda g: hardware.expected(c, g)`); default: none.
-        combine: (loss, cost) -> [], such as `hardware.proxyless_product(...)` or `hardware.relative_excess(...)`; goes with `cost`.
+        cost: linear in the gates, as `hardware.priced(table, hardware.proxyless_product(...))` or with
+            `hardware.relative_excess(...)`; default: none.
         clip: global norm of the weights' gradient; default: not, as published.
         loss: (logits, y, path) -> [], of weights and alpha; default: cross-entropy (published: label smoothing 0.1).
 
     Raises:
-        ValueError: for another space, a layer of a single operation, or half of `cost` and `combine`.
+        ValueError: for another space, a layer of a single operation, or a cost that is not priced.
     """
     space = net.space
     _check(space)
-    if (cost is None) != (combine is None):
-        raise ValueError("give `cost` and `combine` together: what it costs, and how that joins the loss")
+    check_priced(cost)
     tree = jax.tree.structure(space.decisions)
 
     def gates_of(index, weight):
@@ -73,13 +73,13 @@ def proxylessnas(
     def total(value, theta, t):
         del t
         rows = [jax.nn.softmax(theta[d, :n]) for d, n in enumerate(space.arity)]
-        return combine(value, cost(tree.unflatten(rows)))
+        return cost.form(value, cost.of(tree.unflatten(rows)))
 
     absent = [next((k for k, op in enumerate(layer.ops) if op in NONE), -1) for layer in space.spec.layers]
-    gradient = two_paths(
-        space, architecture or optax.adam(1e-3, b1=0.0), gates_of, None if cost is None else total, np.asarray(absent)
-    )
-    return weight_sharing(net, categorical(space), gradient, weights or sgd(0.025, weight_decay=4e-5), clip=clip, loss=loss)
+    architecture = architecture or optax.adam(1e-3, b1=0.0)
+    gradient = two_paths(space, architecture, gates_of, None if cost is None else total, np.asarray(absent))
+    weights = weights or sgd(0.025, weight_decay=4e-5)
+    return weight_sharing(net, categorical(space), gradient, Weights(weights, clip, loss))
 
 
 def proxylessnas_reinforce(
@@ -87,30 +87,26 @@ def proxylessnas_reinforce(
     weights: optax.GradientTransformation | None = None,
     architecture: optax.GradientTransformation | None = None,
     *,
-    cost: Callable | None = None,
-    reference: float = 1.0,
-    power: float = 0.1,
     networks: int = 10,
+    cost: Priced | None = None,
     clip: float | None = None,
     loss: Callable = cross_entropy,
 ) -> Strategy:
-    """The REINFORCE version: reward accuracy * (reference / cost)^power of `networks` draws an update.
+    """The REINFORCE version: the reward is accuracy * (reference / cost)^0.1, of `networks` draws an update.
 
     Args:
-        net, weights, clip, loss: as `proxylessnas`.
-        architecture: default `optax.adam(1e-3, b1=0)`.
-        cost: gates -> [], of one network; default: none, the reward is the accuracy.
-        reference: the cost that is aimed at.
-        power: how much the cost weighs.
+        net, weights, architecture, clip, loss: as `proxylessnas`.
+        networks: drawn an update, default 10.
+        cost: of one network, as `hardware.priced(table, hardware.power_reward(reference))`; default: none.
 
     Raises:
-        ValueError: for another space, a layer of a single operation, fewer than 1 network, or a reference at or below 0.
+        ValueError: for another space, a layer of a single operation, fewer than 1 network, or a cost that is not priced.
     """
     _check(net.space)
-    if not reference > 0:
-        raise ValueError(f"`reference` is the cost that is aimed at: give it above 0, not {reference}")
+    check_priced(cost)
     many = categorical(net.space, paths=networks)
-    reward = None if cost is None else lambda accuracy, gates: accuracy * (reference / cost(gates)) ** power
+    reward = None if cost is None else lambda accuracy, gates: cost.form(accuracy, cost.of(gates))
     update = reinforce(many, architecture or optax.adam(1e-3, b1=0.0), baseline=0.01)  # b += 0.99 (mean - b), as published
+    gradient = reinforce_gradient(many, update, reward)
     weights = weights or sgd(0.025, weight_decay=4e-5)
-    return weight_sharing(net, categorical(net.space), reinforce_gradient(many, update, reward), weights, clip=clip, loss=loss)
+    return weight_sharing(net, categorical(net.space), gradient, Weights(weights, clip, loss))

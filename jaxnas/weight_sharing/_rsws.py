@@ -19,12 +19,19 @@ import optax
 from jaxnas.base import Strategy
 from jaxnas.nets.base import Net
 from jaxnas.spaces._space import Space
+from jaxnas.training.losses import cross_entropy
 from jaxnas.weight_sharing._spos import spos
 
 
-def rsws(net: Net, weights: optax.GradientTransformation | None = None, clip: float | None = 5.0) -> Strategy:
+def rsws(
+    net: Net,
+    weights: optax.GradientTransformation | None = None,
+    *,
+    clip: float | None = 5.0,
+    loss: Callable = cross_entropy,
+) -> Strategy:
     """Trains a supernet on uniform single paths, as `spos`; what differs is how its weights are searched: `two_stage`."""
-    return spos(net, weights, clip=clip)
+    return spos(net, weights, clip=clip, loss=loss)
 
 
 def two_stage(space: Space, quick: Callable, full: Callable, candidates: int = 1000, finalists: int = 10) -> Callable:

@@ -20,7 +20,9 @@ from jaxnas.base import Strategy
 from jaxnas.nets.base import Net
 from jaxnas.policies._softmax import softmax
 from jaxnas.policies.policy import draw
+from jaxnas.training.losses import cross_entropy
 from jaxnas.training.optimizers import adam, sgd
+from jaxnas.weight_sharing.base import Weights
 from jaxnas.weight_sharing.core import weight_sharing
 from jaxnas.weight_sharing.gradients import pathwise
 
@@ -79,21 +81,23 @@ def adversarial(eps: Callable, steps: int = 7) -> Callable:
 
 def smooth_darts(
     net: Net,
-    perturb: Callable,
     weights: optax.GradientTransformation | None = None,
     architecture: optax.GradientTransformation | None = None,
     *,
+    perturb: Callable,
     clip: float | None = 5.0,
+    loss: Callable = cross_entropy,
 ) -> Strategy:
     """The SmoothDARTS search, first order.
 
     Args:
         net: a supernet.
-        perturb: `random_noise(eps)` or `adversarial(eps)`; published eps: `optax.linear_schedule(0.03, 0.3, steps)`.
         weights: default `sgd(0.025)`.
         architecture: default `adam()`.
+        perturb: `random_noise(eps)` or `adversarial(eps)`; published eps: `optax.linear_schedule(0.03, 0.3, steps)`.
         clip: global norm of the weights' gradient.
+        loss: (logits, y, path) -> [], of weights and theta; default: cross-entropy.
     """
     policy = softmax(net.space)
     gradient = pathwise(policy, architecture or adam())
-    return weight_sharing(net, policy, gradient, weights or sgd(0.025), clip=clip, perturb=perturb)
+    return weight_sharing(net, policy, gradient, Weights(weights or sgd(0.025), clip, loss, perturb=perturb))

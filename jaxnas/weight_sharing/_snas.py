@@ -12,38 +12,47 @@ from collections.abc import Callable
 import optax
 
 from jaxnas.base import Strategy
+from jaxnas.hardware import Priced, check_priced, is_additive
 from jaxnas.nets.base import Net
 from jaxnas.policies._concrete import concrete
 from jaxnas.policies.policy import softmax_rows
+from jaxnas.training.losses import cross_entropy
 from jaxnas.training.optimizers import adam, sgd
+from jaxnas.weight_sharing.base import Weights
 from jaxnas.weight_sharing.core import weight_sharing
 from jaxnas.weight_sharing.gradients import single_level
 
 
 def snas(
     net: Net,
-    temperature,
     weights: optax.GradientTransformation | None = None,
     architecture: optax.GradientTransformation | None = None,
     *,
-    cost: Callable | None = None,
+    temperature: float | optax.Schedule,
     paths: int = 1,
+    cost: Priced | None = None,
     clip: float | None = 5.0,
+    loss: Callable = cross_entropy,
 ) -> Strategy:
     """The SNAS search; its batches need no validation part.
 
     Args:
         net: a supernet.
-        temperature: lambda, a schedule of the step or a number; published: linear from 1 to 0.03.
         weights: default `sgd(0.025)`.
         architecture: default `adam()`, as DARTS's.
-        cost: gates -> [], eta C, linear in the gates (`lambda g: eta * hardware.expected(c, g)`); default: none.
+        temperature: lambda, a schedule of the step or a number; published: linear from 1 to 0.03.
         paths: samples of Z to one step; default 1, as published.
+        cost: C, linear in the gates, in a form that adds it: `hardware.priced(table, hardware.additive(eta))`; default: none.
         clip: global norm of the weights' gradient.
+        loss: (logits, y, path) -> [], of weights and theta; default: cross-entropy.
 
     Raises:
-        ValueError: for a temperature at or below 0.
+        ValueError: for a temperature at or below 0, or a cost that is not priced, or is not added.
     """
+    check_priced(cost)
+    if cost is not None and not is_additive(cost.form):
+        raise ValueError("SNAS adds the expected cost to the loss: give `cost` a form that does, as `hardware.additive(eta)`")
     policy = concrete(net.space, temperature, paths=paths)
-    penalty = None if cost is None else lambda theta, t: cost(softmax_rows(theta))
-    return weight_sharing(net, policy, single_level(architecture or adam(), penalty), weights or sgd(0.025), clip=clip)
+    penalty = None if cost is None else lambda theta, t: cost.form(0.0, cost.of(softmax_rows(theta)))
+    gradient = single_level(architecture or adam(), penalty)
+    return weight_sharing(net, policy, gradient, Weights(weights or sgd(0.025), clip, loss))

@@ -10,26 +10,38 @@ Reference: Guo et al., Single Path One-Shot Neural Architecture Search with Unif
 Published (ImageNet): 150,000 steps, batch 1,024, rate 0.5 falling linearly to 0, decay 4e-5, label smoothing 0.1.
 """
 
+from collections.abc import Callable
+
 import optax
 
 from jaxnas.base import Strategy
 from jaxnas.nets.base import Net
 from jaxnas.policies._uniform import uniform
+from jaxnas.training.losses import cross_entropy
 from jaxnas.training.optimizers import sgd
+from jaxnas.weight_sharing.base import Weights
 from jaxnas.weight_sharing.core import weight_sharing
 from jaxnas.weight_sharing.gradients import frozen
 
 
-def spos(net: Net, weights: optax.GradientTransformation | None = None, allowed=None, **options) -> Strategy:
+def spos(
+    net: Net,
+    weights: optax.GradientTransformation | None = None,
+    *,
+    allowed=None,
+    clip: float | None = 5.0,
+    loss: Callable = cross_entropy,
+) -> Strategy:
     """Trains a supernet on uniform single paths; `best` means nothing before a search on its weights.
 
     Args:
         net: the supernet.
         weights: the weight optimizer, default SGD with momentum at 0.025.
         allowed: bool[D, A], the values that may be drawn; default: all.
-        options: further ones of `weight_sharing` (`clip`, `loss`).
+        clip: global norm of the weights' gradient.
+        loss: (logits, y, path) -> [], with a `Path`; default: cross-entropy.
 
     Raises:
         ValueError: as `policies.uniform` and `weight_sharing`.
     """
-    return weight_sharing(net, uniform(net.space, allowed=allowed), frozen, weights or sgd(0.025), **options)
+    return weight_sharing(net, uniform(net.space, allowed=allowed), frozen, Weights(weights or sgd(0.025), clip, loss))

@@ -39,7 +39,7 @@ class TENASInfo(NamedTuple):
 
 
 def te_nas(
-    net: Net, thin: Net, draws: int = 3, points: int = 1000, trainability: Proxy = ntk, expressivity: Proxy = regions
+    net: Net, thin: Net, *, draws: int = 3, points: int = 1000, trainability: Proxy = ntk, expressivity: Proxy = regions
 ) -> Strategy:
     """The pruning; it takes O - 1 steps, on `batch.train` = (x [S, B, ...], y), of whose labels nothing is read.
 

@@ -11,8 +11,8 @@ Before that, a phase in which theta stands still (`op_warm_up`): with odds that 
 operations, at equal weights 1 / n, or, where it is a number of filters, the largest (the filter warm-up); otherwise it is drawn
 uniformly.  What follows takes its variables:
 
-    Phase(op_warm_up(net, falling, weights, full=widest(space)), n, data)
-    Phase(tunas(net, cost, target, weights, rate), m, data, give=lambda s: Given(s.variables, s.opt_state))
+    Phase(op_warm_up(net, weights, share=falling, full=widest(space)), n, data)
+    Phase(tunas(net, weights, cost=priced(table, absolute_reward(T0))), m, data, give=lambda s: Given(s.variables, s.opt_state))
 
 Published: rate of theta 3e-4 times batch / 256, growing tenfold over the search, Adam with b1 = 0, b2 = 0.999; both warm-ups over
 the first quarter.  Spaces with filters: `jaxnas.spaces.tunas`.
@@ -27,47 +27,50 @@ import jax.numpy as jnp
 import optax
 
 from jaxnas.base import Strategy
+from jaxnas.hardware import Priced, check_priced
 from jaxnas.nets.base import Net
 from jaxnas.policies._categorical import categorical
 from jaxnas.policies.policy import Policy
 from jaxnas.policies.updates import reinforce
 from jaxnas.spaces._space import Space, is_shape
+from jaxnas.training.losses import cross_entropy
 from jaxnas.training.optimizers import sgd
+from jaxnas.weight_sharing.base import Weights
 from jaxnas.weight_sharing.core import weight_sharing
 from jaxnas.weight_sharing.gradients import frozen, reinforce_gradient
 
 
 def tunas(
     net: Net,
-    cost: Callable,
-    target: float,
     weights: optax.GradientTransformation | None = None,
-    theta: optax.GradientTransformation | None = None,
-    beta: float = -0.1,
+    architecture: optax.GradientTransformation | None = None,
+    *,
     networks: int = 1,
-    **options,
+    cost: Priced,
+    clip: float | None = 5.0,
+    loss: Callable = cross_entropy,
 ) -> Strategy:
     """Searches a supernet for the most accurate architecture at a cost.
 
     Args:
         net: the supernet.
-        cost: gates -> [], as `lambda gates: hardware.expected(table, gates)`.
-        target: T0, in the cost's unit.
         weights: the weight optimizer, default SGD with momentum at 0.025.
-        theta: default `optax.adam(3e-4, b1=0)`.
-        beta: not positive, default -0.1.
+        architecture: default `optax.adam(3e-4, b1=0)`.
         networks: drawn a step for theta, default 1 (published: one a replica).
-        options: further ones of `weight_sharing`.
+        cost: `hardware.priced(table, hardware.absolute_reward(T0))`.
+        clip: global norm of the weights' gradient.
+        loss: (logits, y, path) -> [], with a `Path`; default: cross-entropy.
 
     Raises:
-        ValueError: for a target that is not positive, a positive beta, or as `weight_sharing`.
+        ValueError: for a cost that is not priced, or as `weight_sharing`.
     """
-    if not target > 0 or not beta <= 0:
-        raise ValueError(f"TuNAS needs a positive target and a beta that is not; got target={target}, beta={beta}")
+    if cost is None:
+        raise ValueError("TuNAS searches at a cost: give it `hardware.priced(table, hardware.absolute_reward(target))`")
+    check_priced(cost)
     policy, many = categorical(net.space, scale=0.0), categorical(net.space, scale=0.0, paths=networks)
-    update = reinforce(policy, theta or optax.adam(3e-4, b1=0.0), baseline=0.95)
-    reward = lambda accuracy, gates: accuracy + beta * jnp.abs(cost(gates) / target - 1)
-    return weight_sharing(net, policy, reinforce_gradient(many, update, reward), weights or sgd(0.025), **options)
+    update = reinforce(policy, architecture or optax.adam(3e-4, b1=0.0), baseline=0.95)
+    gradient = reinforce_gradient(many, update, lambda accuracy, gates: cost.form(accuracy, cost.of(gates)))
+    return weight_sharing(net, policy, gradient, Weights(weights or sgd(0.025), clip, loss))
 
 
 def warming(space: Space, share: Callable, full=None) -> Policy:
@@ -93,17 +96,26 @@ def warming(space: Space, share: Callable, full=None) -> Policy:
     return Policy(lambda key: (), sample, lambda gates: gates, None, first, False, sparse=True)
 
 
-def op_warm_up(net: Net, share: Callable, weights: optax.GradientTransformation | None = None, *, full=None, **options) -> Strategy:
+def op_warm_up(
+    net: Net,
+    weights: optax.GradientTransformation | None = None,
+    *,
+    share: optax.Schedule,
+    full=None,
+    clip: float | None = 5.0,
+    loss: Callable = cross_entropy,
+) -> Strategy:
     """Trains the weights before theta moves.
 
     Args:
         net: a supernet that mixes operations.
-        share: t -> the odds that a decision is full, as `optax.linear_schedule(1, 0, steps)`.
         weights: as `tunas`.
+        share: t -> the odds that a decision is full, as `optax.linear_schedule(1, 0, steps)`.
         full: gates; what full decisions hold, as `spaces.tunas.widest(space)`; default: all operations at 1 / n.
-        options: further ones of `weight_sharing`.
+        clip: global norm of the weights' gradient.
+        loss: (logits, y, path) -> [], with a `Path`; default: cross-entropy.
 
     Raises:
         ValueError: for a net that mixes none.
     """
-    return weight_sharing(net, warming(net.space, share, full), frozen, weights or sgd(0.025), **options)
+    return weight_sharing(net, warming(net.space, share, full), frozen, Weights(weights or sgd(0.025), clip, loss))

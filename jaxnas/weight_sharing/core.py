@@ -24,117 +24,53 @@ import optax
 from jaxnas.base import Strategy
 from jaxnas.nets.base import Net, check_variables
 from jaxnas.policies.policy import Policy
-from jaxnas.training.losses import cross_entropy
 from jaxnas.trees import loop
+from jaxnas.weight_sharing.base import Given, Gradient, Path, Problem, Weights, WeightSharingInfo, WeightSharingState
 
 FIRST = np.int32(0)  # the number of a lone path
 
 
-class Problem(NamedTuple):
-    """What an architecture gradient may see: the bilevel problem at the current weights."""
+class Slots(NamedTuple):
+    """What a search is made of."""
 
-    loss: Callable  # (params, gates, (x, y), key) -> (loss [], (statistics, accuracy []))
-    update: Callable  # (grads, opt_state, params) -> (params, opt_state): the weight optimizer, without the clip
-    params: Any
-    opt_state: Any
-    look: Any  # (x, y) [K, B, ...]
-    valid: Any  # (x, y) [B, ...]
-    theta_grad: Any  # a joint gradient's: what the weight step's own backward pass left; None otherwise
+    net: Net
+    policy: Policy
+    gradient: Gradient
+    weights: Weights
 
 
-class Gradient(NamedTuple):
-    """How theta moves."""
+class View(NamedTuple):
+    """What one path sees in a weight step."""
 
-    init: Callable  # theta -> state (of an optimizer, of a baseline)
-    step: Callable  # (key, theta, state, problem, t) -> (theta, state, info {name: []})
-    joint: bool = False  # single level: the weight step's sample and backward pass yield the gradient (problem.theta_grad)
-
-
-class Path(NamedTuple):
-    """What a loss may look at besides logits and labels."""
-
-    number: jax.Array  # int32[]: the m-th of the M paths
-    params: Any
-    gates: Any
-    targets: Any  # the teacher's; None without one
-
-
-class Given(NamedTuple):
-    """What an earlier phase hands over; None: drawn anew."""
-
-    variables: Any = None
-    opt_state: Any = None  # of the weight optimizer
-    theta: Any = None
-    open: Any = None  # bool, of the gates' structure: the operations that are still in the search
-
-
-class WeightSharingState(NamedTuple):
-    variables: Any  # {"params", "batch_stats"}
-    opt_state: Any
-    theta: Any
-    gradient: Any
+    number: Any  # int32[]: the m-th of the M paths
+    batch: Any  # (x, y) [B, ...]; [B / M, ...] of a ghost batch
+    targets: Any  # the teacher's, for this batch; None without one
     step: jax.Array  # int32[]
 
 
-class WeightSharingInfo(NamedTuple):
-    loss: jax.Array  # [] mean training loss of the weight steps; not finite: the run has diverged
-    accuracy: jax.Array  # [] on the training batches
-    gates: Any  # the first path's gates, at the step's start
-    gradient: dict  # what the gradient reports, {name: []}
-
-
-def weight_sharing(
-    net: Net,
-    policy: Policy,
-    gradient: Gradient,
-    weights: optax.GradientTransformation,
-    *,
-    clip: float | None = 5.0,
-    loss: Callable = cross_entropy,
-    teacher: Callable | None = None,
-    ghost: bool = False,
-    perturb: Callable | None = None,
-) -> Strategy:
+def weight_sharing(net: Net, policy: Policy, gradient: Gradient, weights: Weights) -> Strategy:
     """A search that trains one supernet while it moves the architecture parameters.
 
     Args:
         net: the supernet.
         policy: which gates the weights see.
         gradient: how theta moves.
-        weights: the weight optimizer; weight decay goes in it (`optax.add_decayed_weights` before `optax.sgd`).
-        clip: global norm that the weights' gradient is clipped to, before the decay is added; None: not.  The look-ahead
-            of a second-order gradient is not clipped, as published.
-        loss: (logits, y, path) -> [], with a `Path`.
-        teacher: (variables, x, fixed) -> targets, once a weight step, without a gradient; `fixed` is the batch's.  A loss
-            finds them in its path.
-        ghost: each of the M paths sees its own M-th of the batch (its ghost batch), and not all of it.
-        perturb: (key, gates, loss_of, t) -> the gates that the weight step sees instead (SmoothDARTS); `loss_of(gates)` is the
-            training loss of its batch with the running statistics.
+        weights: how the weights are trained: `Weights(sgd(0.025))`, with a clip of 5 and cross-entropy unless told otherwise.
+            The look-ahead of a second-order gradient is not clipped, as published.  A teacher's targets reach the loss in its
+            path; a perturbation's `loss_of(gates)` is the training loss of its batch with the running statistics.
 
     `init(key, given)` takes a `Given` from an earlier phase.
 
     Raises:
-        ValueError: for a relaxation on a net that computes one architecture at a time; in `init`, for variables of another net, a
-            theta with NaN, or operations left out of a policy that cannot; when traced, for a batch that does not split into M
-            ghost batches.
+        ValueError: for an optimizer in place of `Weights`; for a relaxation on a net that computes one architecture at a time; in
+            `init`, for variables of another net, a theta with NaN, or operations left out of a policy that cannot; when traced,
+            for a batch that does not split into M ghost batches.
     """
+    if not isinstance(weights, Weights):
+        raise ValueError(f"`weights` says how they are trained: give it Weights(optimizer, ...), not a {type(weights).__name__}")
     if not policy.hard and not net.mixes:
         raise ValueError("this net computes one architecture, it mixes none: take a policy of hard gates, or a black-box search")
-    clipper = optax.identity() if clip is None else optax.clip_by_global_norm(clip)
-    split = lambda variables: (variables["params"], {k: v for k, v in variables.items() if k != "params"})
-
-    masked = policy.hard or policy.sparse
-
-    def evaluate(params, stats, gates, batch, key, t, number=FIRST, targets=None):
-        x, y = batch
-        logits, new = net.apply({**stats, "params": params}, x, gates, train=True, path=policy.hard, key=key, t=t)
-        accuracy = jnp.mean((jnp.argmax(logits, -1) == y).astype(jnp.float32))
-        value = loss(logits, y, Path(number, params, gates, targets)) + sum(jax.tree.leaves(new.get("losses", {})))
-        return value, (jax.lax.stop_gradient({name: new[name] for name in stats}), accuracy)
-
-    def update(grads, opt_state, params):
-        updates, opt_state = weights.update(grads, opt_state, params)
-        return optax.apply_updates(params, updates), opt_state
+    slots = Slots(net, policy, gradient, weights)
 
     def init(key, given=None):
         k_net, k_theta = jax.random.split(key)
@@ -143,84 +79,13 @@ def weight_sharing(
             variables = net.init(k_net)
         else:
             check_variables(net, variables)
-        opt_state = weights.init(variables["params"]) if opt_state is None else opt_state
+        opt_state = weights.optimizer.init(variables["params"]) if opt_state is None else opt_state
         theta = policy.init(k_theta) if theta is None else _without_nan(theta)
         if still is not None:
             if policy.close is None:
                 raise ValueError("this policy cannot leave operations out: give no `open`")
             theta = policy.close(theta, still)
         return WeightSharingState(variables, opt_state, theta, gradient.init(theta), jnp.zeros((), jnp.int32))
-
-    def arch_step(key, state, batches):
-        valid, look = batches
-        params, stats = split(state.variables)
-        on = lambda params, gates, batch, key: evaluate(params, stats, gates, batch, key, state.step)
-        problem = Problem(on, update, params, state.opt_state, look, valid, None)
-        theta, gradient_state, info = gradient.step(key, state.theta, state.gradient, problem, state.step)
-        return state._replace(theta=theta, gradient=gradient_state), info
-
-    def weight_step(key, state, batch, fixed):
-        k_sample, k_loss, k_theta = jax.random.split(key, 3)
-        params, stats = split(state.variables)
-        targets = None if teacher is None else jax.lax.stop_gradient(teacher(state.variables, batch[0], fixed))
-        k_perturb = jax.random.fold_in(k_loss, 2**31 - 1)
-
-        draw = lambda theta: policy.sample(jax.random.clone(k_sample), theta, state.step)  # the same M paths every time
-        actions = jax.eval_shape(draw, state.theta)
-        paths = jax.tree.leaves(actions)[0].shape[0]
-
-        def part(tree, m):  # what path m sees of the batch
-            if not ghost:
-                return tree
-            if (B := len(batch[1])) % paths:
-                raise ValueError(f"a batch of {B} does not split into {paths} ghost batches: choose a multiple of {paths}")
-            return jax.tree.map(lambda a: a.reshape(paths, B // paths, *a.shape[1:])[m], tree)
-
-        def one(carry, m):  # one path: its gradient is added, its statistics move
-            stats, grads, used = carry
-            own, aims = part(batch, m), part(targets, m)
-
-            def loss_of(gates):
-                still = jax.lax.stop_gradient({**split(state.variables)[1], "params": params})
-                logits = net.apply(still, own[0], gates, train=False, path=policy.hard)[0]
-                return loss(logits, own[1], Path(m, still["params"], gates, aims))
-
-            def on_path(params, theta):
-                gates = policy.gates(jax.tree.map(lambda a: a[m], draw(theta)))
-                if perturb is not None:
-                    gates = perturb(jax.random.fold_in(k_perturb, m), gates, loss_of, state.step)
-                seen = (own, jax.random.fold_in(k_loss, m), state.step, m, aims)
-                value, (new, accuracy) = evaluate(params, stats, gates, *seen)
-                return value, (new, accuracy, gates)
-
-            wrt = (0, 1) if gradient.joint else (0,)
-            (value, (new, accuracy, gates)), g = jax.value_and_grad(on_path, wrt, has_aux=True)(params, state.theta)
-            if masked:
-                mask = net.used({**stats, "params": params}, jax.lax.stop_gradient(gates))
-                new = jax.tree.map(lambda n, o, k: jnp.where(k > 0, n, o), new, stats, split(mask)[1])
-                used = jax.tree.map(jnp.maximum, used, mask["params"])
-            return (new, jax.tree.map(jnp.add, grads, g), used), (value, accuracy, gates)
-
-        zeros = (params, state.theta) if gradient.joint else (params,)
-        nothing = jax.tree.map(jnp.zeros_like, zeros)
-        unused = ()
-        if masked:
-            gates = jax.eval_shape(lambda: policy.gates(jax.tree.map(lambda a: jnp.zeros(a.shape[1:], a.dtype), actions)))
-            gates = jax.tree.map(lambda g: jnp.zeros(g.shape, g.dtype), gates)
-            unused = jax.tree.map(jnp.zeros_like, net.used(state.variables, gates)["params"])
-        (stats, grads, used), (values, accuracies, gates) = loop(one, (stats, nothing, unused), jnp.arange(paths))
-        grads, *theta_grad = jax.tree.map(lambda g: g / paths, grads)
-        grads, _ = clipper.update(grads, clipper.init(params))
-        moved, opt_state = update(grads, state.opt_state, params)
-        if masked:
-            moved, opt_state = _masked(weights, (params, state.opt_state), (moved, opt_state), used)
-        info = (jnp.mean(values), jnp.mean(accuracies), jax.tree.map(lambda g: g[0], gates))
-        state = state._replace(variables={**stats, "params": moved}, opt_state=opt_state)
-        if not gradient.joint:
-            return state, (*info, {})
-        problem = Problem(None, update, moved, opt_state, None, None, theta_grad[0])
-        theta, gradient_state, extra = gradient.step(k_theta, state.theta, state.gradient, problem, state.step)
-        return state._replace(theta=theta, gradient=gradient_state), (*info, extra)
 
     def step(key, state, batch):
         k_arch, k_weights = jax.random.split(key)
@@ -230,14 +95,13 @@ def weight_sharing(
             look = batch.look
             if look is None:  # the look-ahead takes the very batch that the weights train on next
                 look = jax.tree.map(lambda a: jnp.broadcast_to(a[None, :1], (A, 1, *a.shape[1:])), batch.train)
-            keys = jax.random.split(k_arch, A)
-            state, reported = loop(lambda s, xs: arch_step(xs[0], s, xs[1]), state, (keys, (batch.valid, look)))
+            move = lambda state, xs: arch_step(slots, xs[0], state, *xs[1:])
+            state, reported = loop(move, state, (jax.random.split(k_arch, A), batch.valid, look))
         W = jax.tree.leaves(batch.train)[0].shape[0]
-        keys = jax.random.split(k_weights, W)
-        weigh = lambda s, xs: weight_step(xs[0], s, xs[1], batch.fixed)
-        state, (values, accuracies, gates, extra) = loop(weigh, state, (keys, batch.train))
+        move = lambda state, xs: weight_step(slots, xs[0], state, xs[1], batch.fixed)
+        state, (losses, accuracies, gates, extra) = loop(move, state, (jax.random.split(k_weights, W), batch.train))
         info = WeightSharingInfo(
-            loss=jnp.mean(values),
+            loss=jnp.mean(losses),
             accuracy=jnp.mean(accuracies),
             gates=jax.tree.map(lambda g: g[0], gates),
             gradient=jax.tree.map(jnp.mean, {**reported, **extra}),
@@ -247,18 +111,149 @@ def weight_sharing(
     return Strategy(init, step, lambda state: policy.derive(state.theta))
 
 
+def arch_step(slots: Slots, key, state, valid, look):
+    """(state, what the gradient reports): theta moves at weights that stand still."""
+    params, stats = _split(state.variables)
+
+    def loss(params, gates, batch, key):
+        return training_loss(slots, params, stats, gates, View(FIRST, batch, None, state.step), key)
+
+    problem = Problem(loss, _update(slots), params, state.opt_state, look, valid, None)
+    return move_theta(slots, key, state, problem)
+
+
+def weight_step(slots: Slots, key, state, batch, fixed):
+    """(state, (loss [], accuracy [], gates, what a joint gradient reports)): the weights move by the mean over M paths."""
+    k_sample, k_loss, k_theta, k_perturb = jax.random.split(key, 4)
+    net, policy, gradient, weights = slots
+    params, stats = _split(state.variables)
+    targets = None
+    if weights.teacher is not None:
+        targets = jax.lax.stop_gradient(weights.teacher(state.variables, batch[0], fixed))
+    shape = jax.eval_shape(lambda: policy.sample(jax.random.clone(k_sample), state.theta, state.step))
+    paths = jax.tree.leaves(shape)[0].shape[0]  # M
+
+    def one(carry, m):  # one path: its gradient is added, its statistics move
+        stats, total, used = carry
+        seen = _ghost(batch, targets, m, paths) if weights.ghost else (batch, targets)
+        view = View(m, *seen, state.step)
+        (loss, (new, accuracy, gates)), grads = path_gradient(slots, (k_sample, k_loss, k_perturb), state, stats, view)
+        if _masked(policy):
+            mask = net.used({**stats, "params": params}, jax.lax.stop_gradient(gates))
+            new = _keep(_split(mask)[1], new, stats)
+            used = jax.tree.map(jnp.maximum, used, mask["params"])
+        return (new, jax.tree.map(jnp.add, total, grads), used), (loss, accuracy, gates)
+
+    zeros = jax.tree.map(jnp.zeros_like, (params, state.theta) if gradient.joint else (params,))
+    start = (stats, zeros, nothing_used(slots, state, shape))
+    (stats, total, used), (losses, accuracies, gates) = loop(one, start, jnp.arange(paths))
+    grads, *theta_grad = jax.tree.map(lambda g: g / paths, total)
+    params, opt_state = move_weights(slots, state, grads, used)
+    state = state._replace(variables={**stats, "params": params}, opt_state=opt_state)
+    report = {}
+    if gradient.joint:
+        problem = Problem(None, _update(slots), params, opt_state, None, None, theta_grad[0])
+        state, report = move_theta(slots, k_theta, state, problem)
+    return state, (jnp.mean(losses), jnp.mean(accuracies), jax.tree.map(lambda g: g[0], gates), report)
+
+
+def training_loss(slots: Slots, params, stats, gates, view: View, key):
+    """(loss [], (statistics, accuracy [])) of one path, with the batch's own statistics."""
+    x, y = view.batch
+    variables = {**stats, "params": params}
+    logits, new = slots.net.apply(variables, x, gates, train=True, path=slots.policy.hard, key=key, t=view.step)
+    accuracy = jnp.mean((jnp.argmax(logits, -1) == y).astype(jnp.float32))
+    loss = slots.weights.loss(logits, y, Path(view.number, params, gates, view.targets))
+    loss = loss + sum(jax.tree.leaves(new.get("losses", {})))
+    return loss, (jax.lax.stop_gradient({name: new[name] for name in stats}), accuracy)
+
+
+def running_loss(slots: Slots, variables, gates, view: View):
+    """The training loss of one path with the running statistics, at weights that stand still, []."""
+    x, y = view.batch
+    still = jax.lax.stop_gradient(variables)
+    logits, _ = slots.net.apply(still, x, gates, train=False, path=slots.policy.hard)
+    return slots.weights.loss(logits, y, Path(view.number, still["params"], gates, view.targets))
+
+
+def path_gradient(slots: Slots, keys, state, stats, view: View):
+    """((loss [], (statistics, accuracy [], gates)), gradients): in the weights, and in theta for a joint gradient."""
+    k_sample, k_loss, k_perturb = keys
+    m, t, perturb = view.number, view.step, slots.weights.perturb
+
+    def loss(params, theta):
+        actions = slots.policy.sample(jax.random.clone(k_sample), theta, t)  # the same M paths every time
+        gates = slots.policy.gates(jax.tree.map(lambda a: a[m], actions))
+        if perturb is not None:
+            loss_of = lambda gates: running_loss(slots, state.variables, gates, view)
+            gates = perturb(jax.random.fold_in(k_perturb, m), gates, loss_of, t)
+        value, (new, accuracy) = training_loss(slots, params, stats, gates, view, jax.random.fold_in(k_loss, m))
+        return value, (new, accuracy, gates)
+
+    wrt = (0, 1) if slots.gradient.joint else (0,)
+    return jax.value_and_grad(loss, wrt, has_aux=True)(state.variables["params"], state.theta)
+
+
+def move_theta(slots: Slots, key, state, problem: Problem):
+    """(state, what the gradient reports)."""
+    theta, gradient, report = slots.gradient.step(key, state.theta, state.gradient, problem, state.step)
+    return state._replace(theta=theta, gradient=gradient), report
+
+
+def move_weights(slots: Slots, state, grads, used):
+    """(params, opt_state) after a clipped step; what no path has used stays as it was, decay and momentum included."""
+    optimizer, params = slots.weights.optimizer, state.variables["params"]
+    clip = slots.weights.clip
+    clipper = optax.identity() if clip is None else optax.clip_by_global_norm(clip)
+    grads, _ = clipper.update(grads, clipper.init(params))
+    moved, opt_state = _update(slots)(grads, state.opt_state, params)
+    if not _masked(slots.policy):
+        return moved, opt_state
+    other = lambda s: jnp.ones((1,) * jnp.ndim(s), jnp.int32)
+    on = optax.tree_utils.tree_map_params(optimizer, lambda s, k: k, opt_state, used, transform_non_params=other)
+    return _keep(used, moved, params), _keep(on, opt_state, state.opt_state)
+
+
+def nothing_used(slots: Slots, state, actions):
+    """The mask of the weights when no path is used: zeros of the params' structure; () where nothing is masked."""
+    if not _masked(slots.policy):
+        return ()
+    first = jax.tree.map(lambda a: jnp.zeros(a.shape[1:], a.dtype), actions)
+    gates = jax.tree.map(lambda g: jnp.zeros(g.shape, g.dtype), jax.eval_shape(slots.policy.gates, first))
+    return jax.tree.map(jnp.zeros_like, slots.net.used(state.variables, gates)["params"])
+
+
+def _masked(policy: Policy) -> bool:
+    return policy.hard or policy.sparse
+
+
+def _split(variables):
+    return variables["params"], {k: v for k, v in variables.items() if k != "params"}
+
+
+def _update(slots: Slots) -> Callable:
+    def update(grads, opt_state, params):
+        updates, opt_state = slots.weights.optimizer.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    return update
+
+
+def _ghost(batch, targets, m, paths: int):
+    """The m-th of M parts of a batch, and of its targets."""
+    B = len(batch[1])
+    if B % paths:
+        raise ValueError(f"a batch of {B} does not split into {paths} ghost batches: choose a multiple of {paths}")
+    return jax.tree.map(lambda a: a.reshape(paths, B // paths, *a.shape[1:])[m], (batch, targets))
+
+
+def _keep(mask, new, old):
+    """The new where the mask is set, the old elsewhere."""
+    return jax.tree.map(lambda k, n, o: jnp.where(k > 0, n, o), mask, new, old)
+
+
 def _without_nan(theta):
     for leaf in jax.tree.leaves(theta):
         if not isinstance(leaf, jax.core.Tracer) and np.isnan(np.asarray(leaf)).any():
             raise ValueError("the `theta` given has NaN in it: start from the last finite one, or leave it out")
     return theta
-
-
-def _masked(weights, before, after, used):
-    """Weights and optimizer state of the unsampled paths stay as they were, decay and momentum included."""
-    (params, opt_state), (moved, new_state) = before, after
-    pick = lambda k, n, o: jnp.where(k > 0, n, o)
-    on = optax.tree_utils.tree_map_params(
-        weights, lambda s, k: k, new_state, used, transform_non_params=lambda s: jnp.ones((1,) * jnp.ndim(s), jnp.int32)
-    )
-    return jax.tree.map(pick, used, moved, params), jax.tree.map(pick, on, new_state, opt_state)

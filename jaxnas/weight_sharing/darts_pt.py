@@ -14,6 +14,7 @@ are two phases that follow a search, or follow weight steps at a uniform alpha t
 Axes: R rows of the gates (the edges of all kinds), O operations, W weight steps, A validation batches.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -26,8 +27,10 @@ from jaxnas.nets.base import Net
 from jaxnas.policies._softmax import softmax
 from jaxnas.policies.policy import Policy, close
 from jaxnas.spaces.cell import CellSpec
+from jaxnas.training.losses import cross_entropy
 from jaxnas.training.optimizers import sgd
-from jaxnas.weight_sharing.core import Given, WeightSharingState, weight_sharing
+from jaxnas.weight_sharing.base import Given, Weights, WeightSharingState
+from jaxnas.weight_sharing.core import weight_sharing
 from jaxnas.weight_sharing.gradients import frozen
 
 
@@ -42,7 +45,7 @@ class ProjectionInfo(NamedTuple):
     row: jax.Array  # int32[]: the edge that was decided, or deleted
 
 
-def _parts(net: Net, weights, clip):
+def _parts(net: Net, weights, clip, loss):
     """(rows -> the space's gates, its inverse, the search that trains the weights at fixed gates, the measurement)."""
     space, shapes = net.space, net.space.gate_shapes
     if not isinstance(space.spec, CellSpec):
@@ -52,7 +55,7 @@ def _parts(net: Net, weights, clip):
     flat = lambda gates: jnp.concatenate(jax.tree.leaves(gates))
     derive = lambda rows: space.derive(whole(rows))
     fixed = Policy(lambda key: None, lambda key, rows, t: rows[None], whole, None, derive, False)
-    search = weight_sharing(net, fixed, frozen, weights or sgd(0.0025), clip=clip)
+    search = weight_sharing(net, fixed, frozen, Weights(weights or sgd(0.0025), clip, loss))
 
     def accuracy(variables, rows, valid):
         def one(_, batch):
@@ -82,13 +85,20 @@ def _pick(key, among):
     return jnp.argmax(jnp.where(among, jax.random.uniform(key, among.shape), -1.0)).astype(jnp.int32)
 
 
-def project_operations(net: Net, weights: optax.GradientTransformation | None = None, *, clip: float | None = 5.0) -> Strategy:
+def project_operations(
+    net: Net,
+    weights: optax.GradientTransformation | None = None,
+    *,
+    clip: float | None = 5.0,
+    loss: Callable = cross_entropy,
+) -> Strategy:
     """The phase that decides the operations: as many steps as the cells have edges (all kinds together).
 
     Args:
         net: the supernet of the search before.
         weights: default `sgd(0.0025)`; published: a tenth of the search's rate, annealed over all steps by a cosine.
         clip: global norm of the weights' gradient.
+        loss: (logits, y, path) -> [], with a `Path`; default: cross-entropy.
 
     `init(key, given)`: the search's `Given(variables, opt_state, theta)`; theta are its logits.  Without a theta alpha is uniform.
     `best` decides what is undecided by its gates.
@@ -96,7 +106,7 @@ def project_operations(net: Net, weights: optax.GradientTransformation | None = 
     Raises:
         ValueError: for a space without cells.
     """
-    flat, edges, kinds, search, accuracy = _parts(net, weights, clip)
+    flat, edges, kinds, search, accuracy = _parts(net, weights, clip, loss)
     space, R = net.space, edges * kinds
     relax = softmax(space)
     choosable = np.asarray([name != "none" or not space.spec.kinds for name in space.spec.ops])  # DARTS never derives `none`
@@ -122,7 +132,13 @@ def project_operations(net: Net, weights: optax.GradientTransformation | None = 
     return Strategy(init, _step(search, accuracy, decide), lambda state: search.best(state.search))
 
 
-def project_edges(net: Net, weights: optax.GradientTransformation | None = None, *, clip: float | None = 5.0) -> Strategy:
+def project_edges(
+    net: Net,
+    weights: optax.GradientTransformation | None = None,
+    *,
+    clip: float | None = 5.0,
+    loss: Callable = cross_entropy,
+) -> Strategy:
     """The phase that decides the edges, two to a node: as many steps as there are edges too many (DARTS cells: 12).
 
     Arguments as `project_operations`; `init(key, given)` takes that phase's `state.search` as `Given(variables, opt_state, theta)`.
@@ -130,7 +146,7 @@ def project_edges(net: Net, weights: optax.GradientTransformation | None = None,
     Raises:
         ValueError: for a space whose nodes do not keep two edges each.
     """
-    _, edges, kinds, search, accuracy = _parts(net, weights, clip)
+    _, edges, kinds, search, accuracy = _parts(net, weights, clip, loss)
     spec, R = net.space.spec, edges * kinds
     if spec.inputs != 2:
         raise ValueError("only cells of two inputs keep two edges a node: this space's nodes keep all, leave this phase out")

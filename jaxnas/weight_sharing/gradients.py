@@ -19,7 +19,7 @@ from jaxnas.policies.policy import Policy
 from jaxnas.policies.updates import Update
 from jaxnas.spaces._space import Space
 from jaxnas.training.bilevel import Bilevel, Method, first_order
-from jaxnas.weight_sharing.core import Gradient, Problem
+from jaxnas.weight_sharing.base import Gradient, Problem
 
 frozen = Gradient(lambda theta: (), lambda key, theta, state, problem, t: (theta, state, {}))
 """theta does not move (single-path training before a search)."""

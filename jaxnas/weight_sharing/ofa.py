@@ -31,14 +31,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxnas.base import Strategy
+from jaxnas.base import Feed, Phase, Strategy, then
 from jaxnas.nets._elastic_net import sort_channels
 from jaxnas.nets.base import Net
 from jaxnas.policies._uniform import sandwich, uniform
 from jaxnas.spaces._elastic import ElasticSpec, largest, smallest
 from jaxnas.spaces._space import Space
 from jaxnas.training.losses import cross_entropy, soft_cross_entropy
-from jaxnas.weight_sharing.core import Given, WeightSharingState, weight_sharing
+from jaxnas.training.optimizers import sgd
+from jaxnas.weight_sharing.base import Given, Weights, WeightSharingState
+from jaxnas.weight_sharing.core import weight_sharing
 from jaxnas.weight_sharing.gradients import frozen
 
 RATES = {"full": 8e-2, "kernel": 3e-2, "depth 1": 2.5e-3, "expand 1": 2.5e-3}
@@ -52,15 +54,6 @@ class Stage(NamedTuple):
     allowed: np.ndarray  # bool[D, A]: the values that are drawn
     paths: int  # M
     widths: int  # expansions in use before it, whose channels stay when it sorts them; 0: it does not sort
-
-
-class Part(NamedTuple):
-    """A phase for a driver."""
-
-    name: str
-    strategy: Strategy
-    steps: int
-    give: Callable  # the phase before's last state -> `given` of this one's init
 
 
 class Taught(NamedTuple):
@@ -141,19 +134,21 @@ def published(name: str, steps: int) -> optax.GradientTransformation:
 
 def progressive_shrinking(
     net: Net,
-    steps: Mapping[str, int],
     weights: Callable[[str, int], optax.GradientTransformation] = published,
     *,
+    steps: Mapping[str, int],
+    data: Feed,
     loss: Callable | None = None,
-) -> tuple[Part, ...]:
-    """The phases of `stages(net.space)`: `then(*(Phase(p.strategy, p.steps, data, p.give, name=p.name) for p in parts))`.
+) -> tuple[Phase, ...]:
+    """The plan of `stages(net.space)`, a phase each.
 
     The state of the first is a `WeightSharingState`, those of the others are `Taught`.
 
     Args:
         net: `elastic_net(...)`.
-        steps: of each phase, by name.
         weights: (name, steps) -> the phase's weight optimizer; default `published`.
+        steps: of each phase, by name.
+        data: of all phases; no validation batches are looked at.
         loss: default `distillation()`.
 
     Raises:
@@ -176,16 +171,22 @@ def progressive_shrinking(
     phases = []
     for stage in order:
         n, policy = steps[stage.name], uniform(net.space, stage.paths, stage.allowed)
-        make = lambda **kw: weight_sharing(net, policy, frozen, weights(stage.name, n), clip=None, loss=loss, **kw)
+        trained = Weights(weights(stage.name, n), clip=None, loss=loss)
         if stage is order[0]:
-            phases.append(Part(stage.name, make(), n, lambda state: None))
+            phases.append(Phase(weight_sharing(net, policy, frozen, trained), n, data, name=stage.name))
         else:
-            phases.append(Part(stage.name, taught(make(teacher=teacher)), n, give(stage)))
-    return tuple(phases)
+            search = taught(weight_sharing(net, policy, frozen, trained._replace(teacher=teacher)))
+            phases.append(Phase(search, n, data, give(stage), name=stage.name))
+    return then(*phases)
 
 
 def in_place_distillation(
-    net: Net, weights: optax.GradientTransformation, paths: int = 4, *, smoothing: float = 0.1, clip: float | None = None
+    net: Net,
+    weights: optax.GradientTransformation | None = None,
+    *,
+    paths: int = 4,
+    smoothing: float = 0.1,
+    clip: float | None = None,
 ) -> Strategy:
     """All sizes at once, by the sandwich rule; the teacher is the largest network as it is.
 
@@ -193,7 +194,7 @@ def in_place_distillation(
 
     Args:
         net: `elastic_net(...)`.
-        weights: the weight optimizer.
+        weights: the weight optimizer, default SGD with momentum at 0.025.
         paths: M, default 4.
         smoothing: of the labels that the largest network learns.
         clip: global norm of the gradient; None: not clipped.
@@ -208,4 +209,4 @@ def in_place_distillation(
 
     policy = sandwich(net.space, largest(net.space), smallest(net.space), paths)
     teacher = lambda variables, x, fixed: full_logits(net, variables, x)
-    return weight_sharing(net, policy, frozen, weights, clip=clip, loss=loss, teacher=teacher)
+    return weight_sharing(net, policy, frozen, Weights(weights or sgd(0.025), clip, loss, teacher))

@@ -143,16 +143,14 @@ def main(name: str = "smoke") -> None:
     k_data, k_random, k_search, k_train = jax.random.split(jax.random.key(0), 4)
     dataset, space = data.load(s.data, k_data, valid=s.valid), spaces.mobile(s.spec)
     net = nets.mobile_net(space, image=dataset.image, classes=dataset.classes)
-    cost = hardware.cost(space, *nets.macs(space, dataset.image, dataset.classes))
-    price = lambda gates: hardware.expected(cost, gates)
-    thousands = lambda arch: float(price(space.gates(arch))) / 1e3
+    thousands = lambda arch: float(net.macs(space.gates(arch))) / 1e3
     adam = optax.adam(s.arch_rate, b1=0.0)
     gradient = lambda weights, **kw: weight_sharing.proxylessnas(net, weights, adam, loss=smoothed, **kw)
     forms = {"imagenet": hardware.proxyless_product, "smoke": hardware.relative_excess}
     methods = {
-        "two paths": lambda w: gradient(w, cost=price, combine=forms[name](s.aim)),
+        "two paths": lambda w: gradient(w, cost=net.macs, combine=forms[name](s.aim)),
         "two paths, no cost": gradient,
-        "REINFORCE": lambda w: weight_sharing.proxylessnas_reinforce(net, w, adam, cost=price, reference=s.aim),
+        "REINFORCE": lambda w: weight_sharing.proxylessnas_reinforce(net, w, adam, cost=net.macs, reference=s.aim),
     }
     steps = s.train * ((len(dataset.train.y) + len(dataset.valid.y)) // s.batch)
     feed = data.training(dataset, s.batch, augment=s.augment)
@@ -163,7 +161,7 @@ def main(name: str = "smoke") -> None:
             if method == "random":
                 archs.append(space.sample(jax.random.fold_in(k_random, i)))
                 continue
-            phases = plan(methods[method], s, dataset, lambda theta: price(probabilities(space, theta)))
+            phases = plan(methods[method], s, dataset, lambda theta: net.macs(probabilities(space, theta)))
             found = nas.run(jax.random.fold_in(k_search, i), phases, progress=sys.stderr.isatty())
             archs.append(found.best)
             moved.append(found.infos[-1].watched["cost"] / 1e3)

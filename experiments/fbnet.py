@@ -68,8 +68,7 @@ def main(name: str = "smoke") -> None:
     k_data, k_random, k_search, k_draw, k_train = jax.random.split(jax.random.key(0), 5)
     dataset, space = data.load(s.data, k_data, valid=s.valid), spaces.mobile(s.spec)
     net = nets.mobile_net(space, image=dataset.image, classes=dataset.classes)
-    priced = hardware.priced(hardware.cost(space, *nets.macs(space, dataset.image, dataset.classes)), hardware.fbnet_product())
-    price = priced.of
+    priced = hardware.priced(net.macs, hardware.fbnet_product())
     steps = s.train * (len(dataset.train.y) // s.batch)
     feed = data.batches(dataset, s.batch, arch_steps=0, augment=s.augment)
 
@@ -78,7 +77,7 @@ def main(name: str = "smoke") -> None:
         all = []
         for m, arch in enumerate(archs):
             key = jax.random.fold_in(jax.random.fold_in(k_train, i), m)
-            all.append({**scratch(key, net, arch, dataset, feed, steps), "macs": float(price(space.gates(arch))) / 1e3})
+            all.append({**scratch(key, net, arch, dataset, feed, steps), "macs": float(net.macs(space.gates(arch))) / 1e3})
         return max(all, key=lambda r: r["valid"]), all
 
     draws = policies.concrete(space, paths=DRAWN)
@@ -88,7 +87,7 @@ def main(name: str = "smoke") -> None:
             if method == "random":
                 archs = [space.sample(k) for k in jax.random.split(jax.random.fold_in(k_random, i), DRAWN)]
             else:
-                found = nas.run(jax.random.fold_in(k_search, i), plan(net, s, dataset, price, cost))
+                found = nas.run(jax.random.fold_in(k_search, i), plan(net, s, dataset, net.macs, cost))
                 moved.append(found.infos[-1].watched["cost"] / 1e3)
                 noisy = draws.sample(jax.random.fold_in(k_draw, i), found.state.theta, 0)  # its argmax is from softmax(theta)
                 archs = [space.derive(jax.tree.map(lambda a, m=m: a[m], noisy)) for m in range(DRAWN)]

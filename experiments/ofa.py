@@ -33,7 +33,7 @@ from jaxnas import data, evaluate, policies, training, weight_sharing
 from jaxnas.analysis import ranking
 from jaxnas.ask_tell._constrained_evolution import constrained_evolution
 from jaxnas.driver import journal
-from jaxnas.nets._elastic_net import elastic_net, macs
+from jaxnas.nets._elastic_net import elastic_net
 from jaxnas.spaces._elastic import ElasticSpec, elastic, largest, ofa_mobilenet_v3, ofa_small, smallest
 from jaxnas.surrogates._ensemble import Perceptron, ensemble
 from jaxnas.weight_sharing import ofa
@@ -188,7 +188,7 @@ def main(name: str = "smoke") -> None:
     k_alone, began = jax.random.key(1), time.perf_counter()
     dataset, space = data.load(s.data, k_data, valid=s.valid), elastic(s.spec)
     net = elastic_net(space, image=dataset.image, classes=dataset.classes)
-    cost = macs(space, dataset.image, dataset.classes)
+    cost = lambda arch: net.macs(space.gates(arch))
     score, feed = scorer(s, net, dataset), data.batches(dataset, s.batch, arch_steps=0, augment=s.augment)
     few = jax.vmap(space.sample)(jax.random.split(k_archs, s.random))
     archs = jax.tree.map(lambda a, b, c: jnp.concatenate([a[None], b[None], c]), smallest(space), largest(space), few)

@@ -130,17 +130,15 @@ def main(name: str = "smoke") -> None:
     k_data, k_random, k_search, k_train = jax.random.split(jax.random.key(0), 4)
     dataset, space = data.load(s.data, k_data, valid=s.valid), spaces.mobile(s.spec)
     net = nets.mobile_net(space, image=dataset.image, classes=dataset.classes)
-    cost = hardware.cost(space, *nets.macs(space, dataset.image, dataset.classes))
-    price = functools.partial(hardware.expected, cost)
-    thousands = lambda arch: float(price(space.gates(arch))) / 1e3
+    thousands = lambda arch: float(net.macs(space.gates(arch))) / 1e3
     adam = optax.adam(s.arch_rate, b1=0.0)
     two_paths = functools.partial(weight_sharing.proxylessnas, net, architecture=adam, loss=smoothed)
     reinforce = functools.partial(weight_sharing.proxylessnas_reinforce, net, architecture=adam)
     forms = {"imagenet": hardware.proxyless_product, "smoke": hardware.relative_excess}
     methods = {
-        "two paths": functools.partial(two_paths, cost=hardware.priced(cost, forms[name](s.aim))),
+        "two paths": functools.partial(two_paths, cost=hardware.priced(net.macs, forms[name](s.aim))),
         "two paths, no cost": two_paths,
-        "REINFORCE": functools.partial(reinforce, cost=hardware.priced(cost, hardware.power_reward(s.aim))),
+        "REINFORCE": functools.partial(reinforce, cost=hardware.priced(net.macs, hardware.power_reward(s.aim))),
     }
     steps = s.train * ((len(dataset.train.y) + len(dataset.valid.y)) // s.batch)
     feed = data.training(dataset, s.batch, augment=s.augment)
@@ -151,7 +149,7 @@ def main(name: str = "smoke") -> None:
             if method == "random":
                 archs.append(space.sample(jax.random.fold_in(k_random, i)))
                 continue
-            phases = plan(methods[method], s, dataset, lambda theta: price(probabilities(space, theta)))
+            phases = plan(methods[method], s, dataset, lambda theta: net.macs(probabilities(space, theta)))
             found = nas.run(jax.random.fold_in(k_search, i), phases, progress=sys.stderr.isatty())
             archs.append(found.best)
             moved.append(found.infos[-1].watched["cost"] / 1e3)

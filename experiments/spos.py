@@ -26,7 +26,7 @@ import optax
 from proxylessnas import OPS, show
 
 import jaxnas as nas
-from jaxnas import ask_tell, base, data, evaluate, hardware, nets, spaces, training, weight_sharing
+from jaxnas import ask_tell, base, data, evaluate, nets, spaces, training, weight_sharing
 from jaxnas.analysis import ranking
 from jaxnas.app.tabulate import tabulate
 from jaxnas.spaces._mobile import MobileLayer, MobileSpec
@@ -79,8 +79,7 @@ def study(
     k_data, k_random, k_search, k_train, k_rank = jax.random.split(jax.random.key(0), 5)
     dataset, space = data.load("digits", k_data), spaces.mobile(MobileSpec(LAYERS, stem=8, head=32, stem_stride=1))
     net = nets.mobile_net(space, image=dataset.image, classes=dataset.classes)
-    table = hardware.cost(space, *nets.macs(space, dataset.image, dataset.classes))
-    cost = lambda arch: hardware.expected(table, space.gates(arch))
+    cost = lambda arch: net.macs(space.gates(arch))
     some = jax.vmap(space.sample)(jax.random.split(k_random, 200))
     limit = float(jnp.median(jax.vmap(cost)(some)))
     affordable = [jax.tree.map(lambda a, i=i: a[i], some) for i in np.flatnonzero(jax.vmap(cost)(some) <= limit)[:SEEDS]]

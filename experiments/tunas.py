@@ -25,10 +25,10 @@ from ofa import told
 from spos import ALONE, BATCH, EPOCHS, RANKED, SEEDS, sgd, show, smoke
 
 import jaxnas as nas
-from jaxnas import data, evaluate, hardware, nets, policies, weight_sharing
+from jaxnas import data, evaluate, hardware, policies, weight_sharing
 from jaxnas.analysis import ranking
 from jaxnas.app.tabulate import tabulate
-from jaxnas.nets._tunas_net import macs, tunas_net
+from jaxnas.nets._tunas_net import tunas_net
 from jaxnas.spaces._tunas import TunasSpec, TunasStage, tunas, widest
 
 STAGES = TunasStage((8, 6, 4), 1, 1, (1,)), TunasStage((12, 8, 4), 2, 1, (4, 2)), TunasStage((24, 16, 8), 2, 2, (4, 2))
@@ -45,8 +45,7 @@ def plan(net, n, cost, full=None, odds=1.0):
 
 
 def phases(net, n, cost, limit):
-    table = hardware.cost(net.space, *nets.macs(net.space, net.image, net.classes))
-    return plan(net, n, hardware.priced(table, hardware.absolute_reward(limit)))
+    return plan(net, n, hardware.priced(net.macs, hardware.absolute_reward(limit)))
 
 
 def likeliest(key, trained):
@@ -57,8 +56,7 @@ def filters(out: pathlib.Path) -> None:
     k_data, k_random, k_search, k_train = jax.random.split(jax.random.key(0), 4)
     dataset, space = data.load("digits", k_data), tunas(SPEC)
     net = tunas_net(space, image=dataset.image, classes=dataset.classes)
-    price = macs(space, dataset.image, dataset.classes)
-    costs = jax.jit(jax.vmap(lambda arch: price(space.gates(arch)) / 1e3))
+    costs = jax.jit(jax.vmap(lambda arch: net.macs(space.gates(arch)) / 1e3))
     some = jax.vmap(space.sample)(jax.random.split(k_random, 200))
     target = float(np.median(costs(some)))
     near = np.flatnonzero(abs(np.asarray(costs(some)) / target - 1) < 0.05)[:SEEDS]

@@ -25,7 +25,7 @@ from jaxnas.policies._categorical import categorical
 from jaxnas.policies.updates import Update, reinforce
 from jaxnas.spaces._layerwise import anchors, kind
 from jaxnas.spaces._nasbench201 import nasbench201
-from jaxnas.spaces.enas import MACRO_OPS, MacroLayer, chosen, enas_macro, enas_micro, enas_rnn
+from jaxnas.spaces.enas import MACRO_OPS, MacroLayer, enas_macro, enas_micro, enas_rnn
 from jaxnas.training.optimizers import sgd
 from jaxnas.weight_sharing._enas import (
     controller_adam,
@@ -81,7 +81,7 @@ def test_text_both_ways():
         np.testing.assert_array_equal(np.concatenate([np.ravel(a) for a in jax.tree.leaves(again)]), v[i])
         texts.add(s.to_text(arch))
     assert len(texts) == 50
-    layers = chosen(s.spec, s.from_text("conv_3x3 avg_pool_3x3<0 conv_5x5 max_pool_3x3<0,2"))
+    layers = s.choice(s.from_text("conv_3x3 avg_pool_3x3<0 conv_5x5 max_pool_3x3<0,2"))
     assert [layer.op for layer in layers] == ["conv_3x3", "avg_pool_3x3", "conv_5x5", "max_pool_3x3"]
     assert [layer.skips for layer in layers] == [(), (0,), (), (0, 2)]
     cells = enas_micro()
@@ -196,7 +196,7 @@ def test_the_network_against_numpy(text):
         arch = net.space.from_text(text)
         module, extract = net.specialize(arch)
         small = extract(drawn(0, shapes(MACRO_OPS)))
-        assert worst(by_hand(chosen(net.space.spec, arch), small, x), jit(module.apply)(small, x)) < 1e-9
+        assert worst(by_hand(net.space.choice(arch), small, x), jit(module.apply)(small, x)) < 1e-9
 
 
 @functools.cache

@@ -17,7 +17,7 @@ from jaxnas.nets._layer_net import layer_net
 from jaxnas.nets.base import count_parameters
 from jaxnas.nets.recurrent_cell import TreeCell
 from jaxnas.policies._controller import controller
-from jaxnas.spaces._layerwise import anchors, chosen, kind, layerwise
+from jaxnas.spaces._layerwise import anchors, kind, layerwise
 from jaxnas.spaces._metaqnn import Layers, metaqnn
 from jaxnas.spaces._recurrent import recurrent
 from jaxnas.spaces._space import space
@@ -75,14 +75,14 @@ def test_text_both_ways(strides):
 def test_text_says_what_is_built():
     text = "3x5:24 7x1:36<0 1x7:48 5x5:64<0,2"
     s = layerwise(4)
-    layers = chosen(s.spec, s.from_text(text))
+    layers = s.choice(s.from_text(text))
     assert [layer.kernel for layer in layers] == [(3, 5), (7, 1), (1, 7), (5, 5)]
     assert [layer.filters for layer in layers] == [24, 36, 48, 64]
     assert [layer.inputs for layer in layers] == [(), (0,), (), (0, 2)]
     assert all(layer.stride == (1, 1) for layer in layers)
     assert s.to_text(s.from_text(text)) == text
     strided = layerwise(2, strides=(1, 2, 3))
-    assert [layer.stride for layer in chosen(strided.spec, strided.from_text("1x1:24/2x3 1x1:24/1x2<0"))] == [(2, 3), (1, 2)]
+    assert [layer.stride for layer in strided.choice(strided.from_text("1x1:24/2x3 1x1:24/1x2<0"))] == [(2, 3), (1, 2)]
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from jaxnas.hardware import (
     proxyless_product,
     relative_excess,
 )
-from jaxnas.nets._mobile_net import Paths, macs, mobile_net
+from jaxnas.nets._mobile_net import Paths, mobile_net, multiply_adds
 from jaxnas.nets.base import count_parameters
 from jaxnas.nets.mobile_ops import MBConv, shuffle, single
 from jaxnas.spaces._mobile import MODELS, Mobile, MobileLayer, MobileSpec, block, fbnet, mobile, proxylessnas
@@ -111,11 +111,12 @@ def test_the_published_indices_are_the_gates_order():
 def test_published_counts(name, make, parameters, multiplied):
     s, image = make(), (224, 224, 3)
     arch = s.from_text(name)
-    module, _ = mobile_net(s, image=image, classes=1000).specialize(arch)
+    net = mobile_net(s, image=image, classes=1000)
+    module, _ = net.specialize(arch)
     assert count_parameters(module, image) == parameters
-    table, base = macs(s, image)
+    table, base = multiply_adds(s.spec, image, 1000)
     assert base + sum(row[int(k)] for row, k in zip(table.op, arch.op, strict=True)) == multiplied
-    assert abs(float(expected(cost(s, table, base), s.gates(arch))) / multiplied - 1) < 1e-6
+    assert abs(float(net.macs(s.gates(arch))) / multiplied - 1) < 1e-6
 
 
 @pytest.mark.parametrize(
@@ -130,7 +131,7 @@ def test_parameters_of_published_blocks(inputs, outputs, op, count):
 
 def test_multiply_adds_by_hand():
     """Of odd maps, of groups, and of what is fixed."""
-    table, base = macs(tiny().space, (7, 5, 1), CLASSES)
+    table, base = multiply_adds(tiny().space.spec, (7, 5, 1), CLASSES)
     half = 4 * 3  # ceil(7 / 2) x ceil(5 / 2)
     assert table.op[0].tolist() == [35 * (36 + 16), 0, 35 * (16 + 9 * 8 + 16), 35 * (32 + 25 * 8 + 32)]
     assert table.op[1].tolist() == [35 * 32 + half * (72 + 16), half * (36 + 4)]
@@ -390,7 +391,7 @@ def test_weights_start_as_he_does():
         (lambda: mobile_net(tiny().space, image=IMAGE, classes=0), "positive"),
         (lambda: mobile_net(tiny().space, image=(1, 5, 1), classes=2), "`image` is"),
         (lambda: mobile_net(fbnet(), image=(28, 28, 1), classes=10), "`image` is .* multiply to 32"),
-        (lambda: macs(space([2]), IMAGE), "no mobile layers"),
+        (lambda: mobile_net(space([2]), image=IMAGE, classes=2), "no mobile layers"),
         (lambda: mobile(TINY._replace(layers=())), "at least one layer"),
         (lambda: mobile(TINY._replace(head=0)), "must be positive"),
         (lambda: mobile(TINY._replace(fixed=3)), "layer 0 reads 4 channels"),
@@ -512,7 +513,7 @@ def test_the_multiplier_of_a_constraint():
         (lambda: cost(space([2]), [[1, np.nan]]), r"`table`\[0\] has entries"),
         (lambda: cost(space([2]), [[1, -1]]), "negative or not finite"),
         (lambda: cost(space([2]), [[1, 1]], base=np.inf), "`base` must be finite"),
-        (lambda: cost(tiny().space, macs(fbnet(), (32, 32, 1))[0]), "`table` needs the structure"),
+        (lambda: cost(tiny().space, multiply_adds(fbnet().spec, (32, 32, 1), 10)[0]), "`table` needs the structure"),
         (lambda: cost(mobile(TINY._replace(layers=TINY.layers[:1])), Mobile((np.ones(3),))), r"`table`\.op\[0\] has shape"),
         (lambda: fbnet_product(alpha=0), "`alpha` must be positive"),
         (lambda: fbnet_product(beta=-1), "`beta` must be positive"),

@@ -15,7 +15,7 @@ from quick import both_ways, everything, jit, worst
 
 from jaxnas import ask_tell, base, hardware, objectives, policies, spaces, training, weight_sharing
 from jaxnas.driver import run
-from jaxnas.nets._tunas_net import macs, tunas_net
+from jaxnas.nets._tunas_net import tunas_net
 from jaxnas.nets.base import count_parameters
 from jaxnas.spaces._space import is_shape
 from jaxnas.spaces._tunas import TunasSpec, TunasStage, multiples, proxylessnas_enlarged, tunas, widest
@@ -80,10 +80,11 @@ def test_one_builder_decodes_the_published_networks(name):
     s, image = proxylessnas_enlarged(), (224, 224, 3)
     arch = s.from_text(text)
     assert s.to_text(arch) == text
-    module, _ = tunas_net(s, image=image, classes=1000).specialize(arch)
+    net = tunas_net(s, image=image, classes=1000)
+    module, _ = net.specialize(arch)
     assert count_parameters(module, image) == parameters
     if multiplied:
-        assert abs(float(macs(s, image)(s.gates(arch))) / multiplied - 1) < 1e-6
+        assert abs(float(net.macs(s.gates(arch))) / multiplied - 1) < 1e-6
 
 
 def test_text_and_gates_both_ways():
@@ -160,7 +161,7 @@ def test_all_operations_at_once():
 
 def test_multiply_adds_by_hand():
     s = tiny().space
-    of = jit(macs(s, (7, 5, 1), CLASSES))
+    of = jit(tunas_net(s, image=(7, 5, 1), classes=CLASSES).macs)
     at = lambda text: float(of(s.gates(s.from_text(text))))
     full, half = 35, 4 * 3  # pixels
     narrow = full * 9 + full * (9 + 2) + full * 2 * 4 + half * 4 * (9 + 1) + half * 2 + 2 * CLASSES
@@ -171,7 +172,7 @@ def test_multiply_adds_by_hand():
 
 def test_multiply_adds_of_odds_are_their_mean():
     s = tiny().space
-    of = macs(s, (7, 5, 1), CLASSES)
+    of = tunas_net(s, image=(7, 5, 1), classes=CLASSES).macs
     every = np.asarray(list(itertools.product(*map(range, s.arity))), np.int32)
     mean = np.mean(jit(jax.vmap(lambda v: of(s.gates(s.unflat(v)))))(every), dtype=float)
     uniform = jax.tree.map(lambda shape: jnp.full(shape, 1 / shape[-1]), s.gate_shapes, is_leaf=is_shape)
@@ -276,7 +277,7 @@ def test_the_soft_reward_drifts():
 def ends(reward, beta):
     """Multiply-adds relative to 300 M of what five seeds of REINFORCE find, where accuracy grows as the 20th root of them."""
     space = proxylessnas_enlarged()
-    policy, of = policies.categorical(space, scale=0.0), macs(space, (224, 224, 3))
+    policy, of = policies.categorical(space, scale=0.0), tunas_net(space, image=(224, 224, 3), classes=1000).macs
     update = policies.reinforce(policy, optax.adam(0.05, b1=0.0), 0.95)
     price = lambda archs: jax.vmap(lambda arch: of(space.gates(arch)) / 300e6)(archs)
     evaluate = lambda key, archs, batch: {"accuracy": 0.75 * price(archs) ** 0.05, "cost": price(archs)}

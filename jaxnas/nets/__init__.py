@@ -2,15 +2,13 @@
 
 from jaxnas.nets._chain_net import chain_net
 from jaxnas.nets._elastic_net import elastic_net, sort_channels
-from jaxnas.nets._elastic_net import macs as elastic_macs
 from jaxnas.nets._language_model import Dropouts, language_model
 from jaxnas.nets._layer_net import layer_net
 from jaxnas.nets._macro_net import macro_net
 from jaxnas.nets._memory_bank_net import memory_bank_net
-from jaxnas.nets._mobile_net import Paths, macs, mobile_net
+from jaxnas.nets._mobile_net import Paths, mobile_net
 from jaxnas.nets._pretext_net import pretext_net
 from jaxnas.nets._recalibrate import recalibrate
-from jaxnas.nets._tunas_net import macs as tunas_macs
 from jaxnas.nets._tunas_net import tunas_net
 from jaxnas.nets.base import Net, count_parameters
 from jaxnas.nets.cells import cell_net, evaluation_net
@@ -26,18 +24,15 @@ __all__ = [
     "cell_net",
     "chain_net",
     "count_parameters",
-    "elastic_macs",
     "elastic_net",
     "evaluation_net",
     "language_model",
     "layer_net",
     "macro_net",
-    "macs",
     "memory_bank_net",
     "mobile_net",
     "pretext_net",
     "recalibrate",
     "sort_channels",
-    "tunas_macs",
     "tunas_net",
 ]

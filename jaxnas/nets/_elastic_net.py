@@ -14,12 +14,14 @@ resized inside, to one of a static list of sizes.  Dropout before the classifier
 Axes: U units, D layers of a unit, K kernels, E expansions, R resolutions, C channels, H rows, W columns, B batch.
 """
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas.nets.base import Net, check_image
+from jaxnas.nets.base import Net, check_image, keep_unused, linen, map_named, mask
 from jaxnas.nets.elastic_ops import (
     READERS,
     ElasticBlock,
@@ -33,7 +35,7 @@ from jaxnas.nets.elastic_ops import (
     permuted,
 )
 from jaxnas.nets.layers import BatchNorm, Conv, Dense, switched, to_net
-from jaxnas.spaces._elastic import Elastic, ElasticSpec, chosen, largest, size_of
+from jaxnas.spaces._elastic import Elastic, ElasticSpec, largest
 from jaxnas.spaces._space import Space
 
 
@@ -81,30 +83,27 @@ def elastic_net(space: Space, *, image: tuple[int, int, int], classes: int) -> N
         ValueError: for another space, an image smaller than the strides, or sizes below 1.
     """
     spec = _spec(space, image, classes)
-    whole = largest(space)
-    full = ElasticNet(spec, classes, chosen(spec, whole), size_of(spec, whole))
+    full = ElasticNet(spec, classes, *space.choice(largest(space)))
     growth = growths(spec)
 
     def init(key, gates=None):
-        del gates  # all weights are the largest network's
-        variables = full.init(key, jnp.zeros((1, *image)), train=True)
+        variables = net.init(key, gates)
         for name in growth:
             weights = variables["params"][name]["depthwise"]
             weights.update({f"to{k}": jnp.eye(k * k, dtype=weights["kernel"].dtype) for k in spec.kernels[1:]})
         return variables
 
     def used(variables, gates):
-        mask = {name: masks(spec, g, gates) for name, g in growth.items()}
+        has = {name: masks(spec, g, gates) for name, g in growth.items()}
 
-        def leaf(path, v):
-            _, layer, *names = (p.key for p in path)
-            on = mask[layer](*names, v.ndim) if layer in mask else jnp.ones((1,) * v.ndim)
-            return on.astype(v.dtype)
+        def on(names, v):
+            _, layer, *within = names
+            return has[layer](*within, v.ndim) if layer in has else jnp.ones(())
 
-        return jax.tree_util.tree_map_with_path(leaf, variables)
+        return mask(on, variables)
 
-    def apply(variables, x, gates, *, train, path=False, key=None, t=None):
-        del path, key, t  # there is one way to run, nothing is drawn and nothing anneals
+    def compute(variables, x, gates, t, *, train, path, rngs, mutable):
+        del t, path, rngs  # nothing anneals, there is one way to run and nothing is drawn
         on = used(variables, gates)
         active = jax.tree.map(jnp.multiply, variables, on)
         for name, g in growth.items():
@@ -114,17 +113,16 @@ def elastic_net(space: Space, *, image: tuple[int, int, int], classes: int) -> N
 
         def at(size):
             run = full.clone(size=size).apply
-            return lambda active, x: run(active, x, train=True, mutable=["batch_stats"]) if train else (run(active, x), {})
+            return lambda active, x: run(active, x, train=train, mutable=mutable)
 
         if gates.resolution is None:
             logits, new = at(full.size)(active, x)
         else:
             logits, new = switched(jnp.argmax(gates.resolution), [at(size) for size in spec.resolutions], active, x)
-        keep = lambda on, new, old: jnp.where(on > 0, new, old)
-        return logits, {**variables, **{k: jax.tree.map(keep, on[k], new[k], variables[k]) for k in new}}
+        return logits, keep_unused(on, new, variables)
 
     def specialize(arch):
-        units = chosen(spec, arch)
+        units, size = space.choice(arch)
         there = {name: g for name, g in growth.items() if g.place < len(units[g.unit])}
 
         def extract(variables):
@@ -135,14 +133,16 @@ def elastic_net(space: Space, *, image: tuple[int, int, int], classes: int) -> N
                 weights, expand = small["params"][name], spec.expansions.index(expansion)
                 filter = filters(weights["depthwise"], spec.kernels)[spec.kernels.index(kernel)]  # and no matrices
                 small["params"][name] = {**weights, "depthwise": {"kernel": filter}}
-                leaf = lambda path, v: narrowed(g, expand, *(p.key for p in path), v)
+                leaf = lambda names, v: narrowed(g, expand, *names, v)
                 for trees in small.values():
-                    trees[name] = jax.tree_util.tree_map_with_path(leaf, trees[name])
+                    trees[name] = map_named(leaf, trees[name])
             return small
 
-        return full.clone(units=units, size=size_of(spec, arch)), extract
+        return full.clone(units=units, size=size), extract
 
-    return Net(init, apply, used, specialize, space, tuple(image), classes, mixes=False)
+    macs = multiply_adds(spec, image, classes)
+    net = linen(full, space, image, classes, used=used, specialize=specialize, compute=compute, mixes=False, macs=macs)
+    return net._replace(init=init)
 
 
 def sort_channels(net: Net, variables, widths: int = 1):
@@ -172,19 +172,14 @@ def sort_channels(net: Net, variables, widths: int = 1):
                 importance = jnp.sum(jnp.abs(w), tuple(a for a in range(w.ndim) if a != axis))
                 beyond = np.sum(~g.table[dimension][1][:widths], 0)  # [channels]: how many of the widths are too narrow for it
                 order[dimension] = jnp.lexsort((-importance, beyond))
-        leaf = lambda path, v: permuted(order, *(p.key for p in path), v)
+        leaf = lambda names, v: permuted(order, *names, v)
         for collection in out:
-            out[collection][name] = jax.tree_util.tree_map_with_path(leaf, out[collection][name])
+            out[collection][name] = map_named(leaf, out[collection][name])
     return out
 
 
-def macs(space: Space, image: tuple[int, int, int], classes: int = 1000):
-    """-> (arch -> []): multiply-adds of one example, of convolutions and dense layers, float32.
-
-    Raises:
-        ValueError: as `elastic_net`.
-    """
-    spec = _spec(space, image, classes)
+def multiply_adds(spec: ElasticSpec, image: tuple[int, int, int], classes: int) -> Callable:
+    """`Net.macs`."""
     U, D, sizes = len(spec.units), spec.depths[0], [(r, r) for r in spec.resolutions] or [image[:2]]
     base = np.zeros(len(sizes))
     table = np.zeros((len(sizes), U, D, len(spec.kernels), len(spec.expansions)))
@@ -202,14 +197,17 @@ def macs(space: Space, image: tuple[int, int, int], classes: int = 1000):
         last = spec.head if spec.features is None else spec.features
         base[r] += spec.head * (np.prod(size) * spec.units[-1].channels + (spec.features or 0)) + last * classes
 
-    def of(arch: Elastic):
-        r = 0 if arch.resolution is None else arch.resolution
-        there = np.arange(D)[None] < jnp.asarray(spec.depths)[arch.depth][:, None]  # [U, D]
-        unit, place = np.indices((U, D))
-        each = jnp.asarray(table, jnp.float32)[r][unit, place, arch.kernel, arch.expand]
-        return jnp.asarray(base, jnp.float32)[r] + jnp.sum(jnp.where(there, each, 0))
+    base, table = base.astype(np.float32), table.astype(np.float32)
+    deep = (np.arange(D) < np.asarray(spec.depths)[:, None]).astype(np.float32)  # [depths, D]
 
-    return of
+    def macs(gates: Elastic):
+        size = np.ones(1, np.float32) if gates.resolution is None else gates.resolution  # [R]
+        there = jnp.sum(gates.depth[..., None] * deep[None], 1)  # [U, D]
+        both = gates.kernel[..., None] * gates.expand[..., None, :]  # [U, D, K, E]
+        each = jnp.sum(table * both[None] * size[:, None, None, None, None], (0, 3, 4))  # [U, D]
+        return jnp.sum(base * size) + jnp.sum(there * each)
+
+    return macs
 
 
 def _spec(space, image, classes) -> ElasticSpec:

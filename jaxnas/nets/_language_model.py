@@ -34,7 +34,7 @@ import numpy as np
 from jax import lax
 
 from jaxnas.data.text import Tokens
-from jaxnas.nets.base import Net
+from jaxnas.nets.base import Net, blank_gates, linen, mask
 from jaxnas.nets.recurrent_cell import ACTIVATIONS
 from jaxnas.spaces._space import Space
 from jaxnas.spaces.cell import CellSpec
@@ -245,14 +245,12 @@ def language_model(
     def init(key, gates=None):
         del gates  # every cell has all the weights
         x = Tokens(jnp.zeros((batch, 1), jnp.int32), jnp.asarray(True))
-        return module.init(key, x, jnp.zeros(space.gate_shapes))
+        return module.init(key, x, blank_gates(space))
 
-    def apply(variables, x, gates, *, train, path=False, key=None, t=None):
+    def compute(variables, x, gates, t, *, mutable, **how):
         del t  # nothing anneals
-        rngs = {} if key is None else {"dropout": key}
-        mutable = ["batch_stats", "carry", "losses"] if train else ["carry"]
-        logits, new = module.apply(variables, x, gates, train=train, path=path, rngs=rngs, mutable=mutable)
-        return logits, {**variables, **new}
+        more = ["carry", "losses"] if how["train"] else ["carry"]
+        return module.apply(variables, x, gates, mutable=[*mutable, *more], **how)
 
     def used(variables, gates):
         each = gates[:, real] != 0  # [E, F]
@@ -260,21 +258,18 @@ def language_model(
         states = jnp.concatenate([jnp.ones(1, bool), on])
         rows = {"nodes": each if private else on, "mean": states, "var": states}
 
-        def leaf(path, v):
-            on = rows.get(path[-1].key, jnp.ones(1))  # of everything else, all
-            return on.astype(v.dtype).reshape(on.shape + (1,) * (v.ndim - on.ndim))
-
-        return jax.tree_util.tree_map_with_path(leaf, variables)
+        return mask(lambda names, v: rows.get(names[-1], jnp.ones(1)), variables)  # of everything else, all
 
     def specialize(arch):
         op, previous = np.asarray(arch.op), np.asarray(arch.previous)
-        choice = tuple((spec.ops[real[k]], j) for k, j in zip(op.tolist(), previous.tolist(), strict=True))
         edges = np.asarray([spec.first(i) for i in range(spec.nodes)]) + previous
 
         def extract(variables):
             params = variables["params"]
             return {**variables, "params": {**params, "nodes": params["nodes"][edges, op]}}
 
-        return module.clone(choice=choice), extract if private else lambda variables: variables
+        return module.clone(choice=space.choice(arch)), extract if private else lambda variables: variables
 
-    return Net(init, apply, used, specialize, space, (), vocabulary, mixes=not (private or loose_ends))  # there is no image
+    mixes = not (private or loose_ends)
+    net = linen(module, space, (), vocabulary, used=used, specialize=specialize, compute=compute, mixes=mixes)  # no image
+    return net._replace(init=init)

@@ -21,10 +21,10 @@ import numpy as np
 from jax import lax
 
 from jaxnas.nets import probe
-from jaxnas.nets.base import Net
+from jaxnas.nets.base import Net, linen, map_named, mask, number
 from jaxnas.nets.convolution import conv, per_channel
 from jaxnas.nets.layers import BatchNorm, Conv, Dense, to_net
-from jaxnas.spaces._layerwise import Chosen, LayerSpec, chosen
+from jaxnas.spaces._layerwise import LayerChoice, LayerSpec
 from jaxnas.spaces._space import Space, is_shape
 
 
@@ -114,7 +114,8 @@ class AnyLayerNet(nn.Module):
     classes: int
 
     @nn.compact
-    def __call__(self, x, gates, *, train=False):
+    def __call__(self, x, gates, *, train=False, path=False):
+        del path  # there is one way to run
         spec, x = self.spec, to_net(x)
         _, H, W, _ = x.shape
         F, size = max(spec.filters), (max(spec.heights), max(spec.widths))
@@ -141,7 +142,7 @@ class AnyLayerNet(nn.Module):
 class LayerNet(nn.Module):
     """The network of one architecture."""
 
-    layers: tuple[Chosen, ...]
+    layers: tuple[LayerChoice, ...]
     classes: int
 
     @nn.compact
@@ -162,7 +163,7 @@ def together(maps):
     return jnp.concatenate([jnp.pad(m, ((0, 0), (0, H - m.shape[1]), (0, W - m.shape[2]), (0, 0))) for m in maps], 0)
 
 
-def unread(layers: tuple[Chosen, ...]) -> tuple[int, ...]:
+def unread(layers: tuple[LayerChoice, ...]) -> tuple[int, ...]:
     """The layers that no layer reads: the classifier does."""
     read = {j for layer in layers for j in layer.inputs}
     return tuple(i for i in range(len(layers)) if i not in read)
@@ -202,47 +203,38 @@ def layer_net(space: Space, *, image: tuple[int, int, int], classes: int) -> Net
 
         return {**variables, "params": jax.tree.map(leaf, variables["params"], has)}
 
-    def apply(variables, x, gates, *, train, path=False, key=None, t=None):
-        del path, key, t  # there is one way to run, nothing is dropped and nothing anneals
-        if not train:
-            return module.apply(variables, x, gates), variables
-        logits, new = module.apply(variables, x, gates, train=True, mutable=["batch_stats"])
-        return logits, {**variables, **new}
-
     def used(variables, gates):
         masks = masks_of(spec, gates)
 
-        def leaf(path, v):
-            layer, name = path[1].key, path[2].key
+        def on(names, v):
+            _, layer, name = names
             if layer == "classifier":
                 rows = jnp.concatenate([last * f for last, f in zip(masks.last, masks.filters, strict=True)])
-                on = rows[:, None] if name == "kernel" else jnp.ones(1)
-            elif layer.startswith("norm"):
-                on = masks.filters[int(layer.removeprefix("norm"))]
-            else:
-                i = int(layer.removeprefix("conv"))
-                filters, inputs = masks.filters[i], channels_read(masks, i, image[2])
-                on = jnp.outer(filters, inputs)[:, :, None, None] * masks.kernel[i][None, None]
-            return on.astype(v.dtype)
+                return rows[:, None] if name == "kernel" else jnp.ones(1)
+            if (i := number(layer, "norm")) is not None:
+                return masks.filters[i]
+            i = number(layer, "conv")
+            filters, inputs = masks.filters[i], channels_read(masks, i, image[2])
+            return jnp.outer(filters, inputs)[:, :, None, None] * masks.kernel[i][None, None]
 
-        return jax.tree_util.tree_map_with_path(leaf, variables)
+        return mask(on, variables)
 
     def specialize(arch):
-        layers = chosen(spec, arch)
+        layers = space.choice(arch)
         slot = lambda j, first: first + j * F + np.arange(layers[j].filters)  # the channels of layer j behind `first` others
         centre = lambda k, sizes: slice((max(sizes) - k) // 2, (max(sizes) + k) // 2)
 
-        def leaf(path, v):
-            name, what = path[1].key, path[2].key
+        def part(names, v):
+            _, name, what = names
             if name == "classifier":
                 return v[np.concatenate([slot(j, 0) for j in unread(layers)])] if what == "kernel" else v
-            layer = layers[int(name[4:])]  # of "conv" or "norm"
+            if (i := number(name, "norm")) is not None:
+                return v[: layers[i].filters]
+            layer = layers[number(name, "conv")]
             v = v[: layer.filters]
-            if name.startswith("norm"):
-                return v
             inputs = [slot(j, image[2]) for j in layer.inputs] or [np.arange(image[2])]
             return v[:, np.concatenate(inputs), centre(layer.kernel[0], spec.heights), centre(layer.kernel[1], spec.widths)]
 
-        return LayerNet(layers, classes), lambda variables: jax.tree_util.tree_map_with_path(leaf, variables)
+        return LayerNet(layers, classes), lambda variables: map_named(part, variables)
 
-    return Net(init, apply, used, specialize, space, tuple(image), classes, mixes=False)
+    return linen(module, space, image, classes, used=used, specialize=specialize, mixes=False)._replace(init=init)

@@ -19,16 +19,14 @@ from typing import Any
 
 import flax
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxnas.nets import probe
-from jaxnas.nets.base import Net
+from jaxnas.nets.base import Net, linen, mask, number
 from jaxnas.nets.convolution import avg_pool, fence, max_pool
 from jaxnas.nets.layers import BatchNorm, Conv, Dense, Depthwise, apply_norm, drop, mix, switched, to_net
-from jaxnas.spaces._space import Space, is_shape
-from jaxnas.spaces.enas import MacroChoice, MacroSpec, chosen
+from jaxnas.spaces._space import Space
+from jaxnas.spaces.enas import MacroChoice, MacroSpec
 
 Build = Callable[[int], nn.Module]  # channels -> op(x [C, H, W, B], train) of the same shape
 
@@ -187,37 +185,22 @@ def macro_net(
         raise ValueError(f"no operation named {', '.join(missing)}: pass ops={{{missing[0]!r}: build}} or use {', '.join(OPS)}")
     held = flax.core.FrozenDict({name: table[name] for name in spec.ops})
     module = MacroNet(spec, held, channels, classes, dropout)
-    blank = jax.tree.map(lambda shape: np.zeros(shape, np.float32), space.gate_shapes, is_leaf=is_shape)
-
-    def init(key, gates=None):
-        del gates  # every candidate has weights of its own
-        return module.init(key, jnp.zeros((1, *image)), blank, train=True)
-
-    def apply(variables, x, gates, *, train, path=False, key=None, t=None):
-        del t  # nothing anneals
-        if not train:
-            return module.apply(variables, x, gates, path=path), variables
-        rngs = {} if key is None else {"dropout": key}
-        logits, new = module.apply(variables, x, gates, train=True, path=path, rngs=rngs, mutable=["batch_stats"])
-        return logits, {**variables, **new}
 
     def used(variables, gates):
-        def leaf(path, v):
-            on, name = jnp.ones(()), path[1].key
-            if name.startswith("layer"):
-                on = gates[int(name.removeprefix("layer"))].op[spec.ops.index(path[2].key)] != 0
-            return on.astype(v.dtype).reshape((1,) * v.ndim)
+        def on(names, v):
+            i = number(names[1], "layer")
+            return jnp.ones(()) if i is None else gates[i].op[spec.ops.index(names[2])] != 0
 
-        return jax.tree_util.tree_map_with_path(leaf, variables)
+        return mask(on, variables)
 
     def specialize(arch):
-        choice = chosen(spec, arch)
-        own = lambda name: choice[int(name.removeprefix("layer"))].op
+        choice = space.choice(arch)
+        own = lambda i, held: held if i is None else held.get(choice[i].op, {})
 
         def kept(tree: dict[str, Any]):
-            picked = {name: held.get(own(name), {}) if name.startswith("layer") else held for name, held in tree.items()}
+            picked = {name: own(number(name, "layer"), held) for name, held in tree.items()}
             return {name: held for name, held in picked.items() if held}
 
         return module.clone(choice=choice), lambda variables: {c: kept(tree) for c, tree in variables.items()}
 
-    return Net(init, apply, used, specialize, space, tuple(image), classes)
+    return linen(module, space, image, classes, used=used, specialize=specialize)

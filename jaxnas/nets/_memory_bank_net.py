@@ -25,12 +25,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.nets import probe
-from jaxnas.nets.base import Net
+from jaxnas.nets.base import Net, linen, mask, number
 from jaxnas.nets.convolution import avg_pool, conv, per_channel
 from jaxnas.nets.hyper_net import HyperNet, embedding, standardised
 from jaxnas.nets.layers import BatchNorm, Conv, Dense, to_net
-from jaxnas.spaces._memory_bank import Chosen, MemoryBankSpec, chosen, there
-from jaxnas.spaces._space import Space, is_shape
+from jaxnas.spaces._memory_bank import MemoryBankSpec, OperationChoice, there
+from jaxnas.spaces._space import Space
 
 HE = nn.initializers.variance_scaling(2.0, "fan_in", "normal", in_axis=1, out_axis=0)
 
@@ -108,7 +108,7 @@ class AnyOp(nn.Module):
 class Op(nn.Module):
     """An operation of one architecture, with a 1 x 1 convolution of its own; it is given the banks that it reads."""
 
-    made: Chosen
+    made: OperationChoice
     G: int
     N: int
 
@@ -130,7 +130,7 @@ class MemoryBankNet(nn.Module):
     G: int
     hyper: tuple[int, int] | None
     stem: int
-    choice: tuple[Chosen | None, ...] | None = None  # the operations of one architecture; None: of any
+    choice: tuple[OperationChoice | None, ...] | None = None  # the operations of one architecture; None: of any
 
     @nn.compact
     def __call__(self, x, gates=None, *, train=False, path=False, rate=None):
@@ -199,44 +199,29 @@ def memory_bank_net(
     if min(image[:2]) < 2 ** (spec.blocks - 1):
         raise ValueError(f"`image` is {image}: {spec.blocks} blocks need at least {2 ** (spec.blocks - 1)} rows and columns")
     module = MemoryBankNet(spec, classes, N, G, None if hyper is None else tuple(hyper), stem)
-    blank = jax.tree.map(lambda shape: np.zeros(shape, np.float32), space.gate_shapes, is_leaf=is_shape)
-
-    def init(key, gates=None):
-        del gates  # the standardised weights need no start of their own
-        return module.init(key, jnp.zeros((1, *image)), blank, train=True)
-
-    def apply(variables, x, gates, *, train, path=False, key=None, t=None):
-        del path, key, t  # there is one way to run, nothing is drawn and nothing anneals
-        if not train:
-            return module.apply(variables, x, gates), variables
-        logits, new = module.apply(variables, x, gates, train=True, mutable=["batch_stats"])
-        return logits, {**variables, **new}
 
     def used(variables, gates):
         reads, on = gates.reads[..., 1], there(gates.reads[..., 1], gates.writes[..., 1])
         K = max(spec.kernels)
         inside = abs(np.arange(K) - K // 2) <= np.asarray(spec.kernels)[:, None] // 2  # [kernels, K]
 
-        def leaf(path, v):
-            layer, part = path[1].key, path[2].key
+        def has(names, v):
+            _, layer, part, *_ = names
             if layer == "pointwise" and part == "kernel":
-                mask = (reads * on[:, None])[:, None, :, None]
-            elif layer.startswith("op"):
-                i = int(layer.removeprefix("op"))
-                rows = gates.kernel[i] @ inside.astype(np.float32)
-                kernel = jnp.outer(rows, rows)[None, None] * (gates.gated[i, 1] if part == "gate" else 1)
-                mask = on[i] * {"read": jnp.repeat(reads[i], N), "write": jnp.ones(1)}.get(part, kernel)
-            else:
-                mask = jnp.ones((1,) * v.ndim)
-            return mask.astype(v.dtype)
+                return (reads * on[:, None])[:, None, :, None]
+            if (i := number(layer, "op")) is None:
+                return jnp.ones(())
+            rows = gates.kernel[i] @ inside.astype(np.float32)
+            kernel = jnp.outer(rows, rows)[None, None] * (gates.gated[i, 1] if part == "gate" else 1)
+            return on[i] * {"read": jnp.repeat(reads[i], N), "write": jnp.ones(1)}.get(part, kernel)
 
-        return jax.tree_util.tree_map_with_path(leaf, variables)
+        return mask(has, variables)
 
     def specialize(arch):
-        ops = tuple(op if op.reads and op.writes else None for op in chosen(spec, arch))
+        ops = tuple(op if op.reads and op.writes else None for op in space.choice(arch))
         return module.clone(choice=ops), lambda variables: _extract(module, space.gates(arch), ops, variables)
 
-    return Net(init, apply, used, specialize, space, tuple(image), classes, mixes=False)
+    return linen(module, space, image, classes, used=used, specialize=specialize, mixes=False)
 
 
 def _extract(module: MemoryBankNet, gates, ops, variables):
@@ -246,7 +231,7 @@ def _extract(module: MemoryBankNet, gates, ops, variables):
     w = Pointwise(module.G, N, module.hyper).apply({"params": params["pointwise"]}, gates)  # [L, G, M, N]
 
     def kept(tree):
-        out = {name: v for name, v in tree.items() if not name.startswith("op") and name != "pointwise"}
+        out = {name: v for name, v in tree.items() if number(name, "op") is None and name != "pointwise"}
         for i, op in enumerate(ops):
             if op is None:
                 continue

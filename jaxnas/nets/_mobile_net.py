@@ -12,16 +12,15 @@ Axes: L layers, O candidates of a layer, C channels, H rows, W columns, B batch,
 """
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.nets import probe
-from jaxnas.nets.base import Net, check_image
+from jaxnas.nets.base import Net, check_image, linen, mask, number
 from jaxnas.nets.layers import BatchNorm, Conv, Dense, apply_norm, to_net
 from jaxnas.nets.mobile_ops import Paths, SuperLayer, activation, build
-from jaxnas.spaces._mobile import Mobile, MobileLayer, MobileSpec, block, chosen
-from jaxnas.spaces._space import Space, is_shape
+from jaxnas.spaces._mobile import Mobile, MobileLayer, MobileSpec, block
+from jaxnas.spaces._space import Space
 
 
 class MobileNet(nn.Module):
@@ -65,40 +64,28 @@ def mobile_net(space: Space, *, image: tuple[int, int, int], classes: int) -> Ne
     Raises:
         ValueError: for another space, an image smaller than the strides, or sizes below 1.
     """
-    spec = _spec(space, image, classes)
+    spec = space.spec
+    if not isinstance(spec, MobileSpec):
+        raise ValueError("this space has no mobile layers (`space.spec`): give `proxylessnas`, `fbnet` or `mobile(spec)`")
+    check_image(image, classes, spec.stride)
     module = MobileNet(spec, classes)
-    blank = jax.tree.map(lambda shape: np.zeros(shape, np.float32), space.gate_shapes, is_leaf=is_shape)
-
-    def init(key, gates=None):
-        del gates  # every candidate has weights of its own
-        return module.init(key, jnp.zeros((1, *image)), blank, train=True)
-
-    def apply(variables, x, gates, *, train, path=False, key=None, t=None):
-        del key, t  # nothing is drawn, nothing anneals
-        if not train:
-            return module.apply(variables, x, gates, path=path), variables
-        logits, new = module.apply(variables, x, gates, train=True, path=path, mutable=["batch_stats"])
-        return logits, {**variables, **new}
+    table, base = multiply_adds(spec, image, classes)
 
     def used(variables, gates):
-        def leaf(path, v):
-            ones = (1,) * v.ndim
-            name = path[1].key
-            if not name.startswith("layer"):
-                return jnp.ones(ones, v.dtype)
-            i = int(name.removeprefix("layer"))
-            gate, k = gates.op[i], spec.layers[i].ops.index(path[2].key)
-            on = gate.index[0] == k if isinstance(gate, Paths) else gate[k] != 0
-            return on.astype(v.dtype).reshape(ones)
+        def on(names, v):
+            if (i := number(names[1], "layer")) is None:
+                return jnp.ones(())
+            gate, k = gates.op[i], spec.layers[i].ops.index(names[2])
+            return gate.index[0] == k if isinstance(gate, Paths) else gate[k] != 0
 
-        return jax.tree_util.tree_map_with_path(leaf, variables)
+        return mask(on, variables)
 
     def specialize(arch):
-        choice = chosen(spec, arch)
+        choice = space.choice(arch)
 
         def extract(variables):
             def kept(tree):
-                out = {name: v for name, v in tree.items() if not name.startswith("layer")}
+                out = {name: v for name, v in tree.items() if number(name, "layer") is None}
                 real = {f"layer{i}": name for i, name in enumerate(choice) if block(name)}
                 return out | {layer: tree[layer][name] for layer, name in real.items()}
 
@@ -106,26 +93,14 @@ def mobile_net(space: Space, *, image: tuple[int, int, int], classes: int) -> Ne
 
         return module.clone(choice=choice), extract
 
-    return Net(init, apply, used, specialize, space, tuple(image), classes)
+    def macs(gates):
+        return base + sum(jnp.sum(row.astype(np.float32) * gate) for row, gate in zip(table.op, gates.op, strict=True))
+
+    return linen(module, space, image, classes, used=used, specialize=specialize, macs=macs)
 
 
-def _spec(space, image, classes) -> MobileSpec:
-    spec = space.spec
-    if not isinstance(spec, MobileSpec):
-        raise ValueError("this space has no mobile layers (`space.spec`): give `proxylessnas`, `fbnet` or `mobile(spec)`")
-    check_image(image, classes, spec.stride)
-    return spec
-
-
-def macs(space: Space, image: tuple[int, int, int], classes: int = 1000) -> tuple[Mobile, float]:
-    """Multiply-adds of one example, of convolutions and the classifier: (of each candidate, of all that is fixed).
-
-    The table has the gates' structure, so that those of an architecture are base + sum(table * gates).
-
-    Raises:
-        ValueError: as `mobile_net`.
-    """
-    spec = _spec(space, image, classes)
+def multiply_adds(spec: MobileSpec, image: tuple[int, int, int], classes: int) -> tuple[Mobile, float]:
+    """Of one example: (those of each candidate, in the gates' structure; those of all that is fixed)."""
     smaller = lambda size, stride: [-(-n // stride) for n in size]
 
     def of(layer, name, size):

@@ -72,7 +72,7 @@ def headed(net: Net, head: Callable) -> Net:
         module, extract = net.specialize(arch)
         return Headed(module, head), extract
 
-    return net._replace(apply=apply, specialize=specialize)
+    return net._replace(apply=apply, specialize=specialize, macs=None)  # a head has some of its own
 
 
 def pretext_net(task: Pretext, build: Callable[..., Net]) -> Net:

@@ -19,6 +19,7 @@ Axes: S stages, L layers, C channels, H rows, W columns, B batch.
 
 import functools
 import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -26,11 +27,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.nets import probe
-from jaxnas.nets.base import Net, check_image
+from jaxnas.nets.base import Net, check_image, keep_unused, linen, map_named, mask, number
 from jaxnas.nets.elastic_ops import ElasticBlock
 from jaxnas.nets.layers import BatchNorm, Conv, Dense, Depthwise, to_net
 from jaxnas.spaces._space import Space
-from jaxnas.spaces._tunas import Plan, Tunas, TunasSpec, plan_of
+from jaxnas.spaces._tunas import Tunas, TunasChoice, TunasSpec
 
 AXES = {  # of a module's largest leaf; a smaller one has the last of them
     "stem": ("outputs", None, None, None),
@@ -52,15 +53,15 @@ class TunasNet(nn.Module):
 
     spec: TunasSpec
     classes: int
-    plan: Plan
+    choice: TunasChoice
 
     @nn.compact
     def __call__(self, x, gates=None, *, train=False, rate=None):
         del gates, rate  # there is nothing to choose, and no path to drop
-        spec, filters = self.spec, self.plan.filters
+        spec, filters = self.spec, self.choice.filters
         norm = lambda name: BatchNorm(epsilon=spec.epsilon, name=name)
         x = probe.relu(norm("stem_norm")(Conv(filters[0], 3, spec.stem_stride, name="stem")(to_net(x)), train))
-        for i, (layer, choice) in enumerate(zip(spec.layers, self.plan.layers, strict=True)):
+        for i, (layer, choice) in enumerate(zip(spec.layers, self.choice.layers, strict=True)):
             if choice is None:
                 continue
             sizes = filters[layer.stage + 1], choice[1] * len(x), choice[0], layer.stride
@@ -70,9 +71,9 @@ class TunasNet(nn.Module):
         return Dense(self.classes, name="classifier")(jnp.mean(x, (1, 2)).T)
 
 
-def part(path) -> tuple[str, str, str]:
-    """(part of the network, module, leaf) of a variable's path."""
-    _, *names = (p.key for p in path)
+def part(names: tuple[str, ...]) -> tuple[str, str, str]:
+    """(part of the network, module, leaf) of a variable's names."""
+    _, *names = names
     return tuple(names) if len(names) == 3 else (names[0].removesuffix("_norm"), *names)
 
 
@@ -109,9 +110,12 @@ def tunas_net(space: Space, *, image: tuple[int, int, int], classes: int) -> Net
     Raises:
         ValueError: for another space, an image smaller than the strides, or sizes below 1.
     """
-    spec = _spec(space, image, classes)
+    spec = space.spec
+    if not isinstance(spec, TunasSpec):
+        raise ValueError("this space has no filters to search (`space.spec`): give `proxylessnas_enlarged` or `tunas(spec)`")
+    check_image(image, classes, spec.stride)
     layers, kernels = spec.layers, spec.kernels
-    widest = Plan(tuple(f[0] for f in spec.filters), tuple((kernels[0], layer.expansions[0]) for layer in layers))
+    widest = TunasChoice(tuple(f[0] for f in spec.filters), tuple((kernels[0], layer.expansions[0]) for layer in layers))
     full = TunasNet(spec, classes, widest)
 
     def init(key, gates=None):
@@ -139,33 +143,32 @@ def tunas_net(space: Space, *, image: tuple[int, int, int], classes: int) -> Net
         gates = whole(gates)
         on = masks(gates)
 
-        def leaf(path, v):
-            name, module, what = part(path)
+        def has(names, v):
+            name, module, what = part(names)
             axes = AXES[module][-v.ndim :]
             shape = lambda axis: [-1 if a == axis else 1 for a in range(v.ndim)]
-            has = [on[name][axis].reshape(shape(a)) > 0 for a, axis in enumerate(axes) if axis]
-            if name.startswith("layer"):
-                i = int(name.removeprefix("layer"))
-                has.append(gates.there[i][0] > 0)
+            all_of = [on[name][axis].reshape(shape(a)) > 0 for a, axis in enumerate(axes) if axis]
+            if (i := number(name, "layer")) is not None:
+                all_of.append(gates.there[i][0] > 0)
                 if module == "depthwise":
-                    has.append(gates.kernel[i][kernels.index(int(what[1:]))] != 0)
-            return functools.reduce(jnp.logical_and, has, jnp.ones((1,) * v.ndim, bool)).astype(v.dtype)
+                    all_of.append(gates.kernel[i][kernels.index(number(what, "k"))] != 0)
+            return functools.reduce(jnp.logical_and, all_of, jnp.ones((1,) * v.ndim, bool))
 
-        return jax.tree_util.tree_map_with_path(leaf, variables)
+        return mask(has, variables)
 
     def in_the_widest(variables, gates):
         """The widest network's variables, as `TunasNet` has them, that compute what the gates say."""
         gates = whole(gates)
         on = masks(gates)
 
-        def leaf(path, v):
-            name, module, what = part(path)
+        def leaf(names, v):
+            name, module, what = part(names)
             if what not in ("scale", "bias") or name == "classifier":
                 return v
-            there = gates.there[int(name.removeprefix("layer"))][0] if module == "project_norm" else 1
+            there = gates.there[number(name, "layer")][0] if module == "project_norm" else 1
             return v * on[name][AXES[module][0]] * there
 
-        out = jax.tree_util.tree_map_with_path(leaf, variables)
+        out = map_named(leaf, variables)
         pad = lambda w: jnp.pad(w, ((0, 0), *[((kernels[0] - w.shape[-1]) // 2,) * 2] * 2))
         for i, row in enumerate(gates.kernel):
             layer = out["params"][f"layer{i}"]
@@ -173,60 +176,42 @@ def tunas_net(space: Space, *, image: tuple[int, int, int], classes: int) -> Net
             layer["depthwise"] = {"kernel": functools.reduce(jnp.add, filters)}
         return out
 
-    def apply(variables, x, gates, *, train, path=False, key=None, t=None):
-        del path, key, t  # there is one way to run, nothing is drawn and nothing anneals
-        active = in_the_widest(variables, gates)
-        if not train:
-            return full.apply(active, x), variables
-        logits, new = full.apply(active, x, train=True, mutable=["batch_stats"])
+    def compute(variables, x, gates, t, *, train, path, rngs, mutable):
+        del t, path, rngs  # nothing anneals, there is one way to run and nothing is drawn
+        logits, new = full.apply(in_the_widest(variables, gates), x, train=train, mutable=mutable)
         old = {name: variables[name] for name in new}
-        keep = lambda on, new, old: jnp.where(on > 0, new, old)
-        return logits, {**variables, **jax.tree.map(keep, used(old, gates), new, old)}
+        return logits, keep_unused(used(old, gates), new, old)
 
     def specialize(arch):
-        plan = plan_of(spec, arch)
-        there = {f"layer{i}": choice for i, choice in enumerate(plan.layers) if choice is not None}
-        inputs = [plan.filters[layer.stage + (layer.place > 0)] for layer in layers]
-        sizes = channels(spec, plan.filters, [c and c[1] * n for c, n in zip(plan.layers, inputs, strict=True)])
+        choice = space.choice(arch)
+        there = {f"layer{i}": sizes for i, sizes in enumerate(choice.layers) if sizes is not None}
+        inputs = [choice.filters[layer.stage + (layer.place > 0)] for layer in layers]
+        sizes = channels(spec, choice.filters, [c and c[1] * n for c, n in zip(choice.layers, inputs, strict=True)])
 
         def extract(variables):
-            def leaf(path, v):
-                name, module, _ = part(path)
+            def leaf(names, v):
+                name, module, _ = part(names)
                 return v[tuple(slice(sizes[name][axis]) if axis else slice(None) for axis in AXES[module][-v.ndim :])]
 
-            kept = lambda trees: {name: tree for name, tree in trees.items() if not name.startswith("layer") or name in there}
+            kept = lambda trees: {name: tree for name, tree in trees.items() if number(name, "layer") is None or name in there}
             small = {collection: kept(trees) for collection, trees in variables.items()}
             for name, (kernel, _) in there.items():
                 layer = small["params"][name]
                 small["params"][name] = {**layer, "depthwise": {"kernel": layer["depthwise"][f"k{kernel}"]}}
-            return jax.tree_util.tree_map_with_path(leaf, small)
+            return map_named(leaf, small)
 
-        return full.clone(plan=plan), extract
+        return full.clone(choice=choice), extract
 
-    return Net(init, apply, used, specialize, space, tuple(image), classes)
-
-
-def _spec(space, image, classes) -> TunasSpec:
-    spec = space.spec
-    if not isinstance(spec, TunasSpec):
-        raise ValueError("this space has no filters to search (`space.spec`): give `proxylessnas_enlarged` or `tunas(spec)`")
-    check_image(image, classes, spec.stride)
-    return spec
+    macs = multiply_adds(spec, image, classes)
+    net = linen(full, space, image, classes, used=used, specialize=specialize, compute=compute, macs=macs)
+    return net._replace(init=init)
 
 
-def macs(space: Space, image: tuple[int, int, int], classes: int = 1000):
-    """-> (gates -> []): multiply-adds of one example, of convolutions and the classifier, float32.
-
-    A layer's are a product of decisions, so no table of single ones has them.  At rows of probabilities it is the mean over
-    architectures whose decisions are drawn independently.
-
-    Raises:
-        ValueError: as `tunas_net`.
-    """
-    spec = _spec(space, image, classes)
+def multiply_adds(spec: TunasSpec, image: tuple[int, int, int], classes: int) -> Callable:
+    """`Net.macs`: a layer's are a product of decisions, so no table of single ones has them."""
     smaller = lambda size, stride: [-(-n // stride) for n in size]
 
-    def of(gates: Tunas):
+    def macs(gates: Tunas):
         gates = whole(gates)
         mean = lambda row, values, power=1: jnp.dot(row, np.asarray(values, np.float32) ** power)
         wide, square = ([mean(row, sizes, p) for row, sizes in zip(gates.filters, spec.filters, strict=True)] for p in (1, 2))
@@ -241,4 +226,4 @@ def macs(space: Space, image: tuple[int, int, int], classes: int = 1000):
             total = total + gates.there[i][0] * mean(gates.expand[i], layer.expansions) * each
         return total + (math.prod(size) * wide[-2] + classes) * wide[-1]
 
-    return of
+    return macs

@@ -1,14 +1,14 @@
-"""The vocabulary of nets: what every net of this package is made as, and what they check alike."""
+"""The vocabulary of nets: what every net of this package is, how one is made of a Flax module, and what they check alike."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import flax
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas.spaces._space import Space
+from jaxnas.spaces._space import Space, is_shape
 
 Variables = dict[str, Any]  # {"params": ..., "batch_stats": ...}
 
@@ -22,6 +22,83 @@ class Net(NamedTuple):
     image: tuple[int, ...]  # (H, W, C); () for a net that reads no images
     classes: int
     mixes: bool = True  # soft gates weigh operations; False: it computes one architecture, and gates are one-hot
+    macs: Callable | None = None  # gates -> [], float32: multiply-adds of one example; None: not counted
+
+
+def linen(
+    module: nn.Module,
+    space: Space,
+    image: tuple[int, ...],
+    classes: int,
+    *,
+    used: Callable,
+    specialize: Callable,
+    compute: Callable | None = None,
+    mixes: bool = True,
+    macs: Callable | None = None,
+) -> Net:
+    """The net of a Flax module that is called as module(x, gates, *, train, path).
+
+    Training moves the module's "batch_stats", and a key is its rng "dropout".  A net that starts differently replaces `init`.
+
+    Args:
+        module: of all architectures.
+        space, image, classes, used, specialize, mixes: see `Net`.
+        compute: (variables, x, gates, t, *, train, path, rngs, mutable) -> (logits, the collections that have moved), for a module
+            that needs other variables or arguments; default: `module.apply`, which does not look at the step t.
+        macs: see `Net`.  Of convolutions and dense layers; rows of gates that are probabilities give the mean over
+            architectures whose decisions are drawn independently, so that it can be differentiated.
+    """
+
+    def plain(variables, x, gates, t, **how):
+        del t  # nothing anneals
+        return module.apply(variables, x, gates, **how)
+
+    compute = compute or plain
+
+    def init(key, gates=None):
+        del gates  # every candidate has weights of its own, or a part of the largest one's
+        return module.init(key, jnp.zeros((1, *image)), blank_gates(space), train=True)
+
+    def apply(variables, x, gates, *, train, path=False, key=None, t=None):
+        rngs = {"dropout": key} if train and key is not None else {}
+        mutable = ["batch_stats"] if train else []
+        logits, moved = compute(variables, x, gates, t, train=train, path=path, rngs=rngs, mutable=mutable)
+        return logits, {**variables, **moved}
+
+    return Net(init, apply, used, specialize, space, tuple(image), classes, mixes, macs)
+
+
+def blank_gates(space: Space):
+    """Zeros in the shapes of a space's gates."""
+    return jax.tree.map(lambda shape: np.zeros(shape, np.float32), space.gate_shapes, is_leaf=is_shape)
+
+
+def map_named(f: Callable, tree):
+    """f(names, leaf) of every leaf of variables; its names are (collection, module, ..., leaf)."""
+    return jax.tree_util.tree_map_with_path(lambda path, v: f(tuple(p.key for p in path), v), tree)
+
+
+def mask(f: Callable, variables):
+    """The 0/1 tree of what f(names, leaf) says of every leaf: an array that broadcasts against the leaf's first axes."""
+
+    def leaf(names, v):
+        on = f(names, v)
+        return on.astype(v.dtype).reshape(on.shape + (1,) * (v.ndim - on.ndim))
+
+    return map_named(leaf, variables)
+
+
+def number(name: str, prefix: str) -> int | None:
+    """3 for "layer3" and the prefix "layer"; None for a name of another kind."""
+    digits = name.removeprefix(prefix)
+    return int(digits) if name.startswith(prefix) and digits.isdecimal() else None
+
+
+def keep_unused(on, new, old):
+    """The collections of `new`, with the old values where `on`, a tree as `Net.used` gives, is 0."""
+    keep = lambda on, new, old: jnp.where(on > 0, new, old)
+    return {name: jax.tree.map(keep, on[name], new[name], old[name]) for name in new}
 
 
 def check_variables(net: Net, variables) -> None:
@@ -52,7 +129,7 @@ def count_parameters(module_or_variables, image=None) -> int:
         image: (H, W, C), needed for a module.
     """
     variables = module_or_variables
-    if isinstance(variables, flax.linen.Module):
+    if isinstance(variables, nn.Module):
         x = jax.ShapeDtypeStruct((1, *image), jnp.float32)
         variables = jax.eval_shape(lambda x: module_or_variables.init(jax.random.key(0), x, train=True), x)
     params = {k: v for k, v in variables["params"].items() if k != "auxiliary"}

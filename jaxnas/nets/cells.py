@@ -10,16 +10,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas.nets.base import Net
+from jaxnas.nets.base import Net, linen, mask, number
 from jaxnas.nets.block_cell import choice_of, extract_blocks, readers, used_rows, without_slots
 from jaxnas.nets.cell_module import CellNet
 from jaxnas.nets.ops import OPS, Build, Pool
 from jaxnas.nets.super_cell import Anneal, extract_edges
-from jaxnas.spaces._space import Space, is_shape
+from jaxnas.spaces._space import Space
 from jaxnas.spaces.blocks import BlockSpec
 from jaxnas.spaces.cell import CellSpec
 
@@ -120,39 +119,27 @@ def cell_net(
         partial=partial,
         auxiliary_skip=auxiliary_skip is not None,
     )
-    blank = jax.tree.map(lambda shape: np.zeros(shape, np.float32), space.gate_shapes, is_leaf=is_shape)
 
-    def init(key, gates=None):
-        del gates  # every operation has weights of its own
-        return module.init(key, jnp.zeros((1, *image)), blank, train=True)
-
-    def apply(variables, x, gates, *, train, path=False, key=None, t=None):
+    def compute(variables, x, gates, t, **how):
         at = lambda schedule: None if schedule is None or t is None else schedule(t)
-        more = {"path": path, "anneal": Anneal(at(auxiliary_skip), at(skip_dropout))}
-        if not train:
-            return module.apply(variables, x, gates, **more), variables
-        rngs = {} if skip_dropout is None or t is None or key is None else {"dropout": key}
-        logits, new = module.apply(variables, x, gates, train=True, rngs=rngs, mutable=["batch_stats"], **more)
-        return logits, {**variables, **new}
+        return module.apply(variables, x, gates, anneal=Anneal(at(auxiliary_skip), at(skip_dropout)), **how)
 
     def used(variables, gates):
         kinds, layout = _kinds(space, gates), module.layout
 
-        def leaf(path, v):
-            names = [p.key for p in path]  # collection, cell, group, operation, ...
-            inside = names[1].startswith("cell") and layout[int(names[1].removeprefix("cell"))]
-            if inside and isinstance(space.spec, BlockSpec):
-                on = used_rows(space.spec, variables["params"][names[1]], kinds[inside[0]])[names[2]]  # [], [B] or [2 B]
-                return on.astype(v.dtype).reshape(on.shape + (1,) * (v.ndim - on.ndim))
-            if not inside or not names[2].startswith("from"):
-                return jnp.ones((1,) * v.ndim, v.dtype)
+        def on(names, v):  # names: collection, cell, group, operation, ...
+            if (i := number(names[1], "cell")) is None:
+                return jnp.ones(())
+            own = kinds.get(layout[i][0])  # None: the skeleton's own reduction
+            if isinstance(space.spec, BlockSpec):
+                return used_rows(space.spec, variables["params"][names[1]], own)[names[2]]  # [], [B] or [2 B]
+            if (source := number(names[2], "from")) is None:
+                return jnp.ones(())
             if names[3] == "auxiliary_skip":
-                return jnp.zeros((1,) * v.ndim, v.dtype)  # a single path runs none
-            rows = space.spec.leaving(int(names[2].removeprefix("from")))
-            on = kinds[inside[0]][jnp.asarray(rows), space.spec.ops.index(names[3])] != 0  # [E]
-            return on.astype(v.dtype).reshape((-1,) + (1,) * (v.ndim - 1))
+                return jnp.zeros(())  # a single path runs none
+            return own[jnp.asarray(space.spec.leaving(source)), space.spec.ops.index(names[3])] != 0  # [E]
 
-        return jax.tree_util.tree_map_with_path(leaf, variables)
+        return mask(on, variables)
 
     def specialize(arch):
         choice = _choice(space, arch)
@@ -179,7 +166,8 @@ def cell_net(
 
         return small, extract
 
-    return Net(init, apply, used, specialize, space, tuple(image), classes, mixes=not isinstance(space.spec, BlockSpec))
+    mixes = not isinstance(space.spec, BlockSpec)
+    return linen(module, space, image, classes, used=used, specialize=specialize, compute=compute, mixes=mixes)
 
 
 def evaluation_net(

@@ -73,9 +73,13 @@ def darts_rnn(nodes: int = 8, ops: tuple[str, ...] = OPS) -> Space:
         previous = jnp.argmax(jnp.where(each <= each[:, None], strength[row], -jnp.inf), -1)
         return RNNCell(best[first + previous].astype(jnp.int32), previous.astype(jnp.int32))
 
+    def choice(cell) -> tuple[tuple[str, int], ...]:
+        """(operation, what is read) of each node."""
+        op, previous = np.asarray(cell.op).tolist(), np.asarray(cell.previous).tolist()
+        return tuple((names[k], j) for k, j in zip(op, previous, strict=True))
+
     def to_text(cell):
-        entries = [(names[k], j) for k, j in zip(np.asarray(cell.op).tolist(), np.asarray(cell.previous).tolist(), strict=True)]
-        return f"Genotype(recurrent={entries}, concat={list(range(1, nodes + 1))})"
+        return f"Genotype(recurrent={list(choice(cell))}, concat={list(range(1, nodes + 1))})"
 
     def from_text(text):
         """A published name (DARTS_V1, DARTS_V2) or the Genotype(...) text."""
@@ -99,4 +103,4 @@ def darts_rnn(nodes: int = 8, ops: tuple[str, ...] = OPS) -> Space:
 
     decisions = RNNCell(op=np.full(nodes, len(names)), previous=1 + each)
     base = space(decisions, gates=gates, derive=derive, gate_shapes=(edges, width))
-    return base._replace(to_text=to_text, from_text=from_text, spec=spec)
+    return base._replace(to_text=to_text, from_text=from_text, spec=spec, choice=choice)

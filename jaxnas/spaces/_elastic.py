@@ -91,6 +91,13 @@ class ElasticSpec(NamedTuple):
         return rounded(hidden / 4, self.multiple)
 
 
+class ElasticChoice(NamedTuple):
+    """One network of a space."""
+
+    units: tuple[tuple[tuple[int, int], ...], ...]  # (kernel, expansion) of the layers that are there, unit by unit
+    size: int | None  # the side that images are resized to; None: they are not
+
+
 def rounded(v: float, multiple: int = 8) -> int:
     """The nearest multiple, at least one, not below 0.9 v."""
     near = max(multiple, int(v + multiple / 2) // multiple * multiple)
@@ -122,9 +129,17 @@ def elastic(spec: ElasticSpec) -> Space:
         when=np.concatenate([np.ones((U, A)), when, when, np.ones((len(alone), A))]),
     )
 
+    def choice(arch: Elastic) -> ElasticChoice:
+        depth, kernel, expand = (np.asarray(a) for a in arch[:3])
+        layer = lambda u, i: (spec.kernels[kernel[u, i]], spec.expansions[expand[u, i]])
+        units = tuple(tuple(layer(u, i) for i in range(spec.depths[d])) for u, d in enumerate(depth))
+        size = spec.resolutions[0 if arch.resolution is None else int(arch.resolution)] if spec.resolutions else None
+        return ElasticChoice(units, size)
+
     def to_text(arch):
-        units = ["-".join(f"k{k}e{e}" for k, e in unit) for unit in chosen(spec, arch)]
-        return " ".join(units if resolution is None else [*units, f"r{size_of(spec, arch)}"])
+        chosen = choice(arch)
+        units = ["-".join(f"k{k}e{e}" for k, e in unit) for unit in chosen.units]
+        return " ".join(units if resolution is None else [*units, f"r{chosen.size}"])
 
     def from_text(text):
         words = text.split()
@@ -145,7 +160,7 @@ def elastic(spec: ElasticSpec) -> Space:
         at = [index_of(spec.resolutions, word.removeprefix("r"), f"the resolution {word!r}") for word in size]
         return base.unflat(jnp.asarray([*depth, *kernel.ravel(), *expand.ravel(), *at], jnp.int32))
 
-    return base._replace(to_text=to_text, from_text=from_text, spec=spec)
+    return base._replace(to_text=to_text, from_text=from_text, spec=spec, choice=choice)
 
 
 def index_of(values, text: str, what: str) -> int:
@@ -170,18 +185,6 @@ def _check(spec: ElasticSpec):
     sizes = [spec.stem, spec.head, spec.stem_stride, spec.multiple, *(n for unit in spec.units for n in unit[:2])]
     if min(*sizes, *(n for n in (spec.fixed, spec.features) if n is not None)) < 1:
         raise ValueError(f"channels and strides must be positive; got {spec}")
-
-
-def chosen(spec: ElasticSpec, arch: Elastic) -> tuple[tuple[tuple[int, int], ...], ...]:
-    """(kernel, expansion) of the layers that are there, unit by unit (host)."""
-    depth, kernel, expand = (np.asarray(a) for a in arch[:3])
-    layer = lambda u, i: (spec.kernels[kernel[u, i]], spec.expansions[expand[u, i]])
-    return tuple(tuple(layer(u, i) for i in range(spec.depths[d])) for u, d in enumerate(depth))
-
-
-def size_of(spec: ElasticSpec, arch: Elastic) -> int | None:
-    """The side that images are resized to; None: they are not (host)."""
-    return spec.resolutions[0 if arch.resolution is None else int(arch.resolution)] if spec.resolutions else None
 
 
 def largest(space: Space) -> Elastic:

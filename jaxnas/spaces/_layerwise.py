@@ -43,7 +43,7 @@ class LayerSpec(NamedTuple):
     strides: tuple[int, ...]  # (1,) where there is nothing to decide
 
 
-class Chosen(NamedTuple):
+class LayerChoice(NamedTuple):
     """A layer of one architecture, as Python numbers."""
 
     kernel: tuple[int, int]
@@ -81,10 +81,22 @@ def layerwise(
     sizes = [len(spec.heights), len(spec.widths), len(spec.filters), stride, stride]
     base = space(tuple(Layer(*sizes, np.full(i, 2) if i else None) for i in range(layers)))
 
-    def to_text(arch):
-        return " ".join(map(one, chosen(spec, arch)))
+    def choice(arch) -> tuple[LayerChoice, ...]:
+        return tuple(map(layer_choice, arch))
 
-    def one(layer: Chosen) -> str:
+    def layer_choice(layer: Layer) -> LayerChoice:
+        pick = lambda table, token: table[0 if token is None else int(token)]
+        return LayerChoice(
+            kernel=(pick(spec.heights, layer.height), pick(spec.widths, layer.width)),
+            filters=pick(spec.filters, layer.filters),
+            stride=(pick(spec.strides, layer.stride_height), pick(spec.strides, layer.stride_width)),
+            inputs=() if layer.skip is None else tuple(map(int, np.flatnonzero(layer.skip))),
+        )
+
+    def to_text(arch):
+        return " ".join(map(one, choice(arch)))
+
+    def one(layer: LayerChoice) -> str:
         text = "{}x{}:{}".format(*layer.kernel, layer.filters)
         text += "" if strides is None else "/{}x{}".format(*layer.stride)
         return text + ("<" if layer.inputs else "") + ",".join(map(str, layer.inputs))
@@ -111,21 +123,7 @@ def layerwise(
             tokens.append(None if digits is None else jnp.asarray(table.index(int(digits)), jnp.int32))
         return Layer(*tokens, jnp.asarray([j in inputs for j in range(i)], jnp.int32) if i else None)
 
-    return base._replace(to_text=to_text, from_text=from_text, spec=spec)
-
-
-def chosen(spec: LayerSpec, arch) -> tuple[Chosen, ...]:
-    """An architecture's layers (host)."""
-    pick = lambda table, token: table[0 if token is None else int(token)]
-    return tuple(
-        Chosen(
-            kernel=(pick(spec.heights, layer.height), pick(spec.widths, layer.width)),
-            filters=pick(spec.filters, layer.filters),
-            stride=(pick(spec.strides, layer.stride_height), pick(spec.strides, layer.stride_width)),
-            inputs=() if layer.skip is None else tuple(map(int, np.flatnonzero(layer.skip))),
-        )
-        for layer in arch
-    )
+    return base._replace(to_text=to_text, from_text=from_text, spec=spec, choice=choice)
 
 
 def kind(space: Space) -> np.ndarray:

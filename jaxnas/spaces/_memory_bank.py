@@ -52,7 +52,7 @@ class MemoryBankSpec(NamedTuple):
         return self.ops * self.blocks
 
 
-class Chosen(NamedTuple):
+class OperationChoice(NamedTuple):
     """An operation of one architecture, as Python numbers."""
 
     reads: tuple[int, ...]
@@ -103,10 +103,17 @@ def memory_bank(
         blank = lambda a: a * on.reshape(-1, *[1] * (a.ndim - 1))
         return base.canonical(MemoryBank(*map(blank, arch)))
 
-    def to_text(arch):
-        return " ".join(map(one, chosen(spec, arch)))
+    def choice(arch) -> tuple[OperationChoice, ...]:
+        which = lambda bits: tuple(map(int, np.flatnonzero(bits)))
+        return tuple(
+            OperationChoice(which(reads), which(writes), spec.kernels[int(kernel)], spec.dilations[int(dilation)], bool(gated))
+            for reads, writes, kernel, dilation, gated in zip(*map(np.asarray, arch), strict=True)
+        )
 
-    def one(op: Chosen) -> str:
+    def to_text(arch):
+        return " ".join(map(one, choice(arch)))
+
+    def one(op: OperationChoice) -> str:
         banks = lambda which: ",".join(map(str, which))
         dilation = f"d{op.dilation}" if op.kernel > 1 else ""
         return f"{banks(op.reads)}>{banks(op.writes)}:k{op.kernel}{dilation}{'*' * op.gated}"
@@ -131,18 +138,9 @@ def memory_bank(
         sizes = spec.kernels.index(kernel), spec.dilations.index(dilation)
         return bits(read), bits(written), *sizes, len(match[5])
 
-    return base._replace(canonical=canonical, to_text=to_text, from_text=from_text, spec=spec)
+    return base._replace(canonical=canonical, to_text=to_text, from_text=from_text, spec=spec, choice=choice)
 
 
 def there(reads, writes):
     """1 where an operation reads a bank and writes one, of reads and writes [L, M]."""
     return jnp.max(reads, 1) * jnp.max(writes, 1)
-
-
-def chosen(spec: MemoryBankSpec, arch: MemoryBank) -> tuple[Chosen, ...]:
-    """An architecture's operations (host)."""
-    which = lambda bits: tuple(map(int, np.flatnonzero(bits)))
-    return tuple(
-        Chosen(which(reads), which(writes), spec.kernels[int(kernel)], spec.dilations[int(dilation)], bool(gated))
-        for reads, writes, kernel, dilation, gated in zip(*map(np.asarray, arch), strict=True)
-    )

@@ -118,8 +118,12 @@ def mobile(spec: MobileSpec) -> Space:
     _check(spec)
     base = space(Mobile(tuple(len(layer.ops) for layer in spec.layers)))
 
+    def choice(arch) -> tuple[str, ...]:
+        """The names of its operations."""
+        return tuple(layer.ops[int(op)] for layer, op in zip(spec.layers, arch.op, strict=True))
+
     def to_text(arch):
-        return " ".join(chosen(spec, arch))
+        return " ".join(choice(arch))
 
     def from_text(text):
         """A network of `MODELS`, or the text form."""
@@ -131,12 +135,7 @@ def mobile(spec: MobileSpec) -> Space:
                 raise ValueError(f"layer {i} is {word!r}: it must be one of {', '.join(layer.ops)}")
         return base.unflat(jnp.asarray([layer.ops.index(w) for layer, w in zip(spec.layers, words, strict=True)], jnp.int32))
 
-    return base._replace(to_text=to_text, from_text=from_text, spec=spec)
-
-
-def chosen(spec: MobileSpec, arch: Mobile) -> tuple[str, ...]:
-    """The names of an architecture's operations (host)."""
-    return tuple(layer.ops[int(op)] for layer, op in zip(spec.layers, arch.op, strict=True))
+    return base._replace(to_text=to_text, from_text=from_text, spec=spec, choice=choice)
 
 
 def _check(spec: MobileSpec):

@@ -89,7 +89,7 @@ class TunasSpec(NamedTuple):
         return tuple(TunasLayer(s, i, 1 if i else stage.stride, stage.expansions) for s, i, stage in each)
 
 
-class Plan(NamedTuple):
+class TunasChoice(NamedTuple):
     """One network of a space."""
 
     filters: tuple[int, ...]  # [S + 2]
@@ -122,12 +122,18 @@ def tunas(spec: TunasSpec) -> Space:
     when[parent >= 0, 1:] = False
     base = space(decisions, parent=parent, when=when)
 
+    def choice(arch: Tunas) -> TunasChoice:
+        at = lambda values, i: values[0 if i is None else int(i)]
+        each = zip(layers, *arch[1:], strict=True)
+        kept = (None if t is not None and int(t) else (at(spec.kernels, k), at(layer.expansions, e)) for layer, t, k, e in each)
+        return TunasChoice(tuple(map(at, spec.filters, arch.filters)), tuple(kept))
+
     def to_text(arch):
-        plan = plan_of(spec, arch)
-        names = ["zero" if layer is None else "k{}e{}".format(*layer) for layer in plan.layers]
+        chosen = choice(arch)
+        names = ["zero" if layer is None else "k{}e{}".format(*layer) for layer in chosen.layers]
         of = lambda s: "-".join(name for name, layer in zip(names, layers, strict=True) if layer.stage == s)
-        stages = [f"{n}:{of(s)}" for s, n in enumerate(plan.filters[1:-1])]
-        return " ".join([str(plan.filters[0]), *stages, str(plan.filters[-1])])
+        stages = [f"{n}:{of(s)}" for s, n in enumerate(chosen.filters[1:-1])]
+        return " ".join([str(chosen.filters[0]), *stages, str(chosen.filters[-1])])
 
     def from_text(text):
         words = [word.partition(":") for word in text.split()]
@@ -151,15 +157,7 @@ def tunas(spec: TunasSpec) -> Space:
             raise ValueError(f"no layer is called {name!r} there: write k5e3 (the kernel, the expansion), or zero behind a first")
         return 0, index_of(spec.kernels, match[1], "the kernel"), index_of(layer.expansions, match[2], "the expansion")
 
-    return base._replace(to_text=to_text, from_text=from_text, spec=spec)
-
-
-def plan_of(spec: TunasSpec, arch: Tunas) -> Plan:
-    """The network of an architecture (host)."""
-    at = lambda values, i: values[0 if i is None else int(i)]
-    each = zip(spec.layers, *arch[1:], strict=True)
-    layers = (None if t is not None and int(t) else (at(spec.kernels, k), at(layer.expansions, e)) for layer, t, k, e in each)
-    return Plan(tuple(map(at, spec.filters, arch.filters)), tuple(layers))
+    return base._replace(to_text=to_text, from_text=from_text, spec=spec, choice=choice)
 
 
 def widest(space: Space) -> Tunas:

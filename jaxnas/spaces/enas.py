@@ -74,8 +74,12 @@ def enas_macro(layers: int = 12, ops: tuple[str, ...] = MACRO_OPS) -> Space:
         raise ValueError(f"give at least one layer, and operations that differ; got {layers} and {', '.join(ops) or 'none'}")
     base = space(tuple(MacroLayer(len(ops), np.full(i, 2) if i else None) for i in range(layers)))
 
+    def choice(arch) -> tuple[MacroChoice, ...]:
+        added = lambda skip: () if skip is None else tuple(map(int, np.flatnonzero(skip)))
+        return tuple(MacroChoice(spec.ops[int(layer.op)], added(layer.skip)) for layer in arch)
+
     def to_text(arch):
-        return " ".join(op + "<" * bool(skips) + ",".join(map(str, skips)) for op, skips in chosen(spec, arch))
+        return " ".join(op + "<" * bool(skips) + ",".join(map(str, skips)) for op, skips in choice(arch))
 
     def from_text(text):
         words = text.split()
@@ -93,13 +97,7 @@ def enas_macro(layers: int = 12, ops: tuple[str, ...] = MACRO_OPS) -> Space:
         bits = [j in map(int, skips) for j in range(i)]
         return MacroLayer(jnp.asarray(ops.index(op), jnp.int32), jnp.asarray(bits, jnp.int32) if i else None)
 
-    return base._replace(to_text=to_text, from_text=from_text, spec=spec)
-
-
-def chosen(spec: MacroSpec, arch) -> tuple[MacroChoice, ...]:
-    """An architecture's layers (host)."""
-    added = lambda skip: () if skip is None else tuple(map(int, np.flatnonzero(skip)))
-    return tuple(MacroChoice(spec.ops[int(layer.op)], added(layer.skip)) for layer in arch)
+    return base._replace(to_text=to_text, from_text=from_text, spec=spec, choice=choice)
 
 
 def enas_micro(blocks: int = 5, ops: tuple[str, ...] = MICRO_OPS) -> Space:

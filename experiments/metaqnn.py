@@ -66,6 +66,7 @@ def main(name: str = "smoke") -> None:
     setting, key = {"smoke": SMOKE, "paper": PAPER}[name], jax.random.key(0)
     dataset = data.load(setting.data, key, valid=setting.valid)
     mdp = spaces.metaqnn(**setting.space)
+    net = nets.chain_net(spaces.chain(mdp), image=dataset.image, classes=dataset.classes)
     algorithm = nas.q_learning(mdp, setting.schedule)
     ask, tell = jax.jit(algorithm.ask), jax.jit(algorithm.tell)
     state = jax.jit(algorithm.init)(key)
@@ -78,7 +79,7 @@ def main(name: str = "smoke") -> None:
         phase = np.searchsorted(ends, len(trained), side="right")
         asked[phase] += 1
         state, archs = ask(k_ask, state)  # a batch of one
-        module = nets.chain_net(mdp, jax.tree.map(lambda a: a[0], archs), classes=dataset.classes)
+        module, _ = net.specialize(jax.tree.map(lambda a: a[0], archs))
         if module.layers not in trained:
             trained[module.layers] = validation_accuracy(k_train, module, setting, dataset)
             phases.append(phase)

@@ -67,7 +67,7 @@ def filters(out: pathlib.Path) -> None:
     shared = evaluate.shared_weights(net).step
     score = jax.jit(lambda variables: shared(jax.random.key(0), (), ranked, judge._replace(fixed=variables))[1]["accuracy"])
     scores = {}
-    cost = hardware.priced(lambda gates: price(gates) / 1e3, hardware.absolute_reward(target))
+    cost = hardware.priced(lambda gates: net.macs(gates) / 1e3, hardware.absolute_reward(target))
     for name, full, odds in (("both warm-ups", widest(space), 1.0), ("no warm-up", None, 0.0)):
         parts = plan(net, EPOCHS * epoch, cost, full, odds)
         whole = nas.then(*(nas.Phase(s, n, feed, **({"give": give} if give else {})) for s, n, give in parts))

@@ -9,7 +9,6 @@ import optax
 import pytest
 from quick import jit, worst
 
-from jaxnas.ask_tell._q_learning import mdp_of
 from jaxnas.base import Batch
 from jaxnas.evaluate.population import train_from_scratch
 from jaxnas.nets._chain_net import chain_net
@@ -17,6 +16,7 @@ from jaxnas.nets._layer_net import layer_net
 from jaxnas.nets.base import count_parameters
 from jaxnas.nets.recurrent_cell import TreeCell
 from jaxnas.policies._controller import controller
+from jaxnas.spaces._chain import chain
 from jaxnas.spaces._layerwise import anchors, kind, layerwise
 from jaxnas.spaces._metaqnn import Layers, metaqnn
 from jaxnas.spaces._recurrent import recurrent
@@ -292,6 +292,11 @@ def mdp():
     return metaqnn(layers=8)
 
 
+def module_of(m, arch, image=(32, 32, 3), classes=10):
+    """The network of one chain."""
+    return chain_net(chain(m), image=image, classes=classes).specialize(arch)[0]
+
+
 def spell(m, *layers):
     """The walk that spells these layers, and no steps of it left."""
     actions = [m.meaning.index(layer) for layer in layers]
@@ -314,7 +319,7 @@ def test_shapes_of_chains_are_the_ones_that_the_walk_assumes():
     kernels = {name: [a for a in m.meaning if a[0] == name] for name in ("conv", "pool", "dense")}
     seen = set()
     for layers, states in walks(m, 50):
-        net = chain_net(m, spell(m, *layers), classes=10)
+        net = module_of(m, spell(m, *layers))
         assert net.layers == tuple(layers)
         x = jax.ShapeDtypeStruct((2, *image), jnp.float32)
         run = functools.partial(net.init, mutable=True, capture_intermediates=True)
@@ -352,7 +357,7 @@ SECOND = (conv(128, 1), conv(512, 3), conv(64, 1), conv(128, 3), ("pool", 2, 2),
 def test_published_counts_of_chains(layers, millions):
     """Those of the paper's two best networks leave the classifier out."""
     m = metaqnn(layers=9)
-    net = chain_net(m, spell(m, *layers), classes=10)
+    net = module_of(m, spell(m, *layers))
     shapes = jax.eval_shape(net.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32))["params"]
     del shapes["classifier"]
     assert round(count_parameters({"params": shapes}) / 1e6, 2) == millions
@@ -360,10 +365,10 @@ def test_published_counts_of_chains(layers, millions):
 
 def test_parameter_count_of_a_chain_by_hand():
     m = mdp()
-    net = chain_net(m, spell(m, conv(64, 3), ("pool", 2, 2), conv(128, 5), ("pool", 5, 3), ("dense", 256)), classes=10)
+    net = module_of(m, spell(m, conv(64, 3), ("pool", 2, 2), conv(128, 5), ("pool", 5, 3), ("dense", 256)))
     body = 3 * 3 * 3 * 64 + 64 + 5 * 5 * 64 * 128 + 128 + 4 * 4 * 128 * 256 + 256  # maps of 32, 16 and 4
     assert count_parameters(net, (32, 32, 3)) == body + 256 * 10 + 10 == 733_834
-    net = chain_net(m, spell(m, conv(64, 1), ("average",)), classes=10)
+    net = module_of(m, spell(m, conv(64, 1), ("average",)))
     assert count_parameters(net, (32, 32, 3)) == 3 * 64 + 64 + 64 * 10 + 10
 
 
@@ -384,7 +389,7 @@ def test_chains_against_numpy():
     affine = lambda p, y: y @ p["kernel"] + p["bias"]
     average = lambda p: conv_relu(p["layer0"]).mean((1, 2))
     for layers, body in (([("pool", 3, 2), ("dense", 4)], pool_dense), ([("average",)], average)):
-        net = chain_net(m, spell(m, conv(2, 3), *layers), classes=3)
+        net = module_of(m, spell(m, conv(2, 3), *layers), (8, 8, 1), classes=3)
         variables = drawn(3, jax.eval_shape(net.init, jax.random.key(0), x))
         p = variables["params"]
         np.testing.assert_allclose(jit(net.apply)(variables, x), affine(p["classifier"], body(p)), rtol=1e-4, atol=1e-5)
@@ -393,7 +398,7 @@ def test_chains_against_numpy():
 def test_chains_drop_more_the_deeper_they_are():
     """Two dropouts behind layers 2 and 4, of 1/4 and 2/4."""
     m = metaqnn(8, 4, (512,), (1,), (), ())
-    net = chain_net(m, spell(m, *[conv(512, 1)] * 4), classes=2)
+    net = module_of(m, spell(m, *[conv(512, 1)] * 4), (8, 8, 512), classes=2)
     ones = lambda path, a: jnp.full(a.shape, {"kernel": 1 / 512, "bias": 0.0}[path[-1].key])  # every layer averages its inputs
     x = jnp.full((1, 8, 8, 512), 1.0)
     variables = jax.tree_util.tree_map_with_path(ones, jax.eval_shape(net.init, jax.random.key(0), x))
@@ -411,10 +416,11 @@ def test_chains_drop_more_the_deeper_they_are():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: chain_net(mdp_of(space([2, 3])), Layers(np.zeros(2, int)), classes=2), "give it the MDP of `metaqnn`"),
-        (lambda: chain_net(mdp(), spell(mdp(), ("pool", 2, 2)), classes=2), "not allowed where"),
-        (lambda: chain_net(m := metaqnn(8, 2, (4,), (2,)), spell(m, conv(4, 2)), classes=2), "odd kernels"),
-        (lambda: chain_net(mdp(), spell(mdp()), classes=0), "at least one class"),
+        (lambda: chain_net(space([2, 3]), image=(8, 8, 1), classes=2), "give it a space `chain"),
+        (lambda: module_of(mdp(), spell(mdp(), ("pool", 2, 2))), "not allowed where"),
+        (lambda: chain_net(chain(metaqnn(8, 2, (4,), (2,))), image=(8, 8, 1), classes=2), "odd kernels"),
+        (lambda: chain_net(chain(mdp()), image=(32, 32, 3), classes=0), "`classes` is: got"),
+        (lambda: chain_net(chain(mdp()), image=(28, 28, 1), classes=10), "images of side 32"),
     ],
 )
 def test_a_bad_chain_is_refused(make, message):

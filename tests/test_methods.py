@@ -188,7 +188,7 @@ def test_the_nets_of_spaces_are_in_their_table():
 
 def test_a_table_refuses_a_name_twice_and_names_what_is_near():
     table = Table("strategy", {"darts": 1})
-    with pytest.raises(ValueError, match="there is a strategy 'darts' already"):
+    with pytest.raises(ValueError, match=r"there is a strategy 'darts' already"):
         table.register("darts", 2)
     with pytest.raises(ValueError, match="lower-case letters"):
         table.register("My method", 2)
@@ -259,9 +259,9 @@ def test_flags_win_over_a_config_file(tmp_path):
 
 
 def test_flags_of_another_strategy_are_refused():
-    with pytest.raises(ValueError, match="unknown flag --strategy.target"):
+    with pytest.raises(ValueError, match=r"unknown flag --strategy.target"):
         commands.parse(["search", "--strategy", "gaea", "--strategy.target", "3"])
-    with pytest.raises(ValueError, match="unknown strategy .gaeaa."):
+    with pytest.raises(ValueError, match=r"unknown strategy .gaeaa."):
         commands.parse(["search", "--strategy", "gaeaa"])
 
 

@@ -131,14 +131,17 @@ def q_learning(
 
 
 def mdp_of(space: Space) -> MDP:
-    """Any discrete space as a walk through its decisions; a state is the position and the last value, not the whole prefix.
+    """The MDP of a space of chains, and any other discrete space as a walk through its decisions.
 
-    So Q knows how two decisions that follow one another go together, and no more: the prefix would make a state of every
-    architecture.  Inactive decisions are walked too; the trajectory that is stored has them at 0.
+    A state of such a walk is the position and the last value, not the whole prefix.  So Q knows how two decisions that follow
+    one another go together, and no more: the prefix would make a state of every architecture.  Inactive decisions are walked
+    too; the trajectory that is stored has them at 0.
 
     Raises:
         ValueError: for a space with real dimensions.
     """
+    if isinstance(space.spec, MDP):
+        return space.spec
     if space.reals is not None:
         raise ValueError("this space has real dimensions: Q-learning walks through decisions only")
     D, A = len(space.arity), int(space.arity.max())

@@ -1,103 +1,211 @@
-"""The network of a MetaQNN chain.
+"""The networks of MetaQNN's chains: one program for any chain, and a plain module for one.
 
 Reference: Baker, Gupta, Naik and Raskar, Designing Neural Network Architectures using Reinforcement Learning, ICLR 2017,
-arXiv:1611.02167.
+arXiv:1611.02167; what the layers compute is said in `jaxnas.nets.chain_module`.
 
-    ("conv", filters, k)   relu(conv + b), stride 1, the size is kept       ("dense", n)   relu(W x + b)
-    ("pool", k, s)         maximum over k x k windows that lie inside       ("average",)   mean over the map
+    stage t   x <- conv_t(x), pool(x) or x        head   the map, its mean, one dense layer or two;  then the classifier
 
-and a linear classifier.  In training there is dropout behind every second layer, the i-th of n with probability i / (2 n).
-Weights start as Glorot's, biases at 0.
+A map fills the top left corner of an array of the image's size, with zeros behind it and in the channels that it lacks.
+Every convolution has the largest kernel, masked to its chosen centre, and the largest number of filters, masked to the chosen
+ones.  The stages are one compiled body under a scan, so the program does not grow with the limit of layers.  A layer of
+convolutions has weights of its own; the dense layers and the classifier have those of their place in the head, wherever it
+begins.
 
-Axes: B batch, C channels, H rows, W columns.
+Axes: L the limit of layers, A actions, F filters, C channels of a map, N its side, M the side of the largest map that a dense
+layer reads, k kernel size, D units, V entries of a vector, B batch, K classes.
 """
 
-import functools
-import itertools
+from functools import partial
 
-import flax.linen as nn
+import jax
 import jax.numpy as jnp
-import numpy as np
+from jax import lax
 
+from jaxnas.nets import probe
+from jaxnas.nets.base import Net, check_image
+from jaxnas.nets.chain_masks import Layout, Masks, kinds_of, largest, layout_of, masks_of, to_size
+from jaxnas.nets.chain_module import ChainNet, layers_of
 from jaxnas.nets.convolution import conv, max_pool, per_channel
-from jaxnas.nets.layers import to_net
+from jaxnas.nets.layers import drop, switched, to_net
 from jaxnas.spaces._metaqnn import MDP
+from jaxnas.spaces._space import Space
 
 
-class ConvBias(nn.Module):
-    features: int
-    kernel: int
-
-    @nn.compact
-    def __call__(self, x):
-        glorot = nn.initializers.glorot_uniform(in_axis=1, out_axis=0)
-        w = self.param("kernel", glorot, (self.features, x.shape[0], self.kernel, self.kernel), x.dtype)
-        return conv(x, w) + per_channel(self.param("bias", nn.initializers.zeros, (self.features,), x.dtype))
-
-
-class InnerMax(nn.Module):
-    """Maximum over the k x k windows that lie inside."""
-
-    kernel: int
-    stride: int
-
-    @nn.compact
-    def __call__(self, x):
-        return max_pool(x, self.kernel, self.stride, padding=0)
+def shapes_of(layout: Layout, classes: int):
+    """Of the weights."""
+    L, C, N, M, V = layout.layers, layout.C, layout.N, layout.dense_side, layout.V
+    F, k, D = layout.filters.shape[1], layout.centre.shape[1], layout.units.shape[1]
+    return {
+        "conv0": {"kernel": (F, layout.image, k, k), "bias": (F,)},
+        "convs": {"kernel": (L - 1, F, F, k, k), "bias": (L - 1, F)},  # of the stages behind the first
+        "dense0": {"kernel": (C, M, M, D), "bias": (D,)},
+        "dense1": {"kernel": (D, D), "bias": (D,)},
+        "classifier": {"map": (C, N, N, classes), "vector": (V, classes), "bias": (classes,)},
+    }
 
 
-class ChainNet(nn.Module):
-    """x is [B, H, W, C], as users hold images; the result is logits [B, classes].  In training it needs the rng "dropout"."""
-
-    layers: tuple[tuple, ...]  # as `MDP.meaning` has them, without the stop
-    classes: int
-
-    @nn.compact
-    def __call__(self, x, gates=None, *, train=False, rate=None):
-        del gates, rate  # there is nothing to choose, and no path to drop
-        x, drops = to_net(x), len(self.layers) // 2
-        dense = functools.partial(nn.Dense, kernel_init=nn.initializers.glorot_uniform())
-        for i, (kind, *numbers) in enumerate(self.layers):
-            if kind == "conv":
-                x = nn.relu(ConvBias(*numbers, name=f"layer{i}")(x))
-            elif kind == "pool":
-                x = InnerMax(*numbers, name=f"layer{i}")(x)
-            elif kind == "average":
-                x = jnp.mean(x, (1, 2)).T
-            else:
-                x = nn.relu(dense(*numbers, name=f"layer{i}")(rows(x)))
-            if i % 2:
-                x = nn.Dropout((i + 1) / (4 * drops), deterministic=not train)(x)
-        return dense(self.classes, name="classifier")(rows(x))
+def parts_of(layout: Layout, m: Masks):
+    """The 0/1 tree of the weights that take part, which broadcasts to them."""
+    F, M = layout.filters.shape[1], layout.dense_side
+    side, (one, two) = m.sides[-1], m.units
+    maps = m.channels[:, None, None] * (side[:, None] * side)  # [C, N, N]
+    kernels = m.filters[:, :, None, None, None] * m.reads[:, None, :, None, None] * m.kernel[:, None, None]  # [L, F, C, k, k]
+    ends = jnp.stack([to_size(a, layout.V) for a in (m.channels, one, two)])  # [3, V]
+    return {
+        "conv0": {"kernel": kernels[0, :, : layout.image], "bias": m.filters[0]},
+        "convs": {"kernel": kernels[1:, :, :F], "bias": m.filters[1:]},
+        "dense0": {"kernel": maps[:, :M, :M, None] * one, "bias": one},
+        "dense1": {"kernel": one[:, None] * two, "bias": two},
+        "classifier": {
+            "map": m.head[0] * maps[..., None],
+            "vector": jnp.max(m.head[1:, None] * ends, 0)[:, None],
+            "bias": jnp.ones(1),
+        },
+    }
 
 
-def rows(x):
-    """[C, H, W, B] as [B, C H W]; what is no map any more stays as it is."""
-    return x if x.ndim == 2 else x.reshape(-1, x.shape[-1]).T
+def glorot(key, layout: Layout, classes: int, m: Masks):
+    """Weights uniform within sqrt(6 / (inputs + outputs)) of the layers that take part, as each alone starts; biases 0."""
+    parts, N, C = parts_of(layout, m), jnp.sum(m.sides[-1]), jnp.sum(m.channels)
+    one, two = jnp.sum(m.units, 1)
+    fans = jnp.sum(m.kernel, (1, 2)) * (jnp.sum(m.reads, 1) + jnp.sum(m.filters, 1))  # [L]
+    vector = jnp.sum(parts["classifier"]["vector"])
+    fan = {
+        "conv0": {"kernel": fans[0]},
+        "convs": {"kernel": fans[1:, None, None, None, None]},
+        "dense0": {"kernel": C * jnp.minimum(N, layout.dense_side) ** 2 + one},
+        "dense1": {"kernel": one + two},
+        "classifier": {"map": C * N**2 + classes, "vector": vector + classes},
+    }
+    shapes, names = shapes_of(layout, classes), [(a, b) for a, leaves in fan.items() for b in leaves]
+    params = {layer: {name: jnp.zeros(shape) for name, shape in leaves.items()} for layer, leaves in shapes.items()}
+    for k, (layer, name) in zip(jax.random.split(key, len(names)), names, strict=True):
+        limit = jnp.sqrt(6 / jnp.maximum(fan[layer][name], 1))
+        params[layer][name] = limit * jax.random.uniform(k, shapes[layer][name], minval=-1, maxval=1)
+    return params
 
 
-def chain_net(mdp: MDP, arch, *, classes: int) -> ChainNet:
-    """The network that an architecture of `metaqnn(...)` spells.
+def convolved(x, w, b, kernel, filters):
+    """relu(conv(x) + b), of the filters and the centre that are there; x and the result [C, N, N, B]."""
+    y = conv(x[: w.shape[1]], w * kernel) + per_channel(b)
+    return to_size(probe.relu(y) * per_channel(filters), len(x))
+
+
+def pooled(x, *unread, kernel: int, stride: int):
+    """Maxima of windows, first to last; those that reach over the map's edge are for the caller to hide."""
+    del unread
+    y = max_pool(x, kernel, stride, padding=0)
+    return to_size(to_size(y, x.shape[1], 1), x.shape[2], 2)
+
+
+def weigh(kinds, branches, *args):
+    return sum(kind * branch(*args) for kind, branch in zip(kinds, branches, strict=True))
+
+
+def stages(layout: Layout, params, x, m: Masks, kinds, path: bool, keys):
+    """The last map [C, N, N, B] of an image [c, N, N, B]."""
+    pools = [partial(pooled, kernel=k, stride=s) for _, k, s in layout.pools]
+    branches = [lambda x, *unread: x, convolved, *pools]
+
+    def stage(x, given):
+        w, b, kernel, filters, side, kind, rate, key = given
+        args = (x, w, b, kernel, filters)
+        y = switched(jnp.argmax(kind), branches, *args) if path else weigh(kind, branches, *args)
+        y = y * (side[:, None] * side)[None, :, :, None]
+        return (y if key is None else drop(y, key, rate, y.shape)), None
+
+    given = (params["convs"]["kernel"], params["convs"]["bias"], m.kernel, m.filters, m.sides, kinds, m.rate, keys)
+    first = (params["conv0"]["kernel"], params["conv0"]["bias"], *jax.tree.map(lambda a: a[0], given[2:]))
+    x, _ = stage(to_size(x, layout.C), first)
+    return lax.scan(stage, x, (*given[:2], *jax.tree.map(lambda a: a[1:], given[2:])))[0]
+
+
+def classified(layout: Layout, params, x, m: Masks, keys):
+    """Logits [B, K] of the last map."""
+    M, (one, two), size = layout.dense_side, m.units[:, :, None], jnp.sum(m.sides[-1])
+    dropped = lambda y, i: y if keys is None else drop(y, keys[i], m.head_rate[i], y.shape)
+    product = lambda w, x: probe.linear(w.reshape(-1, w.shape[-1]).T @ x.reshape(-1, x.shape[-1]), w[..., 0].size)  # [out, B]
+    layer = lambda p, x: probe.relu(product(p["kernel"], x) + p["bias"][:, None])
+    mean = dropped(jnp.sum(x, (1, 2)) / size**2, 0)  # [C, B]
+    h = dropped(layer(params["dense0"], x[:, :M, :M]) * one, 1)  # [D, B]
+    ends = (mean, h, dropped(layer(params["dense1"], h) * two, 2))
+    vector = weigh(m.head[1:], [partial(to_size, y, layout.V) for y in ends])
+    p = params["classifier"]
+    return (m.head[0] * product(p["map"], x) + product(p["vector"], vector) + p["bias"][:, None]).T
+
+
+def extract(layers, layout: Layout, variables):
+    """The variables of one chain's module."""
+    p, out = variables["params"], {}
+    channels, side, units = layout.image, layout.N, None  # units: None while there is a map
+    for i, (kind, *numbers) in enumerate(layers):
+        if kind == "conv":
+            filters, k = numbers
+            stage = p["conv0"] if i == 0 else jax.tree.map(lambda a: a[i - 1], p["convs"])
+            size = stage["kernel"].shape[-1]
+            centre = slice((size - k) // 2, (size + k) // 2)
+            out[f"layer{i}"] = {"kernel": stage["kernel"][:filters, :channels, centre, centre], "bias": stage["bias"][:filters]}
+            channels = filters
+        elif kind == "pool":
+            side = -((numbers[0] - 1 - side) // numbers[1])
+        elif kind == "average":
+            units = channels
+        else:
+            [n], dense = numbers, p["dense0" if units is None else "dense1"]
+            inputs = (slice(channels), slice(side), slice(side)) if units is None else (slice(units),)
+            out[f"layer{i}"] = {"kernel": dense["kernel"][inputs][..., :n].reshape(-1, n), "bias": dense["bias"][:n]}
+            units = n
+    end = p["classifier"]
+    w = end["map"][:channels, :side, :side] if units is None else end["vector"][:units]
+    out["classifier"] = {"kernel": w.reshape(-1, w.shape[-1]), "bias": end["bias"]}
+    return {"params": out}
+
+
+def chain_net(space: Space, *, image: tuple[int, int, int], classes: int) -> Net:
+    """The network of any chain of a space `chain(metaqnn(...))`.  `apply` computes the one of its one-hot gates.
+
+    With `path` it computes only the layers that the chain has, each still of the largest size.  There is dropout in training
+    where `apply` is given a key.  `init(key, gates)` starts the weights as the network of that chain alone does, by the inputs
+    and outputs of its layers; `init(key)` goes by the largest sizes.
 
     Args:
-        mdp: `metaqnn(...)`.
-        arch: one of its walks, `Layers`.
+        space: `chain(metaqnn(...))`.
+        image: (H, W, C) of the examples; H and W are the `image` of `metaqnn`.
         classes: number of classes.
 
     Raises:
-        ValueError: for an MDP of other actions, a walk that it does not allow, or kernels without a centre.
+        ValueError: for a space of another kind, convolutions without a centre, another image, or no classes.
     """
-    if {action[0] for action in mdp.meaning} - {"stop", "conv", "pool", "dense", "average"} or not mdp.meaning:
-        raise ValueError("a chain net is built of conv, pool, dense and average layers: give it the MDP of `metaqnn`")
-    stop, state = mdp.meaning.index(("stop",)), 0
-    actions = list(itertools.takewhile(lambda a: a != stop, np.asarray(mdp.actions(arch)).tolist()))
-    for action in actions:
-        if not mdp.legal[state, action]:
-            raise ValueError(f"{mdp.meaning[action]} is not allowed where this walk puts it: {[mdp.meaning[a] for a in actions]}")
-        state = mdp.next[state, action]
-    layers = tuple(mdp.meaning[action] for action in actions)
-    if any(kind == "conv" and numbers[-1] % 2 == 0 for kind, *numbers in layers):
+    mdp = space.spec
+    if not isinstance(mdp, MDP) or {action[0] for action in mdp.meaning} - {"stop", "conv", "pool", "dense", "average"}:
+        raise ValueError("a chain net is built of conv, pool, dense and average layers: give it a space `chain(metaqnn(...))`")
+    if any(action[0] == "conv" and action[-1] % 2 == 0 for action in mdp.meaning):
         raise ValueError("convolutions keep the size of the image: give `metaqnn` odd kernels")
-    if classes < 1:
-        raise ValueError(f"a classifier needs at least one class; got {classes}")
-    return ChainNet(layers, classes)
+    check_image(image, classes)
+    if tuple(image[:2]) != (mdp.size[0],) * 2:
+        raise ValueError(f"these chains are of images of side {mdp.size[0]}: got {image}; give `metaqnn` the side of yours")
+    layout = layout_of(space, image)
+    L = layout.layers
+
+    def init(key, gates=None):
+        return {"params": glorot(key, layout, classes, largest(layout) if gates is None else masks_of(layout, gates.action[:L]))}
+
+    def apply(variables, x, gates, *, train, path=False, key=None, t=None):
+        del t  # nothing anneals
+        x = to_net(x)
+        rows = jnp.asarray(gates.action[:L], x.dtype)
+        m = masks_of(layout, rows)
+        keys = jax.random.split(key, L + 3) if train and key is not None else None
+        at_stage, at_head = (None, None) if keys is None else (keys[:L], keys[L:])
+        x = stages(layout, variables["params"], x, m, kinds_of(layout, rows), path, at_stage)
+        return classified(layout, variables["params"], x, m, at_head), variables
+
+    def used(variables, gates):
+        parts = parts_of(layout, masks_of(layout, gates.action[:L]))
+        return {"params": jax.tree.map(lambda v, on: on.astype(v.dtype), variables["params"], parts)}
+
+    def specialize(arch):
+        layers = layers_of(mdp, arch)
+        return ChainNet(layers, classes), partial(extract, layers, layout)
+
+    return Net(init, apply, used, specialize, space, tuple(image), classes, mixes=False)

@@ -1,5 +1,6 @@
 """Search spaces: what may be built."""
 
+from jaxnas.spaces._chain import chain
 from jaxnas.spaces._darts import darts
 from jaxnas.spaces._darts_rnn import darts_rnn
 from jaxnas.spaces._elastic import ElasticSpec, Unit, elastic, largest, ofa_mobilenet_v3, ofa_small, smallest
@@ -37,6 +38,7 @@ __all__ = [
     "TunasStage",
     "Unit",
     "amoebanet",
+    "chain",
     "darts",
     "darts_rnn",
     "elastic",

@@ -23,6 +23,7 @@ class MDP(NamedTuple):
     actions: Callable  # arch -> int32[T], its inverse
     row: np.ndarray | None = None  # int32[S]: the row of Q that a state reads and writes; None: its own
     meaning: tuple = ()  # what each action stands for
+    size: np.ndarray | None = None  # int32[S]: the side of a state's map, 0 where there is none; None: states have no maps
 
 
 def longest_walk(mdp: MDP) -> int:
@@ -102,4 +103,5 @@ def metaqnn(
         actions=lambda arch: arch.action,
         row=np.asarray(row),
         meaning=meaning,
+        size=np.asarray([0 if s == "end" else s[2] for s in queue]),
     )

@@ -52,14 +52,13 @@ class Job(NamedTuple):
 
         from jaxnas import proxies
 
-        shapes = jax.eval_shape(self.net.init, jax.random.key(0))
-
         def counted(gates):
+            shapes = jax.eval_shape(self.net.init, jax.random.key(0))
             zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
             batch = jnp.zeros((1, 1, *self.net.image)), jnp.zeros((1, 1), jnp.int32)
             return proxies.flops(self.net, zeros, gates, batch)
 
-        return counted
+        return jax.jit(counted)  # some algorithms want the cost of a few architectures before they start
 
 
 LENGTH = 16  # tokens of a window of text

@@ -36,7 +36,7 @@ ROWS = {
     "random candidates": functools.partial(bananas, options=lambda space: ask_tell.random_draws(space, 100)),
     "expected improvement": functools.partial(bananas, acquisition=surrogates.expected_improvement()),
     "upper confidence bound": functools.partial(bananas, acquisition=surrogates.upper_confidence_bound(0.25)),
-    "random search": bench.ALGORITHMS["random"].make,
+    "random search": bench.algorithm("random"),
 }
 
 
@@ -44,7 +44,7 @@ def report(rows):
     """Prints the test accuracy of each row's answers at the marks, with its standard error."""
     table = find("nasbench201:cifar10")
     for name, make in rows.items():
-        history = bench.search(jax.random.key(0), bench.Entry(make, 8, name), table, queries=QUERIES, seeds=SEEDS)
+        history = bench.search(jax.random.key(0), make, table, queries=QUERIES, seeds=SEEDS, at_once=8)
         test = np.nanmax(table.test) - bench.regret_curve(table, history.index)[:, np.asarray(MARKS) - 1]  # [S, marks]
         error = test.std(0, ddof=1) / np.sqrt(SEEDS)
         cells = " | ".join(f"{m:.3f} ± {e:.3f}" for m, e in zip(test.mean(0), error, strict=True))

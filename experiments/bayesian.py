@@ -40,7 +40,7 @@ ROWS = {
     "overlap, Thompson": functools.partial(overlap, acquisition=surrogates.thompson()),
     "TPE": lambda space, budget: tpe(space, capacity=budget, initial=20),
     "TPE, joint": lambda space, budget: tpe(space, capacity=budget, initial=20, density=joint),
-    "random search": bench.ALGORITHMS["random"].make,
+    "random search": bench.algorithm("random"),
 }
 
 

@@ -142,7 +142,7 @@ def test_random_search_has_the_exact_regret_of_its_closed_form():
     odds = ((n - rank) / n) ** queries - ((n - rank - 1) / n) ** queries
     mean = np.sum(odds * test[order])
     sd = np.sqrt(np.sum(odds * (test[order] - mean) ** 2))
-    history = bench.search(jax.random.key(0), bench.ALGORITHMS["random"], table, queries=queries, seeds=400)
+    history = bench.search(jax.random.key(0), bench.algorithm("random"), table, queries=queries, seeds=400)
     assert history.index.shape == (400, queries)
     got = test.max() - bench.regret_curve(table, history.index)[:, -1]
     assert abs(got.mean() - mean) < 3 * sd / 20
@@ -163,7 +163,8 @@ def test_the_command_line(tmp_path, capsys):
         assert len(list(csv.DictReader(file))) == 2 * 12
     for wrong, message in (
         ([], "exists: give another --out"),
-        (["--algorithms", "annealing", "--out", "x"], "choose of random, local, aging"),
+        (["--algorithms", "annealing", "--out", "x"], "unknown strategy 'annealing'"),
+        (["--algorithms", "darts", "--out", "x"], "darts asks no table for architectures"),
         (["--queries", "0", "--out", "x"], "at least one query"),
         (["--tables", "x.npz", "--out", "x"], "x.npz: there is no such file"),
     ):

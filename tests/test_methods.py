@@ -125,24 +125,38 @@ def says_why(error):
     assert any(word in line for word in ("need", "give", "take", "search", "read", "must", "only", "are of", "asks for")), line
 
 
-@pytest.mark.parametrize("space", SPACES)
-def test_every_combination_has_a_plan_or_says_why(space):
-    made = 0
-    for strategy in METHODS:
-        for evaluator in evaluators_of(strategy):
-            plan = plan_of(space, strategy, evaluator)
-            if isinstance(plan, ValueError):
-                says_why(plan)
-            else:
-                made += 1
-    assert made >= 10, "a space that hardly anything can search"
+COMPILES = "constrained-evolution"  # its plan compiles what the candidates cost
+
+
+def plans(space, combinations):
+    """The plans of what can be combined; everything else must say why it cannot."""
+    made = {}
+    for strategy, evaluator in combinations:
+        plan = plan_of(space, strategy, evaluator)
+        if isinstance(plan, ValueError):
+            says_why(plan)
+        else:
+            made[strategy, evaluator] = plan
+    return made
+
+
+def whole_matrix():
+    return [(strategy, evaluator) for strategy in METHODS for evaluator in evaluators_of(strategy)]
+
+
+@pytest.mark.parametrize("space", [s for s in SPACES if s not in LARGE])
+def test_every_strategy_has_a_plan_or_says_why(space):
+    made = plans(space, [(s, e) for s, e in whole_matrix() if e == "scratch" and s != COMPILES])
+    made |= plans(space, [("random", evaluator) for evaluator in EVALUATORS])
+    assert len(made) >= 8, "a space that hardly anything can search"
 
 
 def first_space(strategy):
-    return next(s for s in SPACES if s not in LARGE and not isinstance(plan_of(s, strategy, "scratch"), ValueError))
+    preferred = ["mobile", "nasbench201", *SPACES]  # quick to trace
+    return next(s for s in preferred if s not in LARGE and not isinstance(plan_of(s, strategy, "scratch"), ValueError))
 
 
-@pytest.mark.parametrize("strategy", METHODS)
+@pytest.mark.parametrize("strategy", [s for s in METHODS if s != COMPILES])
 def test_every_strategy_traces_where_it_first_can(strategy):
     assert jax.tree.leaves(traced(plan_of(first_space(strategy), strategy, "scratch")))
 
@@ -155,11 +169,8 @@ def test_every_space_is_searched_by_random_search(space):
 @pytest.mark.slow
 @pytest.mark.parametrize("space", SPACES)
 def test_the_whole_matrix_traces(space):
-    for strategy in METHODS:
-        for evaluator in evaluators_of(strategy):
-            plan = plan_of(space, strategy, evaluator)
-            if not isinstance(plan, ValueError):
-                assert jax.tree.leaves(traced(plan)), (strategy, evaluator)
+    for combination, plan in plans(space, whole_matrix()).items():
+        assert jax.tree.leaves(traced(plan)), combination
 
 
 @pytest.mark.slow

@@ -33,7 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas import ask_tell
-from jaxnas.app.bench import ALGORITHMS, regret_curve
+from jaxnas.app.bench import algorithm, regret_curve
 from jaxnas.ask_tell._tpe import independent, joint
 from jaxnas.base import Batch, black_box, stateless
 from jaxnas.evaluate import benchmark, rows, table
@@ -195,7 +195,7 @@ def gp():
             told = np.concatenate([told, chosen.numpy().astype(int)])
         return index(told)
 
-    return one_objective(ALGORITHMS["gp"].make, 50, (25, 50), {"BoTorch": peer}, 2)
+    return one_objective(algorithm("gp"), 50, (25, 50), {"BoTorch": peer}, 2)
 
 
 OURS = {"jaxnas": None, "jaxnas, philox": "philox4x32"}  # the keys' implementation

@@ -19,28 +19,40 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.app.config import check_seed, empty
-from jaxnas.app.methods import METHODS, Method
+from jaxnas.app.methods import METHODS
 from jaxnas.base import AskTell, Batch, asks_for, black_box
 from jaxnas.driver.loop import compiler_options
 from jaxnas.evaluate._table import table
 from jaxnas.evaluate.benchmark import Benchmark
 from jaxnas.spaces._space import Space
 
+Make = Callable[[Space, int], AskTell]  # (space, budget) -> algorithm
+
+
+def algorithm(name: str) -> Make:
+    """A strategy that asks for architectures, with its default settings.
+
+    Raises:
+        ValueError: for a name that is no such strategy; when made, for a space that it cannot make sense of.
+    """
+    method = METHODS.find(name)
+    if method.algorithm is None or method.asks != "architectures":
+        raise ValueError(f"{name} asks no table for architectures: compare others, such as random, aging or bananas")
+
+    def make(space, budget):
+        return method.algorithm(space, budget, method.settings(), _no_cost)
+
+    return make
+
 
 def algorithms(space: Space, budget: int) -> list[str]:
-    """The methods that can be compared on a table of this space: they ask for architectures, and want nothing that it lacks."""
+    """The strategies that can be compared on a table of this space: they ask for architectures and want nothing it lacks."""
     names = []
-    for name, method in METHODS.items():
-        if method.asks == "architectures" and method.algorithm is not None:
-            with contextlib.suppress(ValueError):
-                make(method, space, budget)
-                names.append(name)
+    for name in METHODS:
+        with contextlib.suppress(ValueError):
+            algorithm(name)(space, budget)
+            names.append(name)
     return names
-
-
-def make(method: Method, space: Space, budget: int) -> AskTell:
-    """A method's algorithm with its default settings; ValueError for a space that it cannot make sense of."""
-    return method.algorithm(space, budget, method.settings(), _no_cost)
 
 
 def _no_cost(gates):
@@ -53,8 +65,15 @@ class History(NamedTuple):
     seconds: float  # s, all seeds, compiling apart
 
 
-def search(key: jax.Array, method: Method, benchmark: Benchmark, *, queries: int, seeds: int) -> History:
-    """Runs `seeds` searches of `queries` queries each, of a method that asks for architectures, with its default settings.
+def search(key: jax.Array, make: Make, benchmark: Benchmark, *, queries: int, seeds: int, at_once: int | None = None) -> History:
+    """Runs `seeds` searches of `queries` queries each.
+
+    Args:
+        key: consumed; a search's key does not depend on the number of seeds at once.
+        make: `algorithm(name)`, or your own.
+        benchmark: the table.
+        queries, seeds: how many.
+        at_once: seeds side by side; default: all (a fitted model needs memory for each).
 
     Raises:
         ValueError: for fewer than one query or seed, fewer queries than the algorithm asks for at once, or a table that has
@@ -68,9 +87,9 @@ def search(key: jax.Array, method: Method, benchmark: Benchmark, *, queries: int
         )
     if queries < 1 or seeds < 1:
         raise ValueError(f"a comparison needs at least one query and one seed; got {queries} and {seeds}")
-    algorithm = make(method, benchmark.space, queries)
-    strategy = black_box(algorithm, table(benchmark.space))
-    asked = asks_for(algorithm)
+    asking = make(benchmark.space, queries)
+    strategy = black_box(asking, table(benchmark.space))
+    asked = asks_for(asking)
     if asked > queries:
         raise ValueError(f"this algorithm asks for {asked} candidates at once: give at least {asked} queries, not {queries}")
 
@@ -84,7 +103,7 @@ def search(key: jax.Array, method: Method, benchmark: Benchmark, *, queries: int
         return jax.lax.scan(step, strategy.init(k_init), jnp.arange(-(-queries // asked)))[1].reshape(-1)[:queries]
 
     keys = jax.random.split(key, seeds)
-    run = lambda keys, fixed: jax.lax.map(lambda k: one(k, fixed), keys, batch_size=method.at_once or seeds)
+    run = lambda keys, fixed: jax.lax.map(lambda k: one(k, fixed), keys, batch_size=at_once or seeds)
     started = time.perf_counter()
     compiled = jax.jit(run, compiler_options=compiler_options()).lower(keys, benchmark.fixed).compile()
     ready = time.perf_counter()
@@ -184,25 +203,23 @@ def compare(
     from jaxnas import plot
     from jaxnas.analysis.ranking import interval
 
-    for name in names:
-        if (method := METHODS.find(name)).algorithm is None or method.asks != "architectures":
-            raise ValueError(f"{name} asks no table for architectures: compare others, such as random, aging or bananas")
+    makes = {name: algorithm(name) for name in names}
     check_seed(seed)
     with empty(out) as out:
         lines, curves = [], []
         for b in benchmarks:
-            compared = names or algorithms(b.space, queries)
+            compared = makes or {name: algorithm(name) for name in algorithms(b.space, queries)}
             by_query, by_time = {}, {}
-            for algorithm in compared:
-                history = search(jax.random.key(seed), METHODS[algorithm], b, queries=queries, seeds=seeds)
+            for name, make in compared.items():
+                history = search(jax.random.key(seed), make, b, queries=queries, seeds=seeds, at_once=METHODS[name].at_once)
                 regrets = regret_curve(b, history.index)
-                by_query[algorithm] = (np.arange(1, queries + 1), regrets)
+                by_query[name] = (np.arange(1, queries + 1), regrets)
                 if b.cost is not None:
-                    by_time[algorithm] = over_time(b, history.index, regrets)
+                    by_time[name] = over_time(b, history.index, regrets)
                 mean, half = interval(regrets)
-                curves += [(b.name, algorithm, q + 1, m, m - h, m + h) for q, (m, h) in enumerate(zip(mean, half, strict=True))]
-                say(f"{b.name}: {algorithm}, {seeds} seeds in {history.seconds:.1f} s, compiled in {history.compiling:.1f} s")
-            found = summarise(b.name, b, {algorithm: r for algorithm, (_, r) in by_query.items()})
+                curves += [(b.name, name, q + 1, m, m - h, m + h) for q, (m, h) in enumerate(zip(mean, half, strict=True))]
+                say(f"{b.name}: {name}, {seeds} seeds in {history.seconds:.1f} s, compiled in {history.compiling:.1f} s")
+            found = summarise(b.name, b, {name: r for name, (_, r) in by_query.items()})
             lines += found
             for kind, data in (("queries", by_query), ("time", by_time)):
                 if data:

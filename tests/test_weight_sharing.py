@@ -1,6 +1,7 @@
 """DARTS on a supernet, unsampled weights, and training from scratch."""
 
 import functools
+import inspect
 
 import chex
 import jax
@@ -227,3 +228,44 @@ def test_training_learns_and_checks_its_probabilities():
     assert isinstance(strategy, base.Strategy)
     with pytest.raises(ValueError, match="drop_path is a probability"):
         scratch.train(module, optax.sgd(0.1), IMAGE, steps=1, drop_path=1.0)
+
+
+# One signature
+
+# What a method may be told by keyword alone, besides the numbers of its own paper.
+SHARED = ("cost", "clip", "loss")
+OWN = {
+    *("allowed", "data", "decay", "decisions", "edges", "full", "ghosts", "hidden", "kl", "networks", "order", "paths", "perturb"),
+    *("quality", "rate", "share", "single_level", "smoothing", "steps", "temperature", "update", "warm_up"),
+}
+OTHERS = {"measurements", "te_nas", "weight_sharing"}  # take a net, and are no method that trains shared weights
+
+
+def takes_a_net(name):
+    of = getattr(weight_sharing, name)
+    return inspect.isfunction(of) and next(iter(inspect.signature(of).parameters), None) == "net"
+
+
+METHODS = [name for name in weight_sharing.__all__ if takes_a_net(name) and name not in OTHERS]
+
+
+def test_methods_are_found():
+    """A wrong filter would make the next test empty."""
+    assert {"darts", "enas", "fairnas", "in_place_distillation", "progressive_shrinking", "project_edges", "tunas"} <= {*METHODS}
+    assert len(METHODS) >= 22
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_one_signature_serves_every_method(name):
+    """net, weights, where theta moves architecture, then by keyword the method's own numbers, cost, clip, loss."""
+    parameters = inspect.signature(getattr(weight_sharing, name)).parameters
+    by_kind = {kind: [p.name for p in parameters.values() if p.kind is kind] for kind in {p.kind for p in parameters.values()}}
+    assert by_kind.keys() <= {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}  # no *args, no **options
+    first = by_kind[inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    assert first in (["net", "weights"], ["net", "weights", "architecture"])
+    assert all(parameters[p].default is not inspect.Parameter.empty for p in first[1:])
+    named = by_kind[inspect.Parameter.KEYWORD_ONLY]
+    shared = [p for p in named if p in SHARED]
+    assert shared == [p for p in SHARED if p in shared] and named[len(named) - len(shared) :] == shared
+    assert {*named} <= OWN | {*SHARED}
+    assert len(parameters) <= 9

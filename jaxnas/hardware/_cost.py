@@ -1,8 +1,8 @@
 """Differentiable costs: a table of what each candidate costs, and the losses that weigh it against accuracy.
 
 References: Cai, Zhu and Han, ProxylessNAS, ICLR 2019, arXiv:1812.00332, section 3.3; Wu et al., FBNet, CVPR 2019,
-arXiv:1812.03443, section 3.2; Xie et al., SNAS, ICLR 2019, arXiv:1812.09926, eq. 9; Bender et al., TuNAS, CVPR 2020,
-arXiv:2008.06120, section 4.
+arXiv:1812.03443, section 3.2; Xie et al., SNAS, ICLR 2019, arXiv:1812.09926; Bender et al., TuNAS, CVPR 2020,
+arXiv:2008.06120.
 
     E[cost] = base + sum table * gates
 

@@ -45,7 +45,7 @@ def path_dropout(space: Space, rate: float, warm_up: Callable | None = None, pat
         space: of cells whose edges mix, or of mobile layers.
         rate: r, the odds that a node loses all its paths.
         warm_up: t -> t / T in [0, 1]; default: 1, all of the dropout from the first step on.
-        paths: M, ghost batches: see `weight_sharing(..., ghost=True)`.
+        paths: M, ghost batches: see `weight_sharing.Weights.ghost`.
 
     There is nothing to learn, so `derive` is the space's architecture of equal gates.
 

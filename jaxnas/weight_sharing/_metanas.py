@@ -34,7 +34,7 @@ from jaxnas.weight_sharing.base import Given
 
 class MetaState(NamedTuple):
     variables: Any  # w in "params"; the statistics are those that every task begins with
-    theta: Any  # alpha
+    theta: Any  # the paper's alpha
     opt_state: Any  # of the meta-optimizer
     step: jax.Array  # int32[]
 
@@ -49,7 +49,7 @@ def soft_pruning(space: Space, temperature, scale: float = 1e-3) -> Policy:
     """softmax(alpha / temperature): the relaxation of DARTS, whose temperature falls within a task.
 
     Args:
-        space: its gates give alpha its structure.
+        space: its gates give theta its structure.
         temperature: a number or a schedule of the task's step; published: `optax.linear_schedule(1.0, 0.1, k - 1)`.
         scale: of the initial logits.
 
@@ -88,7 +88,7 @@ def metanas(search: Strategy, optimizer: optax.GradientTransformation) -> Strate
     Args:
         search: of `weight_sharing`, such as one with the policy `soft_pruning(...)`; with a policy of one architecture and no
             gradient it is Reptile.
-        optimizer: of weights and alpha, whose gradient is the difference to the tasks' ends; SGD at rate 1 goes to their mean.
+        optimizer: of weights and theta, whose gradient is the difference to the tasks' ends; SGD at rate 1 goes to their mean.
 
     `init(key, given)` takes a `Given` from an earlier phase, of which `opt_state` is not used.  `adapt` applies the result
     to a task.  `best` is the architecture that a task would end with if it had no data.

@@ -37,7 +37,7 @@ def pc_darts(
     Args:
         net: a supernet of partial channels; K = 4 for CIFAR-10.
         weights: default `sgd(0.1)`, annealed to 0 as published.
-        architecture: of alpha and beta; default `adam(6e-4)`.
+        architecture: of theta (alpha and beta); default `adam(6e-4)`.
         order: "first" (published), "exact" or "finite_difference".
         clip: global norm of the weights' gradient.
         loss: (logits, y, path) -> [], of weights and theta; default: cross-entropy.

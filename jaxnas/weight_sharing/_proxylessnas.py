@@ -57,7 +57,7 @@ def proxylessnas(
         cost: linear in the gates, as `hardware.priced(table, hardware.proxyless_product(...))` or with
             `hardware.relative_excess(...)`; default: none.
         clip: global norm of the weights' gradient; default: not, as published.
-        loss: (logits, y, path) -> [], of weights and alpha; default: cross-entropy (published: label smoothing 0.1).
+        loss: (logits, y, path) -> [], of weights and theta; default: cross-entropy (published: label smoothing 0.1).
 
     Raises:
         ValueError: for another space, a layer of a single operation, or a cost that is not priced.

@@ -130,8 +130,8 @@ def weight_step(slots: Slots, key, state, batch, fixed):
     targets = None
     if weights.teacher is not None:
         targets = jax.lax.stop_gradient(weights.teacher(state.variables, batch[0], fixed))
-    shape = jax.eval_shape(lambda: policy.sample(jax.random.clone(k_sample), state.theta, state.step))
-    paths = jax.tree.leaves(shape)[0].shape[0]  # M
+    actions = jax.eval_shape(lambda: policy.sample(jax.random.clone(k_sample), state.theta, state.step))
+    paths = jax.tree.leaves(actions)[0].shape[0]  # M
 
     def one(carry, m):  # one path: its gradient is added, its statistics move
         stats, total, used = carry
@@ -145,7 +145,7 @@ def weight_step(slots: Slots, key, state, batch, fixed):
         return (new, jax.tree.map(jnp.add, total, grads), used), (loss, accuracy, gates)
 
     zeros = jax.tree.map(jnp.zeros_like, (params, state.theta) if gradient.joint else (params,))
-    start = (stats, zeros, nothing_used(slots, state, shape))
+    start = (stats, zeros, nothing_used(slots, state, actions))
     (stats, total, used), (losses, accuracies, gates) = loop(one, start, jnp.arange(paths))
     grads, *theta_grad = jax.tree.map(lambda g: g / paths, total)
     params, opt_state = move_weights(slots, state, grads, used)

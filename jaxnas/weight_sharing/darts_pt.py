@@ -100,7 +100,7 @@ def project_operations(
         clip: global norm of the weights' gradient.
         loss: (logits, y, path) -> [], with a `Path`; default: cross-entropy.
 
-    `init(key, given)`: the search's `Given(variables, opt_state, theta)`; theta are its logits.  Without a theta alpha is uniform.
+    `init(key, given)`: the search's `Given(variables, opt_state, theta)`; theta are its logits.  Without a theta they are uniform.
     `best` decides what is undecided by its gates.
 
     Raises:

@@ -179,7 +179,7 @@ def sort_channels(net: Net, variables, widths: int = 1):
 
 
 def multiply_adds(spec: ElasticSpec, image: tuple[int, int, int], classes: int) -> Callable:
-    """`Net.macs`."""
+    """`Net.macs`: gates -> [], the mean over resolutions of what is fixed and of the layers that are there."""
     U, D, sizes = len(spec.units), spec.depths[0], [(r, r) for r in spec.resolutions] or [image[:2]]
     base = np.zeros(len(sizes))
     table = np.zeros((len(sizes), U, D, len(spec.kernels), len(spec.expansions)))

@@ -208,7 +208,7 @@ def tunas_net(space: Space, *, image: tuple[int, int, int], classes: int) -> Net
 
 
 def multiply_adds(spec: TunasSpec, image: tuple[int, int, int], classes: int) -> Callable:
-    """`Net.macs`: a layer's are a product of decisions, so no table of single ones has them."""
+    """`Net.macs`: gates -> [].  A layer's are a product of decisions, so no table of single ones has them."""
     smaller = lambda size, stride: [-(-n // stride) for n in size]
 
     def macs(gates: Tunas):

@@ -69,17 +69,17 @@ def linen(
     return Net(init, apply, used, specialize, space, tuple(image), classes, mixes, macs)
 
 
-def blank_gates(space: Space):
+def blank_gates(space: Space) -> Any:
     """Zeros in the shapes of a space's gates."""
     return jax.tree.map(lambda shape: np.zeros(shape, np.float32), space.gate_shapes, is_leaf=is_shape)
 
 
-def map_named(f: Callable, tree):
+def map_named(f: Callable, tree) -> Any:
     """f(names, leaf) of every leaf of variables; its names are (collection, module, ..., leaf)."""
     return jax.tree_util.tree_map_with_path(lambda path, v: f(tuple(p.key for p in path), v), tree)
 
 
-def mask(f: Callable, variables):
+def mask(f: Callable, variables) -> Any:
     """The 0/1 tree of what f(names, leaf) says of every leaf: an array that broadcasts against the leaf's first axes."""
 
     def leaf(names, v):
@@ -95,7 +95,7 @@ def number(name: str, prefix: str) -> int | None:
     return int(digits) if name.startswith(prefix) and digits.isdecimal() else None
 
 
-def keep_unused(on, new, old):
+def keep_unused(on: Variables, new: Variables, old: Variables) -> Variables:
     """The collections of `new`, with the old values where `on`, a tree as `Net.used` gives, is 0."""
     keep = lambda on, new, old: jnp.where(on > 0, new, old)
     return {name: jax.tree.map(keep, on[name], new[name], old[name]) for name in new}

@@ -5,18 +5,16 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from quick import jit
 
-from jaxnas.ask_tell._aging_evolution import aging_evolution
 from jaxnas.ask_tell._genetic import genetic
 from jaxnas.ask_tell._local_search import local_search
-from jaxnas.ask_tell._q_learning import mdp_of, q_learning
+from jaxnas.ask_tell._policy_gradient import policy_gradient
+from jaxnas.ask_tell._q_learning import mdp_of
 from jaxnas.ask_tell._tpe import tpe
 from jaxnas.base import Batch, black_box, stateless
-from jaxnas.evaluate.population import train_from_scratch
-from jaxnas.nets._chain_net import chain_net
+from jaxnas.policies._categorical import categorical
 from jaxnas.spaces._chain import chain
 from jaxnas.spaces._metaqnn import Layers, metaqnn
 from jaxnas.spaces._nasbench201 import nasbench201
@@ -207,6 +205,7 @@ def test_text_says_what_is_built():
         (lambda: small().from_text("conv 2 1 | pool 2 2 | pool 2 2"), "not allowed after 'conv 2 1 . pool 2 2'"),
         (lambda: chain(mdp_of(nasbench201())), "give the MDP of `metaqnn`"),
         (lambda: chain(metaqnn(8, 2)._replace(legal=metaqnn(8, 2).legal & (np.arange(20) > 0))), "without a legal action"),
+        (lambda: policy_gradient(small(), categorical(small()), None), "do not know which actions are legal"),
     ],
 )
 def test_refusals(make, message):
@@ -237,25 +236,3 @@ def test_algorithms_that_write_tokens_ask_for_legal_chains(algorithm):
     archs = jit(run)(jax.random.key(0))
     for actions in np.asarray(archs.action).reshape(-1, len(s.arity)):
         states(s.spec, actions)
-
-
-@pytest.mark.parametrize("name", ["aging evolution", "q-learning"])
-def test_a_search_trains_from_scratch(name):
-    s = chain(metaqnn(4, 3, (2, 4), (1, 3), ((2, 2),), (4,)))
-    assert mdp_of(s) is s.spec
-    algorithm = {
-        "aging evolution": lambda: aging_evolution(s, population=3, tournament=2, batch=3),
-        "q-learning": lambda: q_learning(mdp_of(s), ((1.0, 4), (0.5, 4)), replay=4, batch=3),
-    }[name]()
-    evaluator = train_from_scratch(chain_net(s, image=(4, 4, 1), classes=2), optax.adam(0.05), "vmap")
-    strategy = black_box(algorithm, evaluator)
-    y = jax.random.bernoulli(jax.random.key(1), 0.5, (40, 16)).astype(jnp.int32)
-    x = y[..., None, None, None] + 0.3 * jax.random.normal(jax.random.key(2), (40, 16, 4, 4, 1))
-    batch = Batch(train=(x, y), valid=(x[:4], y[:4]))
-    step = jit(strategy.step)
-    state = jit(strategy.init)(jax.random.key(3))
-    for key in jax.random.split(jax.random.key(4), 2):
-        state, info = step(key, state, batch)
-        for actions in np.asarray(info.archs.action):
-            states(s.spec, actions)
-    assert state.best_score > 0.9

@@ -1,16 +1,21 @@
-"""The one program that computes any chain of layers, against the plain module of one."""
+"""The one program that computes any chain of layers, against the plain module of one, and searches that train it."""
 
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from quick import jit, worst
 
+from jaxnas.ask_tell._aging_evolution import aging_evolution
+from jaxnas.ask_tell._q_learning import mdp_of, q_learning
+from jaxnas.base import Batch, black_box
+from jaxnas.evaluate.population import train_from_scratch
 from jaxnas.nets._chain_net import chain_net
 from jaxnas.spaces._chain import chain
-from jaxnas.spaces._metaqnn import metaqnn
+from jaxnas.spaces._metaqnn import Layers, metaqnn
 
 IMAGE = (9, 9, 2)
 SPACE = chain(metaqnn(9, 6, filters=(2, 3), kernels=(1, 3), pools=((2, 2), (3, 2)), dense=(5, 4)))
@@ -122,3 +127,26 @@ def test_dropout_is_that_of_the_chain(text, kept):
     module, extract = net.specialize(arch)
     plain = module.apply(extract(variables), jnp.ones((100, 4, 4, 32)), train=True, rngs={"dropout": jax.random.key(2)})
     np.testing.assert_allclose(np.unique(plain), [0, 1 / kept], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["aging evolution", "q-learning"])
+def test_a_search_trains_from_scratch(name):
+    s = chain(metaqnn(4, 3, (2, 4), (1, 3), ((2, 2),), (4,)))
+    net = chain_net(s, image=(4, 4, 1), classes=2)
+    assert mdp_of(s) is s.spec
+    algorithm = {
+        "aging evolution": lambda: aging_evolution(s, population=3, tournament=2, batch=3),
+        "q-learning": lambda: q_learning(mdp_of(s), ((1.0, 4), (0.5, 4)), replay=4, batch=3),
+    }[name]()
+    evaluator = train_from_scratch(net, optax.adam(0.05), "vmap")
+    strategy = black_box(algorithm, evaluator)
+    y = jax.random.bernoulli(jax.random.key(1), 0.5, (40, 16)).astype(jnp.int32)
+    x = y[..., None, None, None] + 0.3 * jax.random.normal(jax.random.key(2), (40, 16, 4, 4, 1))
+    batch = Batch(train=(x, y), valid=(x[:4], y[:4]))
+    step = jit(strategy.step)
+    state = jit(strategy.init)(jax.random.key(3))
+    for key in jax.random.split(jax.random.key(4), 2):
+        state, info = step(key, state, batch)
+        for actions in np.asarray(info.archs.action):
+            net.specialize(Layers(actions))  # refuses what is not legal
+    assert state.best_score > 0.9

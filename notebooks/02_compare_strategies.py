@@ -38,8 +38,6 @@ queries, curves, regrets = 100, {}, {}
 for name, seeds in {"random": 50, "local": 50, "aging": 50, "tpe": 50, "gp": 16}.items():
     make, at_once = nas.app.bench.algorithm(name), 8 if name == "gp" else None
     history = nas.app.bench.search(jax.random.key(0), make, table, queries=queries, seeds=seeds, at_once=at_once)
-        jax.random.key(0), nas.app.bench.algorithm(name), table, queries=queries, seeds=seeds, at_once=8 if name == "gp" else None
-    )
     regrets[name] = nas.app.bench.regret_curve(table, history.index)
     curves[name] = (np.arange(1, queries + 1), regrets[name])
     print(f"{name:<8}{seeds} seeds in {history.seconds:.2f} s, compiled in {history.compiling:.1f} s")

@@ -1,35 +1,30 @@
-"""Chains of layers as a space, and the one program that computes any of them."""
+"""Chains of layers as a space, and searches of it."""
 
 import functools
-import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
-from quick import jit, worst
+from quick import jit
 
-from jaxnas.ask_tell._aging_evolution import aging_evolution
+from jaxnas.ask_tell._genetic import genetic
 from jaxnas.ask_tell._local_search import local_search
-from jaxnas.ask_tell._nsga2 import nsga2
-from jaxnas.ask_tell._q_learning import mdp_of, q_learning
+from jaxnas.ask_tell._policy_gradient import policy_gradient
+from jaxnas.ask_tell._q_learning import mdp_of
 from jaxnas.ask_tell._tpe import tpe
 from jaxnas.base import Batch, black_box, stateless
-from jaxnas.evaluate.population import train_from_scratch
-from jaxnas.nets._chain_net import chain_net
+from jaxnas.policies._categorical import categorical
 from jaxnas.spaces._chain import chain
 from jaxnas.spaces._metaqnn import Layers, metaqnn
 from jaxnas.spaces._nasbench201 import nasbench201
 
 DRAWS = 1000
-SMALL = dict(layers=6, filters=(2, 3), kernels=(1, 3), pools=((2, 2), (3, 2)), dense=(5, 4))
-IMAGE, CLASSES = (9, 9, 2), 3
 
 
 @functools.cache
 def small():
-    return chain(metaqnn(9, **SMALL))
+    return chain(metaqnn(9, 6, filters=(2, 3), kernels=(1, 3), pools=((2, 2), (3, 2)), dense=(5, 4)))
 
 
 @functools.cache
@@ -75,8 +70,6 @@ def repaired(mdp, tokens):
 
 def every_walk(mdp, T):
     """All walks, in lexicographic order."""
-    if mdp.terminal[0]:
-        return []
     done, going = [], [((), 0)]
     while going:
         actions, s = going.pop()
@@ -93,7 +86,7 @@ def every_walk(mdp, T):
 def test_size_and_index_are_those_of_all_walks():
     s = tiny()
     walks = np.asarray(every_walk(s.spec, len(s.arity)))
-    assert s.size == len(walks) == 198
+    assert s.size == len(walks) == 160
     every = jit(jax.vmap(s.from_index))(jnp.arange(s.size))
     np.testing.assert_array_equal(every.action, walks)
     np.testing.assert_array_equal(jit(jax.vmap(s.index))(every), np.arange(s.size))
@@ -207,134 +200,17 @@ def test_text_says_what_is_built():
     [
         (lambda: small().from_text("conv 4 3"), "write one of conv 2 1, conv 2 3"),
         (lambda: small().from_text(""), "is not a layer"),
+        (lambda: small().from_text("average | stop"), "'stop' is not a layer"),
         (lambda: small().from_text("pool 2 2"), "not allowed after 'the image'"),
         (lambda: small().from_text("conv 2 1 | pool 2 2 | pool 2 2"), "not allowed after 'conv 2 1 . pool 2 2'"),
         (lambda: chain(mdp_of(nasbench201())), "give the MDP of `metaqnn`"),
         (lambda: chain(metaqnn(8, 2)._replace(legal=metaqnn(8, 2).legal & (np.arange(20) > 0))), "without a legal action"),
+        (lambda: policy_gradient(small(), categorical(small()), None), "do not know which actions are legal"),
     ],
 )
 def test_refusals(make, message):
     with pytest.raises(ValueError, match=message):
         make()
-
-
-# The program
-
-
-@functools.cache
-def net():
-    return chain_net(small(), image=IMAGE, classes=CLASSES)
-
-
-@functools.cache
-def program(path):
-    def run(variables, x, gates):
-        def loss(params, x):
-            logits, _ = net().apply({"params": params}, x, gates, train=True, path=path)
-            return jnp.sum(jnp.sin(logits)), logits
-
-        return jax.grad(loss, (0, 1), has_aux=True)(variables["params"], x), net().apply(variables, x, gates, train=False)[0]
-
-    return jit(run)
-
-
-TEXTS = (
-    "stop",
-    "average",
-    "conv 3 3 | conv 2 1 | conv 3 3 | conv 2 3 | conv 3 1 | conv 3 3",
-    "conv 2 3 | pool 2 2 | conv 3 3 | pool 2 2 | dense 5 | dense 4",
-    "conv 3 3 | pool 2 2 | dense 4",
-    "conv 2 3 | pool 3 2 | conv 3 1 | average",
-)
-
-
-@pytest.mark.parametrize(("text", "bits"), itertools.product(TEXTS, (32, 64)))
-def test_three_ways_agree(text, bits):
-    """All gates, only the layers that are there, and that chain alone: outputs, gradients, and what `used` marks."""
-    with jax.enable_x64(bits == 64):
-        rng = np.random.default_rng(0)
-        draw = lambda shape: rng.normal(size=shape).astype(f"float{bits}")
-        variables = jax.tree.map(lambda a: draw(a.shape), jax.eval_shape(net().init, jax.random.key(0)))
-        x, arch = draw((4, *IMAGE)), small().from_text(text)
-        module, extract = net().specialize(arch)
-        one = extract(variables)
-        assert jax.tree.map(jnp.shape, one) == jax.tree.map(jnp.shape, jax.eval_shape(module.init, jax.random.key(0), x))
-
-        def alone(params, x):
-            logits = module.apply({"params": params}, x)
-            return jnp.sum(jnp.sin(logits)), logits
-
-        (wanted, image_grads), logits = jit(jax.grad(alone, (0, 1), has_aux=True))(one["params"], x)
-        used = net().used(variables, small().gates(arch))["params"]
-        for path in (False, True):
-            ((grads, dx), train_logits), evaluated = program(path)(variables, x, small().gates(arch))
-            mine = train_logits, evaluated, dx, extract({"params": grads})["params"]
-            assert worst(mine, (logits, logits, image_grads, wanted)) < (1e-9 if bits == 64 else 1e-5)
-            unused = jax.tree.map(lambda g, m: np.where(m > 0, 0, g), grads, used)
-            assert not any(g.any() for g in jax.tree.leaves(unused))
-        shares = jax.tree.map(lambda m, v: int(np.sum(np.broadcast_to(m, v.shape))), used, variables["params"])
-        assert sum(jax.tree.leaves(shares)) == sum(np.size(a) for a in jax.tree.leaves(one))
-
-
-@pytest.mark.parametrize("text", [TEXTS[3], TEXTS[5], "conv 3 3 | conv 3 1 | conv 2 3"])
-def test_weights_start_as_those_of_the_chain_alone(text):
-    """Glorot's uniform: the second moment is 2 / (inputs + outputs)."""
-    module, extract = net().specialize(small().from_text(text))
-    keys = jax.random.split(jax.random.key(0), 200)
-    gates = small().gates(small().from_text(text))
-    mine = jit(jax.vmap(lambda key: extract(net().init(key, gates))["params"]))(keys)
-    theirs = jit(jax.vmap(lambda key: module.init(key, jnp.zeros((1, *IMAGE)))["params"]))(keys)
-    for name, layer in mine.items():
-        assert not layer["bias"].any()
-        a, b = np.asarray(layer["kernel"]), np.asarray(theirs[name]["kernel"])
-        assert abs(np.mean(a**2) / np.mean(b**2) - 1) < 5 * np.sqrt(2 * 0.8 / a.size)  # E x^4 = 1.8 (E x^2)^2
-        assert abs(np.max(abs(a)) / np.max(abs(b)) - 1) < 0.02
-
-
-@pytest.mark.parametrize(
-    ("text", "kept"),
-    [
-        ("conv 64 1 | conv 64 1", [0.5]),
-        ("conv 64 1 | conv 64 1 | conv 64 1 | conv 64 1", [0.75, 0.5]),
-        ("conv 64 1 | average | stop", None),
-        ("conv 64 1 | average", [0.5]),
-        ("conv 64 1 | conv 64 1 | conv 64 1", [0.5]),
-        ("conv 64 1 | dense 64 | dense 64", [0.5]),
-        ("conv 64 1 | conv 64 1 | dense 64 | dense 64", [0.75, 0.5]),
-    ],
-)
-def test_dropout_is_that_of_the_chain(text, kept):
-    """With weights of which each layer passes on a mean of its inputs, logits are the mean of what survived, scaled."""
-    s = chain(metaqnn(4, 4, (64,), (1,), (), (64,)))
-    if kept is None:
-        with pytest.raises(ValueError, match="'stop' is not a layer"):
-            s.from_text(text)
-        return
-    wide = chain_net(s, image=(4, 4, 64), classes=64)
-    arch = s.from_text(text)
-    module, extract = wide.specialize(arch)
-    variables = jax.tree.map(lambda a: jnp.zeros(a.shape), jax.eval_shape(wide.init, jax.random.key(0)))
-    eye = lambda path, a: jnp.eye(64).reshape(64, 64, 1, 1) if a.shape == (64, 64, 1, 1) else a
-    variables = jax.tree_util.tree_map_with_path(eye, variables)
-    p = variables["params"]
-    p["convs"]["kernel"] = jnp.broadcast_to(p["conv0"]["kernel"], p["convs"]["kernel"].shape)
-    p["dense0"]["kernel"] = p["dense0"]["kernel"].at[:, 0, 0].set(jnp.eye(64))  # of the first pixel
-    p["dense1"]["kernel"] = jnp.eye(64)
-    p["classifier"] = {
-        "map": p["classifier"]["map"].at[:, 0, 0].set(jnp.eye(64)),
-        "vector": jnp.eye(64),
-        "bias": jnp.zeros(64),
-    }
-    x = jnp.ones((50, 4, 4, 64))
-    for path in (False, True):
-        run = lambda key: wide.apply(variables, x, s.gates(arch), train=True, path=path, key=key)[0]
-        y = np.asarray(jit(run)(jax.random.key(1)))  # every channel passes alone
-        q = np.prod(kept)
-        assert abs(np.mean(y > 0) - q) < 5 * np.sqrt(q * (1 - q) / y.size)
-        np.testing.assert_allclose(y[y > 0], 1 / q, rtol=1e-5)
-    plain = jit(lambda key: module.apply(extract(variables), x, train=True, rngs={"dropout": key}))(jax.random.key(2))
-    np.testing.assert_allclose(np.unique(plain), [0, 1 / q], rtol=1e-5)
-    assert (wide.apply(variables, x, s.gates(arch), train=True)[0] == 1).all()  # without a key none is dropped
 
 
 # Searches
@@ -346,7 +222,7 @@ def deep():
 
 @pytest.mark.parametrize(
     "algorithm",
-    [lambda s: nsga2(s, population=8), lambda s: tpe(s, capacity=20, initial=5), lambda s: local_search(s, capacity=40)],
+    [lambda s: genetic(s, population=8, batch=4), lambda s: tpe(s, capacity=20, initial=5), lambda s: local_search(s, capacity=40)],
 )
 def test_algorithms_that_write_tokens_ask_for_legal_chains(algorithm):
     s = small()
@@ -360,25 +236,3 @@ def test_algorithms_that_write_tokens_ask_for_legal_chains(algorithm):
     archs = jit(run)(jax.random.key(0))
     for actions in np.asarray(archs.action).reshape(-1, len(s.arity)):
         states(s.spec, actions)
-
-
-@pytest.mark.parametrize("name", ["aging evolution", "q-learning"])
-def test_a_search_trains_from_scratch(name):
-    s = chain(metaqnn(4, 3, (2, 4), (1, 3), ((2, 2),), (4,)))
-    assert mdp_of(s) is s.spec
-    algorithm = {
-        "aging evolution": lambda: aging_evolution(s, population=3, tournament=2, batch=3),
-        "q-learning": lambda: q_learning(mdp_of(s), ((1.0, 4), (0.5, 4)), replay=4, batch=3),
-    }[name]()
-    evaluator = train_from_scratch(chain_net(s, image=(4, 4, 1), classes=2), optax.adam(0.05), "vmap")
-    strategy = black_box(algorithm, evaluator)
-    y = jax.random.bernoulli(jax.random.key(1), 0.5, (40, 16)).astype(jnp.int32)
-    x = y[..., None, None, None] + 0.3 * jax.random.normal(jax.random.key(2), (40, 16, 4, 4, 1))
-    batch = Batch(train=(x, y), valid=(x[:4], y[:4]))
-    step = jit(strategy.step)
-    state = jit(strategy.init)(jax.random.key(3))
-    for key in jax.random.split(jax.random.key(4), 2):
-        state, info = step(key, state, batch)
-        for actions in np.asarray(info.archs.action):
-            states(s.spec, actions)
-    assert state.best_score > 0.9

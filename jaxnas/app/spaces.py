@@ -226,7 +226,9 @@ class Chains:
 def _chain(settings, image):
     from jaxnas import spaces
 
-    return spaces.chain(image=min(image[:2]), **dataclasses.asdict(settings))
+    if image[0] != image[1]:
+        raise ValueError(f"chains take square images, not {image[0]} x {image[1]}: search another --space")
+    return spaces.chain(spaces.metaqnn(image=image[0], **dataclasses.asdict(settings)))
 
 
 @dataclasses.dataclass(frozen=True)

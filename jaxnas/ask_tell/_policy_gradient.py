@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jaxnas.base import AskTell
 from jaxnas.policies.policy import Policy
 from jaxnas.policies.updates import Update
+from jaxnas.spaces._metaqnn import MDP
 from jaxnas.spaces._space import Space
 
 
@@ -41,10 +42,12 @@ def policy_gradient(space: Space, policy: Policy, update: Update, batch: int = 1
         batch: B, draws a step, default 1.
 
     Raises:
-        ValueError: for a batch below 1, or a policy whose actions are not architectures of `space`.
+        ValueError: for a batch below 1, a policy whose actions are not architectures of `space`, or a space of chains.
     """
     if batch < 1:
         raise ValueError(f"policy-gradient search asks for at least one candidate a step; got batch={batch}")
+    if isinstance(space.spec, MDP):  # what they draw is repaired, and its probability is another than they say
+        raise ValueError("policies do not know which actions are legal in a chain: search it by evolution, or `q_learning`")
     theta = jax.eval_shape(policy.init, jax.random.key(0))
     drawn = jax.eval_shape(policy.sample, jax.random.key(0), theta, jnp.zeros((), jnp.int32))
     wanted = jax.eval_shape(space.sample, jax.random.key(0))

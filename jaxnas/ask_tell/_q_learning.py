@@ -46,7 +46,7 @@ def q_learning(
     """Q-learning of a walk.
 
     Args:
-        mdp: `mdp_of(space)`, `metaqnn()`, or your own.
+        mdp: `mdp_of(space)`, `metaqnn()` (that of `chain(metaqnn())`), or your own.
         schedule: (epsilon, number of different models) one after another; the last epsilon stays.  N is their sum.  Scale
             it to the budget and the space: the default explores blindly for its first 1,500 models.
         replay: trajectories replayed a candidate, default 128.

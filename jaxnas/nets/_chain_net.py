@@ -48,14 +48,14 @@ def parts_of(layout: Layout, m: Masks):
     """The 0/1 tree of the weights that take part, which broadcasts to them."""
     F, M = layout.filters.shape[1], layout.dense_side
     side, (one, two) = m.sides[-1], m.units
-    maps = m.channels[:, None, None] * (side[:, None] * side)  # [C, N, N]
+    maps = m.channels[:, None, None] * jnp.outer(side, side)[None]  # [C, N, N]
     kernels = m.filters[:, :, None, None, None] * m.reads[:, None, :, None, None] * m.kernel[:, None, None]  # [L, F, C, k, k]
     ends = jnp.stack([to_size(a, layout.V) for a in (m.channels, one, two)])  # [3, V]
     return {
         "conv0": {"kernel": kernels[0, :, : layout.image], "bias": m.filters[0]},
         "convs": {"kernel": kernels[1:, :, :F], "bias": m.filters[1:]},
-        "dense0": {"kernel": maps[:, :M, :M, None] * one, "bias": one},
-        "dense1": {"kernel": one[:, None] * two, "bias": two},
+        "dense0": {"kernel": maps[:, :M, :M, None] * one[None, None, None], "bias": one},
+        "dense1": {"kernel": jnp.outer(one, two), "bias": two},
         "classifier": {
             "map": m.head[0] * maps[..., None],
             "vector": jnp.max(m.head[1:, None] * ends, 0)[:, None],
@@ -87,7 +87,7 @@ def glorot(key, layout: Layout, classes: int, m: Masks):
 
 def convolved(x, w, b, kernel, filters):
     """relu(conv(x) + b), of the filters and the centre that are there; x and the result [C, N, N, B]."""
-    y = conv(x[: w.shape[1]], w * kernel) + per_channel(b)
+    y = conv(x[: w.shape[1]], w * kernel[None, None]) + per_channel(b)
     return to_size(probe.relu(y) * per_channel(filters), len(x))
 
 
@@ -111,7 +111,7 @@ def stages(layout: Layout, params, x, m: Masks, kinds, path: bool, keys):
         w, b, kernel, filters, side, kind, rate, key = given
         args = (x, w, b, kernel, filters)
         y = switched(jnp.argmax(kind), branches, *args) if path else weigh(kind, branches, *args)
-        y = y * (side[:, None] * side)[None, :, :, None]
+        y = y * jnp.outer(side, side)[None, :, :, None]
         return (y if key is None else drop(y, key, rate, y.shape)), None
 
     given = (params["convs"]["kernel"], params["convs"]["bias"], m.kernel, m.filters, m.sides, kinds, m.rate, keys)

@@ -34,7 +34,8 @@ def chain(mdp: MDP) -> Space:
     `sample` walks with a uniform legal action a step, as Q-learning explores: short chains are likelier than in a uniform
     draw of chains.  `mutate` gives exactly one step with a choice another legal action; `crossover` joins the first steps of
     one chain to the later ones of another; both repair the steps behind, as said above.  `active` are the steps at which
-    there is more than one legal action.  An edit in `neighbors` that is not legal is no edit.
+    there is more than one legal action.  An edit in `neighbors` that is not legal is no edit.  The probabilities of a policy
+    such as `categorical` are those of tokens, not of the chains that they are repaired to: a policy gradient needs another.
 
     Args:
         mdp: `metaqnn(...)`, or another whose architectures are `Layers` and whose action 0 stops.

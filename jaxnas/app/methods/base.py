@@ -74,6 +74,7 @@ class Need(NamedTuple):
 MIXES = Need("a net that mixes operations", lambda net: net.mixes)
 CELLS = Need("cells of operations on edges", lambda net: type(net.space.spec).__name__ == "CellSpec" and len(net.image) == 3)
 ONE_INPUT = Need("cells of one input", lambda net: getattr(net.space.spec, "inputs", 0) == 1 and len(net.image) == 3)
+FREE = Need("decisions that are legal in any combination", lambda net: type(net.space.spec).__name__ != "MDP")
 IMAGES = Need("a net that reads images", lambda net: len(net.image) == 3)
 MOBILE = Need("a mobile space", lambda net: type(net.space.spec).__name__ == "MobileSpec")
 ELASTIC = Need("an elastic space", lambda net: type(net.space.spec).__name__ == "ElasticSpec")

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from jaxnas.app.methods.base import IMAGES, Job, Method, Need
+from jaxnas.app.methods.base import FREE, IMAGES, Job, Method, Need
 from jaxnas.app.registry import Table
 
 # --- algorithms: (space, budget, settings, cost) -> AskTell -----------------------------------------------------------
@@ -291,8 +291,8 @@ ROWS: dict[str, Method] = {
     "tournament": asked("tournament evolution: the worst dies, not the oldest", _tournament, Tournament),
     "genetic": asked("genetic algorithm, as many children as parents", _genetic, Genetic),
     "constrained-evolution": asked("evolution among what a limit allows (Guo et al. 2020)", _constrained, Constrained),
-    "reinforce": asked("REINFORCE on independent categoricals", _reinforce, Reinforce, needs=LISTED),
-    "ppo": asked("PPO on an LSTM controller (Zoph et al. 2018)", _ppo, Ppo, needs=LISTED, at_once=16),
+    "reinforce": asked("REINFORCE on independent categoricals", _reinforce, Reinforce, needs=(DECISIONS, FREE)),
+    "ppo": asked("PPO on an LSTM controller (Zoph et al. 2018)", _ppo, Ppo, needs=(DECISIONS, FREE), at_once=16),
     "q-learning": asked("MetaQNN's Q-learning (Baker et al. 2017)", _q_learning, QLearning, at_once=64),
     "tpe": asked("tree-structured Parzen estimator (Bergstra et al. 2011)", _tpe, Tpe, needs=LISTED, at_once=64),
     "gp": asked("Gaussian process on overlaps, expected improvement", _gp, GaussianProcess, needs=LISTED, at_once=8),

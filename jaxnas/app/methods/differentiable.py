@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from jaxnas.app.methods.base import CELLS, COUNTED, IMAGES, MIXES, MOBILE, ONE_INPUT, Job, Method
+from jaxnas.app.methods.base import CELLS, COUNTED, FREE, IMAGES, MIXES, MOBILE, ONE_INPUT, Job, Method
 
 LOWEST_RATE = 0.001  # of the weights, at the end of a search
 
@@ -381,7 +381,7 @@ ROWS: dict[str, Method] = {
         "binary gates, two paths, a cost in the loss (Cai et al. 2019)", search(_proxylessnas), Proxyless, (MIXES, MOBILE)
     ),
     "fbnet": Method("Gumbel softmax with the sample's cost (Wu et al. 2019)", search(_fbnet), Fbnet, (MIXES,)),
-    "enas": Method("REINFORCE of an LSTM on shared weights (Pham et al. 2018)", search(_enas), Enas),
+    "enas": Method("REINFORCE of an LSTM on shared weights (Pham et al. 2018)", search(_enas), Enas, (FREE,)),
     "tunas": Method("REINFORCE at a given cost, after a warm-up (Bender et al. 2020)", _tunas, TuNas, (MIXES, COUNTED)),
     "te-nas": Method("pruning at initialisation, without labels (Chen et al. 2021)", _te_nas, TeNas, (ONE_INPUT,)),
 }

@@ -15,9 +15,10 @@ from jaxnas import data
 from jaxnas.app import commands, search
 from jaxnas.app.config import Config, check, read_config, read_config_file
 from jaxnas.app.methods import EVALUATORS, METHODS, Method
-from jaxnas.app.registry import Table, fits
+from jaxnas.app.settings import fits
 from jaxnas.app.spaces import NETS, SPACES
 from jaxnas.data.text import text
+from jaxnas.registry import Table
 
 TINY_SPACES = {
     "darts": dict(nodes=2, ops=("none", "skip_connect", "sep_conv_3x3")),

@@ -1,38 +1,82 @@
-"""The README's blocks marked as tests, and the notebooks, run as written."""
+"""The README's and the documentation's blocks marked as tests, and the notebooks, run as written; the README's table is the code's."""
 
 import pathlib
 import re
 import subprocess
 import sys
 
+import jax
 import pytest
 
+from jaxnas.app import commands, overview, search
+from jaxnas.app.config import Config
+from jaxnas.app.methods import METHODS
+from jaxnas.app.spaces import NETS, SPACES
+from jaxnas.data import load
+from jaxnas.nets import OPS
+
 ROOT = pathlib.Path(__file__).parents[1]
-BLOCKS = re.findall(r"<!-- test -->\n```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+PAGES = (ROOT / "README.md", ROOT / "docs" / "compose.md", ROOT / "CONTRIBUTING.md")
+BLOCKS = [
+    (page.name, number, block)
+    for page in PAGES
+    for number, block in enumerate(re.findall(r"<!-- test -->\n```python\n(.*?)```", page.read_text(), re.S))
+]
+TABLES = (METHODS, SPACES, NETS, OPS)
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
 
 
-@pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_readme_block(number, tmp_path, monkeypatch):
+@pytest.fixture
+def tables():
+    """What a block registers is gone after it."""
+    before = [dict(table) for table in TABLES]
+    yield
+    for table, held in zip(TABLES, before, strict=True):
+        table.clear()
+        table.update(held)
+
+
+@pytest.mark.parametrize(("page", "number", "block"), BLOCKS, ids=[f"{page}-{number}" for page, number, _ in BLOCKS])
+def test_a_block(page, number, block, tmp_path, monkeypatch, tables):
     monkeypatch.chdir(tmp_path)
     names = {}
-    exec(compile(BLOCKS[number], f"README block {number}", "exec"), names)
+    exec(compile(block, f"{page}, block {number}", "exec"), names)
     if "whole_search" in names:
         assert (names["best"].op == 3).all()  # eight searches, each at the optimum
         assert names["result"].state.best_score.shape == (8,)
     if "front" in names:
         assert set((names["front"].op >= 2).sum(-1).tolist()) == set(range(7))  # 0 to 6 convolutions: all are the front
-    if "train_somewhere" in names:
+    if "algorithm" in names and "score" in names:
         assert names["state"].told == 30 and names["state"].scores.max() >= 4
     if "multiply_adds" in names:
         assert 10_000 < names["multiply_adds"] < 200_000
     if "gates" in names and "logits" in names:
         assert names["logits"].shape == (2, 10)
+    if "annealed" in names:
+        (tmp_path / "mine.py").write_text(block)
+        METHODS.pop("annealed")
+        command = commands.parse(["search", "--use", "mine.py", "--strategy", "annealed"])
+        assert command.strategy == "annealed" and "(mine)" in overview.tables()["strategies"]["annealed"]
+        job = search.make_job(Config(strategy="annealed", steps=2, channels=2), load("digits", jax.random.key(0)))
+        assert len(search.make_plan(job)) == 1
 
 
-def test_readme_has_its_blocks():
-    assert len(BLOCKS) == 9
-    assert all(len(block.splitlines()) <= 40 for block in BLOCKS)
+def test_the_readme_has_its_blocks_and_is_short():
+    readme = (ROOT / "README.md").read_text()
+    assert len(readme.splitlines()) <= 200
+    assert sum(page == "README.md" for page, *_ in BLOCKS) == 6
+    assert all(len(block.splitlines()) <= 40 for *_, block in BLOCKS)
+
+
+def test_the_readmes_table_is_read_from_the_code():
+    table = re.search(r"<!-- methods -->\n(.*?)\n<!-- /methods -->", (ROOT / "README.md").read_text(), re.S)[1]
+    assert table == overview.markdown()
+
+
+def test_links_of_the_documentation_lead_somewhere():
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\((?!http)([^)#]*)", page.read_text()):
+            assert not target or (page.parent / target).exists(), (page.name, target)
 
 
 SLOW = ("02_compare_strategies", "03_differentiable_search", "04_one_shot", "05_estimators")

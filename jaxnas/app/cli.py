@@ -14,8 +14,7 @@ import sys
 
 from jaxnas.app.commands import Bench, List, Rank, Resume, Search, Show, Tabulate, parse
 from jaxnas.app.config import Config, check, empty, fresh, load_config
-from jaxnas.app.methods import EVALUATORS, METHODS
-from jaxnas.app.registry import load_plugins
+from jaxnas.app.settings import load_plugins
 from jaxnas.app.spaces import NETS, SPACES
 from jaxnas.app.tasks import TASKS
 from jaxnas.driver.errors import Diverged, Stopped
@@ -172,21 +171,12 @@ def _rank(command: Rank) -> None:
 
 
 def _list(command: List) -> None:
-    from jaxnas.data import SOURCES
+    load_plugins(command.use)
+    from jaxnas.app import overview
     from jaxnas.nets import OPS
     from jaxnas.proxies import PROXIES
 
-    load_plugins(command.use)
-    about = lambda table: {name: entry.about for name, entry in table.items()}
-    spaces = {name: f"{entry.about} [{entry.net}]" for name, entry in SPACES.items()}
-    tables = {
-        "spaces [and the net that runs each]": spaces,
-        "strategies": about(METHODS),
-        "evaluators of black-box strategies": about(EVALUATORS),
-        "nets": about(NETS),
-        "data": SOURCES,
-    }
-    for title, table in tables.items():
+    for title, table in overview.tables().items():
         print(title)
         for name, text in table.items():
             print(f"  {name:<21} {text}")

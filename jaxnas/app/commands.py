@@ -11,7 +11,7 @@ from typing import Annotated
 import tyro
 
 from jaxnas.app.config import SETTINGS, Config, read_config_file
-from jaxnas.app.registry import load_plugins
+from jaxnas.app.settings import load_plugins
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from jaxnas.app.methods import METHODS
 from jaxnas.app.methods.black_box import EVALUATORS
-from jaxnas.app.registry import load_plugins, read_settings
+from jaxnas.app.settings import load_plugins, read_settings
 from jaxnas.app.spaces import SPACES
 
 

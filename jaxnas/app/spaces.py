@@ -7,7 +7,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from jaxnas.app.registry import NoSettings, Table
+from jaxnas.app.settings import NoSettings
+from jaxnas.registry import Table
 
 Image = tuple[int, int, int]
 

@@ -9,6 +9,8 @@ import pathlib
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -16,12 +18,7 @@ import numpy as np
 from jaxnas.base import Key
 from jaxnas.data.dataset import DataError, Dataset, permutation, split
 from jaxnas.data.npz import read_npz
-
-SOURCES = {
-    "digits": "1,797 handwritten digits, 8x8x1, 10 classes; comes with scikit-learn (the default)",
-    "FILE.npz": "arrays x [N, H, W(, C)] and y [N], or x_train, y_train, x_test, y_test",
-    "tfds:NAME": "any image classification set that TensorFlow Datasets has prepared as array_record",
-}
+from jaxnas.registry import Table
 
 _INSTEAD = "or use --data digits or --data file.npz"
 
@@ -48,14 +45,10 @@ def load(spec: str, key: Key, *, valid: float = 0.5, limit: int | None = None, d
     def pick(k, n):  # which of n examples are used
         return np.arange(n) if limit is None or limit >= n else permutation(k, n)[:limit]
 
-    if spec == "digits":
-        train, test = _digits(), None
-    elif spec.startswith("tfds:"):
-        train, test = _tfds(spec.removeprefix("tfds:"), data_dir)
-    elif spec.endswith(".npz"):
-        train, test = _npz(pathlib.Path(spec).expanduser())
-    else:
+    source = next((source for source in SOURCES.values() if source.matches(spec)), None)
+    if source is None:
         raise DataError(f"unknown data {spec!r}: choose one of {', '.join(SOURCES)}")
+    train, test = source.read(spec, data_dir)
     x, y = train(lambda n: pick(k_train, n))
     own = {} if test is None else {"test": test(lambda n: pick(k_test, n))}
     return split(k_split, x, y, valid=valid, name=spec, **own)
@@ -74,14 +67,15 @@ def _rows(x, y):
     return read
 
 
-def _digits():
+def _digits(spec, data_dir):
     from sklearn.datasets import load_digits  # slow to import
 
     digits = load_digits()
-    return _rows(digits.images, digits.target)
+    return _rows(digits.images, digits.target), None
 
 
-def _npz(path):
+def _npz(spec, data_dir):
+    path = pathlib.Path(spec).expanduser()
     wanted = ("x", "y", "x_train", "y_train", "x_test", "y_test")
     write = "np.savez(path, x=x, y=y)"
     arrays, names = read_npz(path, wanted, instead="use --data digits", write=write)
@@ -94,12 +88,13 @@ def _npz(path):
     return _rows(arrays[x], arrays[y]), (_rows(arrays["x_test"], arrays["y_test"]) if len(needed) == 4 else None)
 
 
-def _tfds(name, data_dir):
+def _tfds(spec, data_dir):
     """Reads what TensorFlow Datasets prepared, without TensorFlow; prepares it first where there is a network.
 
     Preparing many of its image sets (MNIST, CIFAR) does need TensorFlow, once, on some machine.  The "test" split is the
     test set; other splits than "train" and "test" are not used.
     """
+    name = spec.removeprefix("tfds:")
     with _quiet():
         import tensorflow_datasets as tfds  # slow to import
 
@@ -172,3 +167,27 @@ def _quiet():
             yield
     finally:
         log.setLevel(level)
+
+
+class Source(NamedTuple):
+    """Where data may come from."""
+
+    about: str
+    matches: Callable[[str], bool]  # whether a spec is of this source
+    read: Callable  # (spec, data_dir) -> (readers of the train set and of the test set, or None), as above
+
+
+SOURCES: Table[Source] = Table(
+    "data source",
+    {
+        "digits": Source("1,797 handwritten digits, 8x8x1, 10 classes (scikit-learn)", lambda spec: spec == "digits", _digits),
+        "FILE.npz": Source(
+            "arrays x [N, H, W(, C)] and y [N], or x_train, y_train, x_test, y_test", lambda spec: spec.endswith(".npz"), _npz
+        ),
+        "tfds:NAME": Source(
+            "an image classification set that TensorFlow Datasets has prepared as array_record",
+            lambda spec: spec.startswith("tfds:"),
+            _tfds,
+        ),
+    },
+)

@@ -3,13 +3,14 @@
 An operation is a Flax module for ONE edge, `op(x [C, H, W, B], train) -> [C, H / stride, W / stride, B]`, built by
 `OPS[name](features, stride, affine)`.  One that ends in a BatchNorm returns it unapplied (`layers.Affine`): its scale is
 then one with the edge's weight.  `affine` is False inside a search net, so that no BatchNorm scale can undo an
-architecture weight.  A net takes its own table `{**OPS, "mine": build}`: that is all it takes to add an operation.
+architecture weight.  One of your own joins by `OPS.register("mine", build)`, or for one net by
+`cell_net(..., ops={"mine": build})`.
 
 References: DARTS (Liu et al. 2019, arXiv:1806.09055); NAS-Bench-201 (Dong and Yang 2020, arXiv:2001.00326); NASNet
 (Zoph et al. 2018, arXiv:1707.07012).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 from jaxnas.nets import probe
 from jaxnas.nets.convolution import avg_pool, max_pool
 from jaxnas.nets.layers import BatchNorm, Conv, Depthwise, apply_norm
+from jaxnas.registry import Table
 
 
 class Zero(nn.Module):
@@ -132,20 +134,23 @@ def _skip(features, stride, affine):
 
 Build = Callable[[int, int, bool], nn.Module]
 
-OPS: Mapping[str, Build] = {
-    "none": lambda features, stride, affine: Zero(stride),
-    "skip_connect": _skip,
-    "max_pool_3x3": lambda features, stride, affine: Pool("max", stride, norm=not affine),
-    "max_pool_5x5": lambda features, stride, affine: Pool("max", stride, norm=not affine, kernel=5),
-    "max_pool_7x7": lambda features, stride, affine: Pool("max", stride, norm=not affine, kernel=7),
-    "avg_pool_3x3": lambda features, stride, affine: Pool("avg", stride, norm=not affine),
-    "nor_conv_1x1": lambda features, stride, affine: ReLUConvBN(features, 1, stride, affine),
-    "nor_conv_3x3": lambda features, stride, affine: ReLUConvBN(features, 3, stride, affine),
-    "conv_1x3_3x1": lambda features, stride, affine: TwoStripes(features, 3, stride, affine),
-    "conv_1x7_7x1": lambda features, stride, affine: TwoStripes(features, 7, stride, affine),
-    "sep_conv_3x3": lambda features, stride, affine: SepConv(features, 3, stride, affine),
-    "sep_conv_5x5": lambda features, stride, affine: SepConv(features, 5, stride, affine),
-    "sep_conv_7x7": lambda features, stride, affine: SepConv(features, 7, stride, affine),
-    "dil_conv_3x3": lambda features, stride, affine: DilConv(features, 3, stride, affine),
-    "dil_conv_5x5": lambda features, stride, affine: DilConv(features, 5, stride, affine),
-}
+OPS: Table[Build] = Table(
+    "operation",
+    {
+        "none": lambda features, stride, affine: Zero(stride),
+        "skip_connect": _skip,
+        "max_pool_3x3": lambda features, stride, affine: Pool("max", stride, norm=not affine),
+        "max_pool_5x5": lambda features, stride, affine: Pool("max", stride, norm=not affine, kernel=5),
+        "max_pool_7x7": lambda features, stride, affine: Pool("max", stride, norm=not affine, kernel=7),
+        "avg_pool_3x3": lambda features, stride, affine: Pool("avg", stride, norm=not affine),
+        "nor_conv_1x1": lambda features, stride, affine: ReLUConvBN(features, 1, stride, affine),
+        "nor_conv_3x3": lambda features, stride, affine: ReLUConvBN(features, 3, stride, affine),
+        "conv_1x3_3x1": lambda features, stride, affine: TwoStripes(features, 3, stride, affine),
+        "conv_1x7_7x1": lambda features, stride, affine: TwoStripes(features, 7, stride, affine),
+        "sep_conv_3x3": lambda features, stride, affine: SepConv(features, 3, stride, affine),
+        "sep_conv_5x5": lambda features, stride, affine: SepConv(features, 5, stride, affine),
+        "sep_conv_7x7": lambda features, stride, affine: SepConv(features, 7, stride, affine),
+        "dil_conv_3x3": lambda features, stride, affine: DilConv(features, 3, stride, affine),
+        "dil_conv_5x5": lambda features, stride, affine: DilConv(features, 5, stride, affine),
+    },
+)

@@ -9,7 +9,8 @@ A plan is a function of a `Job`, its net, data and settings, and returns phases;
 from jaxnas.app.methods import black_box, differentiable, one_shot
 from jaxnas.app.methods.base import Job, Method, Need, check_needs
 from jaxnas.app.methods.black_box import EVALUATORS
-from jaxnas.app.registry import NoSettings, Table
+from jaxnas.app.settings import NoSettings
+from jaxnas.registry import Table
 
 METHODS: Table[Method] = Table("strategy", {**differentiable.ROWS, **one_shot.ROWS, **black_box.ROWS})
 register = METHODS.register

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from jaxnas.app.registry import NoSettings
+from jaxnas.app.settings import NoSettings
 
 
 class Job(NamedTuple):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from jaxnas.app.methods.base import FREE, IMAGES, Job, Method, Need
-from jaxnas.app.registry import Table
+from jaxnas.registry import Table
 
 # --- algorithms: (space, budget, settings, cost) -> AskTell -----------------------------------------------------------
 

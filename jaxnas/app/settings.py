@@ -1,4 +1,4 @@
-"""Tables that `jaxnas list`, `--help`, searches, tests and the README are read from, and how entries of one's own join them.
+"""Settings as typed dataclasses, read from JSON and TOML; and how entries of one's own join the tables.
 
 An entry joins by one call, `TABLE.register(name, entry)`, in a program, in a file that `jaxnas search --use FILE` names, or in a
 module that an installed package names as an entry point of the group "jaxnas":
@@ -17,38 +17,7 @@ import sys
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, Generic, TypeVar
-
-Entry = TypeVar("Entry")
-
-
-class Table(dict[str, Entry], Generic[Entry]):
-    """{name: entry} of one kind."""
-
-    def __init__(self, what: str, entries: Mapping[str, Entry]):
-        super().__init__(entries)
-        self.what = what
-
-    def register(self, name: str, entry: Entry) -> Entry:
-        """Adds an entry.
-
-        Raises:
-            ValueError: for a name that is taken, or that is not of lower-case letters, digits and dashes.
-        """
-        if name in self:
-            raise ValueError(f"there is a {self.what} {name!r} already: register yours under another name")
-        if not name or set(name) - set("abcdefghijklmnopqrstuvwxyz0123456789-"):
-            raise ValueError(f"a {self.what} is named by lower-case letters, digits and dashes: not {name!r}")
-        self[name] = entry
-        return entry
-
-    def find(self, name: str) -> Entry:
-        """The entry of a name; ValueError, with what it may have meant, where there is none."""
-        if name not in self:
-            near = difflib.get_close_matches(str(name), self, 3)
-            known = f"did you mean {' or '.join(near)}? See jaxnas list" if near else f"choose one of {', '.join(self)}"
-            raise ValueError(f"unknown {self.what} {name!r}: {known}")
-        return self[name]
+from typing import Any
 
 
 def load_plugins(files: tuple[str, ...] = ()) -> None:

@@ -1,4 +1,4 @@
-"""The README's and the documentation's blocks marked as tests, and the notebooks, run as written; the README's table is the code's."""
+"""Blocks of the README and of the documentation, and the notebooks, run as written; the README's table is the code's."""
 
 import pathlib
 import re

@@ -79,7 +79,7 @@ def layerwise(
         raise ValueError(f"filters need a centre: give odd heights and widths, got {heights} and {widths}")
     stride = None if strides is None else len(spec.strides)
     sizes = [len(spec.heights), len(spec.widths), len(spec.filters), stride, stride]
-    base = space(tuple(Layer(*sizes, np.full(i, 2) if i else None) for i in range(layers)))
+    base = space(tuple(Layer(*sizes, skip=np.full(i, 2) if i else None) for i in range(layers)))
 
     def to_text(arch):
         return " ".join(map(one, chosen(spec, arch)))
@@ -109,12 +109,12 @@ def layerwise(
             if digits is not None and int(digits) not in table:
                 raise ValueError(f"layer {i} is {part!r}: its {name} must be one of {', '.join(map(str, table))}")
             tokens.append(None if digits is None else jnp.asarray(table.index(int(digits)), jnp.int32))
-        return Layer(*tokens, jnp.asarray([j in inputs for j in range(i)], jnp.int32) if i else None)
+        return Layer(*tokens, skip=jnp.asarray([j in inputs for j in range(i)], jnp.int32) if i else None)
 
     return base._replace(to_text=to_text, from_text=from_text, spec=spec)
 
 
-def chosen(spec: LayerSpec, arch) -> tuple[Chosen, ...]:
+def chosen(spec: LayerSpec, arch: tuple[Layer, ...]) -> tuple[Chosen, ...]:
     """An architecture's layers (host)."""
     pick = lambda table, token: table[0 if token is None else int(token)]
     return tuple(
@@ -136,7 +136,8 @@ def kind(space: Space) -> np.ndarray:
 
 def anchors(space: Space) -> np.ndarray:
     """int[D], `controller`'s argument: for a skip bit, the last token of the layer that it would read; else -1."""
-    out, ends = [], []
+    out: list[int] = []
+    ends: list[int] = []  # the last token of each layer so far
     for layer in space.decisions:
         out += [-1] * sum(leaf is not None for leaf in layer[:-1])
         end = len(out) - 1

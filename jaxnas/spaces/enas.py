@@ -96,7 +96,7 @@ def enas_macro(layers: int = 12, ops: tuple[str, ...] = MACRO_OPS) -> Space:
     return base._replace(to_text=to_text, from_text=from_text, spec=spec)
 
 
-def chosen(spec: MacroSpec, arch) -> tuple[MacroChoice, ...]:
+def chosen(spec: MacroSpec, arch: tuple[MacroLayer, ...]) -> tuple[MacroChoice, ...]:
     """An architecture's layers (host)."""
     added = lambda skip: () if skip is None else tuple(map(int, np.flatnonzero(skip)))
     return tuple(MacroChoice(spec.ops[int(layer.op)], added(layer.skip)) for layer in arch)

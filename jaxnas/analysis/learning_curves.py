@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxnas.base import Key
 
@@ -39,7 +40,7 @@ class CurveModel(NamedTuple):
     chosen: dict[str, float]  # C, gamma, nu
 
 
-def features(curves, cut: int, extra=None) -> np.ndarray:
+def features(curves: ArrayLike, cut: int, extra: ArrayLike | None = None) -> np.ndarray:
     """float64[N, 3 t - 3 + extra]: the values up to the cut, their first and second differences, and what else is known.
 
     Raises:
@@ -55,7 +56,16 @@ def features(curves, cut: int, extra=None) -> np.ndarray:
     return np.concatenate([y, y[:, 1:] - y[:, :-1], y[:, 2:] - 2 * y[:, 1:-1] + y[:, :-2], extra], 1)
 
 
-def fit(key: Key, curves, final, cut: int, extra=None, *, configurations: int = 1000, folds: int = 3) -> CurveModel:
+def fit(
+    key: Key,
+    curves: ArrayLike,
+    final: ArrayLike,
+    cut: int,
+    extra: ArrayLike | None = None,
+    *,
+    configurations: int = 1000,
+    folds: int = 3,
+) -> CurveModel:
     """The nu-SVR of finished trainings, for curves seen up to `cut`.
 
     Args:
@@ -104,7 +114,7 @@ def fit(key: Key, curves, final, cut: int, extra=None, *, configurations: int = 
     return CurveModel(cut, NuSVR(**chosen).fit(z[:, :-1], z[:, -1]), center, scale, float(min(errors)), chosen)
 
 
-def predict(model: CurveModel, curves, extra=None) -> np.ndarray:
+def predict(model: CurveModel, curves: ArrayLike, extra: ArrayLike | None = None) -> np.ndarray:
     """float64[N]: what the curves will come to; -inf for one that is not finite up to the cut, which has diverged.
 
     Raises:
@@ -120,7 +130,7 @@ def predict(model: CurveModel, curves, extra=None) -> np.ndarray:
     return out
 
 
-def stop(predicted, sigma: float, best: float, *, delta: float = 0.95, offset: float = 0.0) -> np.ndarray:
+def stop(predicted: ArrayLike, sigma: float, best: float, *, delta: float = 0.95, offset: float = 0.0) -> np.ndarray:
     """bool[N]: which trainings to end, since they will hardly beat the best.
 
     Args:
@@ -148,7 +158,7 @@ def _standards(both):
 # Sums of training losses
 
 
-def epochs(losses, batches: int) -> jax.Array:
+def epochs(losses: jax.Array, batches: int) -> jax.Array:
     """[..., S] losses of steps, such as a population's [P, S] -> [..., T, B].
 
     Raises:
@@ -160,12 +170,12 @@ def epochs(losses, batches: int) -> jax.Array:
     return jnp.reshape(losses, (*jnp.shape(losses)[:-1], S // batches, batches))
 
 
-def sotl(losses) -> jax.Array:
+def sotl(losses: jax.Array) -> jax.Array:
     """[..., T, B] -> [...]: the sum of training losses of all epochs; smaller is better."""
     return jnp.sum(jnp.mean(losses, -1), -1)
 
 
-def sotl_e(losses, last: int = 1) -> jax.Array:
+def sotl_e(losses: jax.Array, last: int = 1) -> jax.Array:
     """[..., T, B] -> [...]: that of the last E epochs, published as the best with E = 1.
 
     Raises:
@@ -177,7 +187,7 @@ def sotl_e(losses, last: int = 1) -> jax.Array:
     return sotl(losses[..., T - last :, :])
 
 
-def tse_ema(losses, gamma: float = 0.99) -> jax.Array:
+def tse_ema(losses: jax.Array, gamma: float = 0.99) -> jax.Array:
     """[..., T, B] -> [...]: all epochs, each worth gamma times the next.
 
     Raises:

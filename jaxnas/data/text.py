@@ -46,7 +46,15 @@ class Text:
     name: str = "text"
 
 
-def text(source, *, level: str = "char", valid=0.1, test=0.1, limit: int | None = None, name: str = "text") -> Text:
+def text(
+    source: str | pathlib.Path,
+    *,
+    level: str = "char",
+    valid: float | str | pathlib.Path = 0.1,
+    test: float | str | pathlib.Path = 0.1,
+    limit: int | None = None,
+    name: str = "text",
+) -> Text:
     """Reads a text and cuts it.
 
     Args:
@@ -88,7 +96,7 @@ def text(source, *, level: str = "char", valid=0.1, test=0.1, limit: int | None 
     return Text(**dict(zip(("train", "valid", "test"), map(code, parts), strict=True)), vocabulary=tuple(vocabulary), name=name)
 
 
-def windows(stream, size: int, length: int, name: str = "the stream") -> tuple[Tokens, jax.Array]:
+def windows(stream: jax.Array, size: int, length: int, name: str = "the stream") -> tuple[Tokens, jax.Array]:
     """All windows of a stream: (Tokens(tokens [n, B, T], first [n]), targets [n, B, T]).
 
     Args:

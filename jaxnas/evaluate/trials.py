@@ -18,14 +18,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from jaxnas import sharding
-from jaxnas.base import Evaluator, stateless
+from jaxnas.base import DrawFn, Evaluator, stateless
 from jaxnas.evaluate._table import table
 from jaxnas.evaluate.population import Member, advance, judge, one_by_one, start
 from jaxnas.nets.base import Net
 from jaxnas.spaces._space import Space
 from jaxnas.training.scratch import accuracy
+from jaxnas.trees import take
 
 ANNEAL = ("whole", "own")
 
@@ -74,8 +76,8 @@ class TrialsState(NamedTuple):
 
 def train_trials(
     net: Net,
-    optimizer: Callable,
-    draw: Callable,
+    optimizer: Callable[[Callable[[jax.Array], jax.Array]], optax.GradientTransformation],
+    draw: DrawFn,
     *,
     slots: int,
     budget: int,
@@ -121,7 +123,7 @@ def train_trials(
         gates, moves = net.space.gates(trial.arch), optimizer(along)
         new = start(net, moves, k_weights, gates, steps)
         member = jax.tree.map(lambda a, b: jnp.where(trial.start == 0, a, b), new, member)
-        batch_of = lambda t: jax.tree.map(lambda a: a[0], draw(jax.random.fold_in(k_data, t), fixed.arrays, t).train)
+        batch_of = lambda t: take(draw(jax.random.fold_in(k_data, t), fixed.arrays, t).train, 0)
         member = advance(net, moves, member, gates, begin, end, batch_of, path)
         return member, judge(net, member, gates, end, lambda f, split: {"accuracy": accuracy(f, split)}, fixed.valid, path)
 
@@ -130,7 +132,7 @@ def train_trials(
             raise ValueError("trials are trained on what is in `batch.fixed`: give Held(feed.arrays, dataset.valid)")
         slot = trials.slot
         seed = jnp.where(trials.start == 0, jax.random.bits(key, slot.shape, jnp.uint32), state.seed[slot])
-        members = jax.tree.map(lambda a: a[slot], state.members)
+        members = take(state.members, slot)
         inputs = sharding.constrain((trials, seed, members), "pop")
         members, metrics = run(lambda inputs: one(*inputs, batch.fixed), inputs)
         put = lambda old, new: old.at[slot].set(new)

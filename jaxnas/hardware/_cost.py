@@ -30,7 +30,7 @@ class Cost(NamedTuple):
     base: float  # what every architecture costs
 
 
-def cost(space: Space, table, base: float = 0.0) -> Cost:
+def cost(space: Space, table: Any, base: float = 0.0) -> Cost:
     """A cost of the architectures of a space.
 
     Args:
@@ -57,7 +57,7 @@ def cost(space: Space, table, base: float = 0.0) -> Cost:
     return Cost(tree.unflatten([np.asarray(leaf, np.float32) for leaf in leaves]), float(base))
 
 
-def expected(cost: Cost, gates) -> jax.Array:
+def expected(cost: Cost, gates: Any) -> jax.Array:
     """base + sum table * gates, []."""
     return cost.base + sum(jnp.sum(t * g) for t, g in zip(*map(jax.tree.leaves, (cost.table, gates)), strict=True))
 

@@ -1,14 +1,29 @@
 """What made it good, as a picture: the shares of the variance, and what the best decide for."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxnas.analysis.importance import Importance, names, unique
 from jaxnas.analysis.motifs import leaders
 from jaxnas.plot.figure import COLOURS, blank, plain, text_width
 from jaxnas.spaces._space import Space
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def importance(space: Space, shares: Importance, archs, scores, title: str | None = None, *, top: float = 0.1, most: int = 12):
+
+def importance(
+    space: Space,
+    shares: Importance,
+    archs: ArrayLike,
+    scores: ArrayLike,
+    title: str | None = None,
+    *,
+    top: float = 0.1,
+    most: int = 12,
+) -> "Figure":
     """Bars of the largest shares, and beside them the part of the best architectures that decide for each value.
 
     Args:

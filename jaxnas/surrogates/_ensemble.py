@@ -24,6 +24,7 @@ from jaxnas.base import Arch
 from jaxnas.spaces._space import Space
 from jaxnas.spaces.blocks import BlockSpec
 from jaxnas.surrogates.surrogate import Surrogate
+from jaxnas.trees import take
 
 
 class EnsembleState(NamedTuple):
@@ -69,13 +70,13 @@ def ensemble(
         return params, jax.vmap(adam.init)(params)
 
     def init(key, archs):
-        x = encode(jax.tree.map(lambda a: a[0], archs))
+        x = encode(take(archs, 0))
         return EnsembleState(*draw(key, x), jnp.zeros((), jnp.int32))
 
     def fit(key, model, archs, y, mask):
         k_draw, k_order = jax.random.split(key)
         x = jax.tree.map(jnp.asarray, jax.vmap(encode)(archs))
-        fresh = draw(k_draw, jax.tree.map(lambda a: a[0], x)) if later_rate is None else (model.params, model.moments)
+        fresh = draw(k_draw, take(x, 0)) if later_rate is None else (model.params, model.moments)
         step = rate if later_rate is None else jnp.where(model.fits == 0, rate, later_rate)
         N = len(y)
 
@@ -83,7 +84,7 @@ def ensemble(
             n = jnp.sum(rows)
 
             def loss(params, at, there):
-                error = jax.vmap(lambda x: module.apply({"params": params}, x))(jax.tree.map(lambda a: a[at], x)) - y[at]
+                error = jax.vmap(lambda x: module.apply({"params": params}, x))(take(x, at)) - y[at]
                 return jnp.sum(jnp.abs(error), where=there) / jnp.maximum(jnp.sum(there), 1)
 
             def epoch(e, carry):
@@ -120,7 +121,7 @@ class Perceptron(nn.Module):
     depth: int = 10
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         init = nn.initializers.glorot_uniform()
         for _ in range(self.depth):
             x = nn.relu(nn.Dense(self.width, kernel_init=init)(x))
@@ -160,20 +161,20 @@ class _Predictor(nn.Module):
         self.last = nn.Dense(1, kernel_init=init, bias_init=nn.initializers.constant(1.8))
         self.body = self.make_body(init)
 
-    def embed(self, tokens):
+    def embed(self, tokens: Tokens) -> jax.Array:
         return jnp.concatenate([self.of_input(tokens.input), self.of_op(tokens.op)], -2)  # [B, 4, E]
 
-    def score(self, h):
+    def score(self, h: jax.Array) -> jax.Array:
         return nn.sigmoid(self.last(h)[0])
 
 
 class BlockPerceptron(_Predictor):
     """The mean over blocks of their four embeddings, then a perceptron: Tokens -> (0, 1)."""
 
-    def make_body(self, init):
+    def make_body(self, init: nn.initializers.Initializer) -> nn.Module:
         return nn.Dense(self.width, kernel_init=init)
 
-    def __call__(self, tokens):
+    def __call__(self, tokens: Tokens) -> jax.Array:
         e = self.embed(tokens)
         e = e.reshape(len(e), -1)  # [B, 4 E]
         there = jnp.arange(len(e)) < tokens.blocks
@@ -183,10 +184,10 @@ class BlockPerceptron(_Predictor):
 class BlockLSTM(_Predictor):
     """An LSTM over the tokens of the blocks that are there, its last state: Tokens -> (0, 1)."""
 
-    def make_body(self, init):
+    def make_body(self, init: nn.initializers.Initializer) -> nn.Module:
         return nn.RNN(nn.OptimizedLSTMCell(self.width, kernel_init=init, recurrent_kernel_init=init), return_carry=True)
 
-    def __call__(self, tokens):
+    def __call__(self, tokens: Tokens) -> jax.Array:
         e = self.embed(tokens)
         (_, h), _ = self.body(e.reshape(-1, self.width), seq_lengths=4 * tokens.blocks)
         return self.score(h)

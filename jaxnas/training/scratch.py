@@ -6,6 +6,7 @@ auxiliary head weighted 0.4, and a drop-path probability that rises linearly to 
 Axes: B batch, K classes, N examples.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ import optax
 
 from jaxnas.base import Strategy
 from jaxnas.training.losses import cross_entropy
-from jaxnas.trees import loop
+from jaxnas.trees import count, loop
 
 
 class TrainState(NamedTuple):
@@ -89,14 +90,14 @@ def train(
         return TrainState(variables, opt_state, state.step + 1), TrainInfo(value, accuracy)
 
     def step(key, state, batch):
-        keys = jax.random.split(key, jax.tree.leaves(batch.train)[0].shape[0])
+        keys = jax.random.split(key, count(batch.train))
         state, info = loop(weight_step, state, (keys, batch.train))
         return state, jax.tree.map(jnp.mean, info)
 
     return Strategy(init, step, lambda state: state.variables)
 
 
-def accuracy(logits_of, split, size: int = 256) -> jax.Array:
+def accuracy(logits_of: Callable[[jax.Array], jax.Array], split: tuple[jax.Array, jax.Array], size: int = 256) -> jax.Array:
     """The share of `split` = (x [N, ...], y [N]) that `logits_of(x) -> [B, K]` gets right, every example once.
 
     The examples pass in chunks of `size`, the last one padded.

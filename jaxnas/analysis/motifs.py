@@ -49,7 +49,8 @@ def motifs(space: Space, archs: ArrayLike, scores: ArrayLike, *, top: float = 0.
     from scipy.stats import hypergeom
 
     N, K = len(archs), len(best)
-    known_of, found, looked_at = {(): np.full(N, N)}, [], 0  # of each architecture: how many have its values there
+    known_of: dict[Subset, np.ndarray] = {(): np.full(N, N)}  # of each architecture: how many have its values there
+    found, looked_at = [], 0
     for subset in subsets(len(arity), size):
         code = np.ravel_multi_index(tuple(archs[:, subset].T), [arity[d] for d in subset])  # [N]
         _, first, which, known = np.unique(code, return_index=True, return_inverse=True, return_counts=True)

@@ -136,7 +136,7 @@ def optuna_bandwidth(space: Space, points: Points, weight: jax.Array) -> tuple[j
     """Shrinks with the observations, whatever they are."""
     n = jnp.sum(weight > 0)
     sigma = 0.2 * jnp.maximum(n, 1) ** (-1 / (sum(_dims(points)) + 4))
-    return (space.arity - 1) / (n + 1 + space.arity), jnp.full(points.u.shape[1], sigma)
+    return jnp.asarray(space.arity - 1) / (n + 1 + space.arity), jnp.full(points.u.shape[1], sigma)
 
 
 def normal_reference(minimum: float = 1e-3) -> Bandwidth:

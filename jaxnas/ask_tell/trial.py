@@ -57,7 +57,7 @@ def levels(R: int, r: int = 1, eta: int = 3) -> list[int]:
     Raises:
         ValueError: for an r outside [1, R], or an eta below 2.
     """
-    if not 1 <= r <= R or eta < 2 or any(n != int(n) for n in (R, r, eta)):
+    if not 1 <= r <= R or eta < 2 or any(n % 1 for n in (R, r, eta)):
         raise ValueError(f"give whole budgets 1 <= r <= R and a whole eta of at least 2; got r={r}, R={R}, eta={eta}")
     found = [R]
     while r * eta ** len(found) <= R:

@@ -47,7 +47,8 @@ class Dataset:
     @property
     def image(self) -> tuple[int, int, int]:
         """The shape (H, W, C) of one image."""
-        return self.train.x.shape[1:]
+        height, width, channels = self.train.x.shape[1:]
+        return height, width, channels
 
 
 def split(

@@ -59,7 +59,7 @@ class Journal:
             except ImportError:  # the extra `tensorboard`
                 self._board = None
         if self._progress:
-            from tqdm import tqdm  # pyrefly: ignore[untyped-import]  # it has no types of its own
+            from tqdm import tqdm
 
             self._bar = tqdm(total=self._total, initial=self._at, unit="step", dynamic_ncols=True)
         return self

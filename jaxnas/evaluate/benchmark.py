@@ -13,7 +13,7 @@ import functools
 import importlib
 import pathlib
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -93,8 +93,8 @@ LAYERS = ("gat", "gcn", "gin", "cheb", "sage", "arma", "graph", "fc", "skip")
 class GraphNet(NamedTuple):
     """A graph neural network of four layers: which earlier layer each one reads, and what each one is."""
 
-    link: jax.Array  # int32[], of LINKS
-    layer: jax.Array  # int32[4], of LAYERS
+    link: Any  # int32[], of LINKS
+    layer: Any  # int32[4], of LAYERS
 
 
 def graph_space() -> Space:
@@ -136,7 +136,7 @@ def save(
 ) -> None:
     """Writes a table that `load` reads: archs, arity, accuracy and, where given, test and cost."""
     columns = {"accuracy": accuracy, "test": test, "cost": cost}
-    known = {k: np.asarray(v) for k, v in columns.items() if v is not None}
+    known: dict[str, Any] = {k: np.asarray(v) for k, v in columns.items() if v is not None}
     np.savez_compressed(path, archs=np.asarray(archs), arity=space.arity, **known)
 
 

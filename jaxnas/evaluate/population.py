@@ -142,8 +142,7 @@ def population(
         return {**metrics, "losses": member.losses, "curves": {name: c for name, c in curves.items() if name != "loss"}}
 
     def all_of_them(keys, archs, train, held):
-        inputs = sharding.constrain((keys, archs), "pop")
-        return run(lambda inputs: one(*inputs, train, held), inputs)
+        return run(lambda inputs: one(inputs[0], inputs[1], train, held), sharding.constrain((keys, archs), "pop"))
 
     return all_of_them
 

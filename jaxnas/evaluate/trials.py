@@ -133,8 +133,8 @@ def train_trials(
         slot = trials.slot
         seed = jnp.where(trials.start == 0, jax.random.bits(key, slot.shape, jnp.uint32), state.seed[slot])
         members = take(state.members, slot)
-        inputs = sharding.constrain((trials, seed, members), "pop")
-        members, metrics = run(lambda inputs: one(*inputs, batch.fixed), inputs)
+        of_one = lambda inputs: one(inputs[0], inputs[1], inputs[2], batch.fixed)
+        members, metrics = run(of_one, sharding.constrain((trials, seed, members), "pop"))
         put = lambda old, new: old.at[slot].set(new)
         kept = TrialsState(jax.tree.map(put, state.members, members), put(state.seed, seed))
         return kept, {**metrics, "cost": _cost(trials, False)}

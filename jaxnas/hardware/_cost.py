@@ -59,7 +59,8 @@ def cost(space: Space, table: Any, base: float = 0.0) -> Cost:
 
 def expected(cost: Cost, gates: Any) -> jax.Array:
     """base + sum table * gates, []."""
-    return cost.base + sum(jnp.sum(t * g) for t, g in zip(*map(jax.tree.leaves, (cost.table, gates)), strict=True))
+    entries = zip(jax.tree.leaves(cost.table), jax.tree.leaves(gates), strict=True)
+    return jnp.asarray(cost.base + sum(jnp.sum(t * g) for t, g in entries))
 
 
 Form = Callable[[jax.Array, jax.Array], jax.Array]  # (loss [], cost []) -> []

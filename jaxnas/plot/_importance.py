@@ -47,7 +47,7 @@ def importance(
         n = space.arity[d]
         found[row, :n] = np.bincount(best[:, d], minlength=n) / len(best)
 
-    ranked = sorted(shares.shares, key=shares.shares.get, reverse=True)[:most]
+    ranked = sorted(shares.shares, key=lambda s: shares.shares[s], reverse=True)[:most]
     largest = [s for s in ranked if s == ranked[0] or shares.shares[s] > 1e-3]
     bars = [", ".join(names(space)[d][0] for d in s) for s in largest]
     common = all(values == label[0][1] for _, values in label)  # one list of values for all: it goes below the map

@@ -117,7 +117,7 @@ def _lanes(edges) -> dict:
             near = [(c, d, n) for c, d, n in arcs if a < d and c < b]
             crossings = sum(c < a < d < b or a < c < b < d for c, d, _ in near)
             cost[side] = (crossings, 1 + max([n for *_, n in near], default=0), len(arcs))
-        side = min(cost, key=cost.get)
+        side = min(cost, key=lambda side: cost[side])
         sides[a, b] = (1, 0) if b - a == 1 else (side, cost[side][1])
     return sides
 

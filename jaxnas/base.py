@@ -128,7 +128,7 @@ class EvaluateFn(Protocol):
 
 
 class Evaluator(NamedTuple):
-    """Scores candidates.  Stateful, so that survivors can go on training; `stateless` lifts a plain function."""
+    """Scores candidates.  Stateful, so that survivors can keep training; `stateless` lifts a plain function."""
 
     init: Callable[[Key], State]
     step: EvaluateFn

@@ -1,4 +1,4 @@
-"""What made it good?  Which decisions explain the scores, alone and together.
+"""What made it good?  Which decisions explain the scores, alone and in combination.
 
 References: Hutter, Hoos and Leyton-Brown, An Efficient Approach for Assessing Hyperparameter Importance, ICML 2014 (functional
 analysis of variance); Hooker, Generalized Functional ANOVA Diagnostics, JCGS 16, 2007.
@@ -8,9 +8,9 @@ analysis of variance); Hooker, Generalized Functional ANOVA Diagnostics, JCGS 16
 
 `exact` takes f from a table of the whole space.  `from_history` takes it from a random forest of what was seen: a leaf is a box, a
 product of sets of values, so that each tree's marginals are exact; its shares are the mean over trees.  They describe the forest,
-which is as good as its out-of-bag fit, and a search that looked at one corner only tells of that corner.  The measure is uniform
-over the settings of all decisions, as `space.sample` draws them; `exact` reads a decision that is off as its value 0, a forest does
-not know which are off.
+which is as good as its out-of-bag fit, and a search confined to one corner of the space explains only that corner.  The measure is
+uniform over the settings of all decisions, as `space.sample` draws them; `exact` reads a decision that is off as its value 0, a
+forest does not know which are off.
 
 Host-side functions.  See `jaxnas.analysis.motifs` for what the best share, `jaxnas.plot.importance` for a picture.
 

@@ -1,4 +1,4 @@
-"""Learning curves: what a training will come to, told from how it began.
+"""Learning curves: predicting how a training ends from how it began.
 
 References: Baker, Gupta, Raskar and Naik, Accelerating Neural Architecture Search using Performance Prediction, ICLR 2018
 workshop, arXiv:1705.10823; Ru et al., Speedy Performance Estimation for Neural Architecture Search, NeurIPS 2021,
@@ -71,7 +71,7 @@ def fit(
     Args:
         key: of the random search and of the folds.
         curves: [N, T], larger is better; what comes after the cut is not looked at.
-        final: [N], what they came to.
+        final: [N], their final values.
         cut: t, in epochs.
         extra: [N, anything].
         configurations: settings drawn, 1,000 as published: a second or two per hundred curves and thousand settings.
@@ -115,7 +115,7 @@ def fit(
 
 
 def predict(model: CurveModel, curves: ArrayLike, extra: ArrayLike | None = None) -> np.ndarray:
-    """float64[N]: what the curves will come to; -inf for one that is not finite up to the cut, which has diverged.
+    """float64[N]: the final values predicted for the curves; -inf for one that is not finite up to the cut: it has diverged.
 
     Raises:
         ValueError: for curves shorter than the model's cut, or other features than it was fitted to.
@@ -131,14 +131,14 @@ def predict(model: CurveModel, curves: ArrayLike, extra: ArrayLike | None = None
 
 
 def stop(predicted: ArrayLike, sigma: float, best: float, *, delta: float = 0.95, offset: float = 0.0) -> np.ndarray:
-    """bool[N]: which trainings to end, since they will hardly beat the best.
+    """bool[N]: which trainings to stop because they are unlikely to beat the best.
 
     Args:
         predicted: [N], of `predict`.
         sigma: of the model.
         best: y_best, the best that finished; with Hyperband, the last that its bracket would keep.
         delta: how sure to be, published 0.95 to 0.99.
-        offset: what may be lost against the best: the larger, the fewer are ended.
+        offset: what may be lost against the best: the larger, the fewer are stopped.
 
     Raises:
         ValueError: for a delta outside (0, 1), or a negative offset.

@@ -4,7 +4,7 @@ References: Deb, Pratap, Agarwal and Meyarivan, A Fast and Elitist Multiobjectiv
 2002; Zitzler and Thiele, Multiobjective Optimization Using Evolutionary Algorithms, PPSN 1998 (hypervolume).
 
     a dominates b    a violates less, or as much and is nowhere worse and somewhere better
-    rank 0           nobody dominates it;  rank k: nobody does, once the ranks below k are taken away
+    rank 0           no point dominates it;  rank k: none does once the ranks below k are removed
     crowding         sum over objectives of (next better - next worse) / width of the front; infinite at both ends
     hypervolume      what lies between the reference and at least one point
 
@@ -98,7 +98,7 @@ def hypervolume(scores: ArrayLike, reference: ArrayLike, mask: jax.Array | None 
 
     Args:
         scores: [N, M]; points that do not beat the reference everywhere count for nothing.
-        reference: [M], worse than what one cares for.
+        reference: [M], worse than every point of interest.
         mask: bool[N], default all.
 
     Raises:

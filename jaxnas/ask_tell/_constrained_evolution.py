@@ -34,7 +34,7 @@ from jaxnas.trees import take
 
 class ConstrainedState(NamedTuple):
     parents: Arch  # [P, ...]: the fittest first
-    fitness: jax.Array  # float32[P]; -inf for a place that nobody has taken yet
+    fitness: jax.Array  # float32[P]; -inf for a place that is still free
     seen: jax.Array  # int32[N, D]; -1 for a free place, the oldest is overwritten
     told: jax.Array  # int32[]: candidates scored so far
     repeated: jax.Array  # int32[]: candidates that had been seen before

@@ -34,7 +34,7 @@ from jaxnas.trees import take
 
 class GeneticState(NamedTuple):
     archs: Arch  # [P, ...]: the fittest first
-    fitness: jax.Array  # float32[P]; -inf for a place that nobody has taken yet
+    fitness: jax.Array  # float32[P]; -inf for a place that is still free
     told: jax.Array  # int32[]: candidates scored so far
 
 
@@ -85,7 +85,7 @@ def genetic(
 
     def init(key):
         return GeneticState(
-            archs=jax.vmap(space.sample)(jax.random.split(key, P)),  # nobody: the first step asks for others
+            archs=jax.vmap(space.sample)(jax.random.split(key, P)),  # placeholders: the first step asks for others
             fitness=jnp.full(P, -jnp.inf, jnp.float32),
             told=jnp.zeros((), jnp.int32),
         )

@@ -4,7 +4,7 @@ Reference: Liu et al., Progressive Neural Architecture Search, ECCV 2018, arXiv:
 
     score all architectures of level 1;  fit the surrogate
     for each next level:  expand the K kept (level 2: all of level 1) in every legal way, predict, keep the best K,
-                          score those, go on fitting the surrogate to everything scored so far
+                          score those, keep fitting the surrogate to everything scored so far
 
 The answer is the best of the last level reached.  Defaults K = 256; a cell of `pnas()` grows block by block.
 

@@ -8,7 +8,7 @@ arXiv:1502.07943; the geometric form is that of Li et al., Hyperband, JMLR 18, 2
 
 A plan is a list of brackets, a bracket a list of rungs: Hyperband is several brackets, and a plan of one's own is any numbers.
 It is static: which rung a step belongs to is a constant of the program.  A rung is filled up to whole batches with idle trials.
-Behind its last bracket a plan begins anew.  Survivors are chosen within their rung, and go on in their slots.
+After its last bracket a plan starts over.  Survivors are chosen within their rung and keep their slots.
 
 Axes: M slots, B trials asked for at once, T steps of a plan.
 """
@@ -68,7 +68,7 @@ def successive_halving(space: Space, n: int, r: int, R: int, eta: int = 3, batch
         space: where to draw from.
         n: new members of a run.
         r, R: the smallest and the largest budget, in the evaluator's units (steps, epochs).
-        eta: one in eta goes on, default 3.
+        eta: one in eta is kept, default 3.
         batch: B, trials a step, default 1.
 
     Raises:
@@ -137,7 +137,7 @@ def brackets(space: Space, plan: Sequence[Sequence[tuple[int, int]]], batch: int
 
 
 def epochs(plan: Sequence[Sequence[tuple[int, int]]], restart: bool = False) -> int:
-    """What a plan costs, in units of its budgets; `restart`: members that go on begin anew."""
+    """What a plan costs, in units of its budgets; `restart`: every rung trains its members from the start."""
     before = lambda bracket: [0] * len(bracket) if restart else [0, *[budget for _, budget in bracket[:-1]]]
     return sum(n * (b - a) for bracket in plan for (n, b), a in zip(bracket, before(bracket), strict=True))
 

@@ -2,8 +2,8 @@
 
     ask -> Trial [B]      train the member in `slot` from `start` to `stop`, units of the evaluator's budget
 
-start = 0 is a new member, with weights of its own; any other goes on from where the slot's member stands.  start = stop is idle,
-what fills up a batch: nothing is trained, and the score is that which the member has.  The slots of one batch are different.
+start = 0 is a new member, with weights of its own; any other continues the slot's member.  start = stop is an idle trial, which
+fills up a batch: nothing is trained, and the member is scored as it stands.  The slots of one batch are different.
 
 Axes: B trials of one step.
 """

@@ -20,7 +20,7 @@ Augment = Callable[[Key, jax.Array], jax.Array]
 def below(key: Key, n: ArrayLike) -> jax.Array:
     """Uniform int32 in [0, n), of the shape of `n` (at least 1): uniform to n / 2**32.
 
-    `jax.random.randint` is exact at the price of three random draws, which take most of the time to compile a batch.
+    `jax.random.randint` is exact, but takes three random draws, which dominate the time to compile a batch.
     """
     limit = np.asarray(n, np.uint32)
     return (jax.random.bits(key, limit.shape) % limit).astype(jnp.int32)

@@ -159,7 +159,7 @@ def _take(key, part: Split, shape, augment):
 
 
 def epochs(feed: Feed, steps: int) -> Feed:
-    """A feed of `steps` batches at once, for a search that is watched: every array gets a leading axis n.
+    """A feed of `steps` batches at once, for a search that is monitored between epochs: every array gets a leading axis n.
 
     Raises:
         ValueError: for fewer than 1 step.

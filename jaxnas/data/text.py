@@ -4,7 +4,7 @@ A stream is laid out as B parallel ones, each contiguous, and cut into windows o
 
     x[w, b, i] = stream[b n T + w T + i],    y[w, b, i] = stream[b n T + w T + i + 1],    n windows
 
-so that window w goes on where window w - 1 stopped, in every row: a net may carry its hidden state from one to the next.  What
+so that window w begins where window w - 1 ended, in every row: a net may carry its hidden state from one to the next.  What
 does not fill a window of all rows, at the end of the stream, is left out.
 
 Axes: N tokens of a stream, n windows, B parallel streams, T tokens of a window, W weight steps, A architecture steps.
@@ -31,7 +31,7 @@ class Tokens(NamedTuple):
     """What a language model reads."""
 
     tokens: jax.Array  # int32[B, T]
-    first: jax.Array  # bool[]: the text begins here; otherwise it goes on from the window before
+    first: jax.Array  # bool[]: the text begins here; otherwise this window follows the one before
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["train", "valid", "test"], meta_fields=["vocabulary", "name"])
@@ -92,7 +92,10 @@ def text(
     if len(vocabulary) < 2:
         raise DataError(f"{name}: every token is {vocabulary[0]!r}: there must be at least two")
     number = {token: n for n, token in enumerate(vocabulary)}
-    code = lambda part: jnp.asarray(np.asarray([number.get(token, number.get(UNKNOWN)) for token in part], np.int32))
+
+    def code(part):
+        return jnp.asarray(np.asarray([number.get(token, number.get(UNKNOWN)) for token in part], np.int32))
+
     return Text(**dict(zip(("train", "valid", "test"), map(code, parts), strict=True)), vocabulary=tuple(vocabulary), name=name)
 
 

@@ -1,7 +1,7 @@
-"""Checkpoints of a run: (step, state) on disk, written atomically, the last good one read back.
+"""Checkpoints of a run: (step, state) on disk, written atomically; the last good one is read back.
 
-A thin layer over Orbax.  A save that is cut short (kill -9) leaves nothing behind that `restore` would take; a checkpoint
-that was damaged later is passed over with a warning in the log "jaxnas".
+A thin layer over Orbax.  A save that is cut short (kill -9) leaves nothing behind that `restore` would read; a checkpoint
+that was damaged later is skipped with a warning in the log "jaxnas".
 """
 
 import collections
@@ -124,4 +124,5 @@ class Checkpoints:
             return None, (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
 
     def close(self) -> None:
+        """Waits for whatever is still being written."""
         self._writer.close()

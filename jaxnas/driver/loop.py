@@ -71,9 +71,9 @@ def run(
         key: the root of all randomness.
         plan: a strategy (with `steps` and `data`), or a plan of phases.
         seeds: None for one search, or n whole searches as one vmapped program.
-        chunk: the most steps between two looks at the clock, the log and the signals; never changes the result.
+        chunk: the most steps between two writes of the log, checks for a signal and checkpoints; it never changes the result.
         directory: where log.jsonl and checkpoints/ go; None keeps nothing.
-        resume: go on from the last good checkpoint of `directory`.
+        resume: continue from the last good checkpoint in `directory`.
         mesh: see `jaxnas.sharding.mesh`: shards seeds, population or batch.
         progress: show a bar on stderr.
 

@@ -6,8 +6,8 @@ One compiled program trains any architecture of the space: the supernet with one
     n       chunks of n candidates side by side
 On CPU "map" wins for convolutional cells, "vmap" for small dense ones; the default is "map" there and "vmap" elsewhere.
 
-A member's life is `start`, `advance` and `judge`: what trains trials, whose members go on later, is made of the same three
-(`jaxnas.evaluate.trials`).
+A member's life is `start`, `advance` and `judge`; the evaluator of trials, whose members may train further later, uses the
+same three (`jaxnas.evaluate.trials`).
 
 Axes: P candidates, S training steps, B batch.
 """

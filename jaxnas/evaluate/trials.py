@@ -1,13 +1,13 @@
 """Evaluators of trials: what an architecture is worth at a budget (`jaxnas.ask_tell.trial.Trial`).
 
     by_budget       a table with a column for each budget
-    train_trials    members in slots, each with weights, optimizer state and losses of its own: who goes on goes on training
+    train_trials    members in slots, each with weights, optimizer state and losses of its own: survivors keep training
 
 A schedule of the learning rate has two readings, and they rank architectures differently:
     anneal="whole"  one schedule over the largest budget R, of which a trial is a piece:   progress = t / R
     anneal="own"    each trial anneals fully within itself:                                progress = (t - start) / (stop - start)
 Under "whole" a training that is cut into trials gives the same bits as one that is not.  A benchmark whose short trainings have
-schedules of their own (12 and 200 epochs on NAS-Bench-201) is neither: its members begin anew, and `restart` bills them so.
+schedules of their own (12 and 200 epochs on NAS-Bench-201) is neither: its members start over, and `restart` bills them so.
 
 Axes: M slots, B trials, F budgets of a table, S training steps.
 """
@@ -40,7 +40,7 @@ def by_budget(space: Space, budgets: Sequence[int], restart: bool = False) -> Ev
     Args:
         space: with an index.
         budgets: of the columns, rising.
-        restart: the table's trainings do not go on from each other; then cost is all of stop, and 0 for an idle trial.
+        restart: the table's trainings do not continue each other; the cost is then all of `stop`, and 0 for an idle trial.
 
     Raises:
         ValueError: for budgets that do not rise from 1 or more, what `table` refuses, or, when traced, another number of columns.
@@ -112,7 +112,11 @@ def train_trials(
     def init(key):
         del key  # weights are drawn by a trial that starts at 0
         first = jax.eval_shape(net.space.sample, jax.random.key(0))
-        fresh = lambda arch: start(net, optimizer(lambda t: t / steps), jax.random.key(0), net.space.gates(arch), steps)
+        progress = lambda t: t / steps
+
+        def fresh(arch):
+            return start(net, optimizer(progress), jax.random.key(0), net.space.gates(arch), steps)
+
         blank = jax.tree.map(lambda a: jnp.zeros((slots, *a.shape), a.dtype), jax.eval_shape(fresh, first))
         return TrialsState(blank, jnp.zeros(slots, jnp.uint32))
 

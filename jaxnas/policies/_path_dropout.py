@@ -1,4 +1,4 @@
-"""Path dropout: all paths are there, and each is dropped now and then, so that a network without some of them still works.
+"""Path dropout: all paths are present, and each is dropped now and then, so that the network still works without some of them.
 
 Reference: Bender et al., Understanding and Simplifying One-Shot Architecture Search, ICML 2018, section 3.2.
 
@@ -42,7 +42,7 @@ def incoming(space: Space) -> Any:
 def path_dropout(
     space: Space, rate: float, warm_up: Callable[[jax.Array], jax.Array | float] | None = None, paths: int = 1
 ) -> Policy:
-    """Gates of 0 and 1, each path's drawn on its own; an architecture is a draw with one operation an edge.
+    """Gates of 0 and 1, drawn independently for each path; an architecture is a draw with one operation an edge.
 
     Args:
         space: of cells whose edges mix, or of mobile layers.

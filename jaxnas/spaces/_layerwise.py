@@ -5,7 +5,7 @@ Reference: Zoph and Le, Neural Architecture Search with Reinforcement Learning, 
     layer i = filter height, filter width, filters[, stride height, stride width], i bits: whether it reads layer j < i
 
 No architecture is refused.  A layer that reads none reads the image; several inputs are concatenated along depth, the
-smaller ones padded with zeros to the largest; outputs that nobody reads are concatenated for the classifier.
+smaller ones padded with zeros to the largest; outputs that no layer reads are concatenated for the classifier.
 
 Defaults: six layers, where the paper's search starts (two more every 1,600 samples), and no strides; its second experiment
 has strides (1, 2, 3).  Text form: height x width : filters / strides < inputs, as in "3x5:24 7x1:36<0 1x7:48/2x1<0,1".

@@ -7,7 +7,7 @@ Search, ECCV 2018, arXiv:1712.00559.
     mean(x) = mean_m f_m(x),   std(x) = std_m f_m(x)
 
 BANANAS: 5 perceptrons of 10 layers of 20 units on the path encoding, 150 epochs at 0.01, drawn anew at every fit.
-PNAS: 5 predictors of a cell's tokens that go on training, at 0.01 and then 0.002, each on 4/5 of the data.
+PNAS: 5 predictors of a cell's tokens that keep training, at 0.01 and then 0.002, each on 4/5 of the data.
 
 Axes: M members, N capacity, B blocks, E embedding.
 """
@@ -53,7 +53,7 @@ def ensemble(
         epochs: passes over the data at each fit, default 150.
         batch: default 32.
         rate: Adam's step size, default 0.01.
-        later_rate: the members go on training from fit to fit, at this rate from the second on; default: drawn anew.
+        later_rate: the members keep training from fit to fit, at this rate from the second on; default: drawn anew.
         folds: member m leaves out every M-th row, beginning with the m-th; default: all see everything.
 
     Raises:
@@ -107,8 +107,8 @@ def ensemble(
         return EnsembleState(*trained, model.fits + 1)
 
     def predict(model, archs):
-        x = jax.vmap(encode)(archs)
-        each = jax.vmap(lambda params: jax.vmap(lambda x: module.apply({"params": params}, x))(x))(model.params)  # [M, C]
+        apply = lambda params, x: module.apply({"params": params}, x)
+        each = jax.vmap(jax.vmap(apply, (None, 0)), (0, None))(model.params, jax.vmap(encode)(archs))  # [M, C]
         return jnp.mean(each, 0), jnp.std(each, 0)
 
     return Surrogate(init, fit, predict)

@@ -3,7 +3,7 @@
     model -> fit(key, model, archs, y, mask) -> model      a fixed N, however much was told: one compiled program
     mean, std = predict(model, candidates)
 
-A Gaussian process forgets the model it is given; a network may go on training from it.
+A Gaussian process forgets the model it is given; a network may keep training from it.
 
 Axes: N capacity (`mask` marks what was told), C candidates.
 """

@@ -194,7 +194,11 @@ def conjugate_gradient(tol: float = 1e-6, damping: float = 0.0, maxiter: int | N
     if damping < 0:
         raise ValueError(f"`damping` is there to keep H + damping I positive definite: give 0 or more, not {damping}")
 
-    return _implicit(lambda hvp, f_w: cg(lambda v: _add(hvp(v), v, damping), f_w, tol=tol, maxiter=maxiter)[0])
+    def solve(hvp, f_w):
+        damped = lambda v: _add(hvp(v), v, damping)  # (H + damping I) v
+        return cg(damped, f_w, tol=tol, maxiter=maxiter)[0]
+
+    return _implicit(solve)
 
 
 def hypergradient(

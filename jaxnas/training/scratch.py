@@ -107,6 +107,11 @@ def accuracy(logits_of: Callable[[jax.Array], jax.Array], split: tuple[jax.Array
     size = min(size, n)
     chunks = -(-n // size)
     pad = chunks * size - n
-    shape = lambda a, fill: jnp.concatenate([a, jnp.full((pad, *a.shape[1:]), fill, a.dtype)]).reshape(chunks, size, *a.shape[1:])
-    right = jax.lax.map(lambda b: jnp.sum(jnp.argmax(logits_of(b[0]), -1) == b[1]), (shape(x, 0), shape(y, -1)))
+
+    def in_chunks(a, fill):  # [N, ...] -> [chunks, size, ...]
+        padded = jnp.concatenate([a, jnp.full((pad, *a.shape[1:]), fill, a.dtype)])
+        return padded.reshape(chunks, size, *a.shape[1:])
+
+    right_of = lambda chunk: jnp.sum(jnp.argmax(logits_of(chunk[0]), -1) == chunk[1])
+    right = jax.lax.map(right_of, (in_chunks(x, 0), in_chunks(y, -1)))
     return jnp.sum(right) / n

@@ -13,18 +13,17 @@ Axes: B candidates asked for at once.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 
-from jaxnas import sharding
-from jaxnas.objectives import Objective, metric
+from jaxnas import sharding, trees
+from jaxnas.objectives import Metrics, Objective, metric
 
 Key = jax.Array  # a typed PRNG key
 Arch = Any  # a pytree of int32 decisions: see jaxnas.spaces
 State = Any  # a pytree of arrays
-Metrics = dict[str, jax.Array]  # name -> [B]
 
 
 class Batch(NamedTuple):
@@ -41,12 +40,61 @@ class Batch(NamedTuple):
     fixed: Any = None
 
 
+class InitFn(Protocol):
+    def __call__(self, key: Key, /, given: Any = None) -> State:
+        """The state before the first step.
+
+        Args:
+            key: consumed.
+            given: what an earlier phase hands over; None where there is none.
+        """
+
+
+class StepFn(Protocol):
+    def __call__(self, key: Key, state: State, batch: Batch, /) -> tuple[State, Any]:
+        """One step of a search: a scan body.
+
+        Args:
+            key: this step's, consumed.
+            state: what the step before returned, or `init`.
+            batch: data, and whatever is read-only.
+
+        Returns:
+            (state, info): the state, of the same structure, shapes and dtypes, is carried on; the info is only reported.
+        """
+
+
 class Strategy(NamedTuple):
     """Every search ends as this."""
 
-    init: Callable[..., State]  # (key, given=None) -> State; `given` is what an earlier phase hands over
-    step: Callable[[Key, State, Batch], tuple[State, Any]]  # State is carried, Info is only reported
+    init: InitFn
+    step: StepFn
     best: Callable[[State], Arch]  # the answer, were the search to stop now
+
+
+class AskFn(Protocol):
+    def __call__(self, key: Key, state: State, /) -> tuple[State, Arch]:
+        """Where to look next.
+
+        Args:
+            key: consumed.
+            state: what `tell` returned, or `init`.
+
+        Returns:
+            (state, archs [B, ...]); the state is for `tell`.
+        """
+
+
+class TellFn(Protocol):
+    def __call__(self, key: Key, state: State, archs: Arch, scores: jax.Array, /) -> State:
+        """Learns what the candidates were worth.
+
+        Args:
+            key: consumed.
+            state: what `ask` returned.
+            archs: the candidates [B, ...]: those asked for, or others where the algorithm is `replaceable`.
+            scores: [B], or [B, M] for M columns; larger is better.
+        """
 
 
 class AskTell(NamedTuple):
@@ -57,18 +105,33 @@ class AskTell(NamedTuple):
     """
 
     init: Callable[[Key], State]
-    ask: Callable[[Key, State], tuple[State, Arch]]  # archs have a leading axis B
-    tell: Callable[[Key, State, Arch, jax.Array], State]  # scores: [B], or [B, M] for M columns; larger is better
+    ask: AskFn
+    tell: TellFn
     best: Callable[[State], Arch] | None = None
     columns: int | None = None  # M
     replaceable: bool = True  # whether `tell` reads the candidates it is given; False: it takes them for those it asked for
 
 
+class EvaluateFn(Protocol):
+    def __call__(self, key: Key, state: State, archs: Arch, batch: Batch, /) -> tuple[State, Metrics]:
+        """Scores candidates.
+
+        Args:
+            key: consumed.
+            state: what the step before returned, or `init`.
+            archs: the candidates [B, ...].
+            batch: data to train or to score them on.
+
+        Returns:
+            (state, {name: [B]}).
+        """
+
+
 class Evaluator(NamedTuple):
-    """Scores candidates.  Stateful, so that survivors can go on training; `stateless` lifts a plain function."""
+    """Scores candidates.  Stateful, so that survivors can keep training; `stateless` lifts a plain function."""
 
     init: Callable[[Key], State]
-    step: Callable[[Key, State, Arch, Batch], tuple[State, Metrics]]
+    step: EvaluateFn
 
 
 def asked_shapes(algorithm: AskTell) -> Arch:
@@ -79,7 +142,7 @@ def asked_shapes(algorithm: AskTell) -> Arch:
 
 def asks_for(algorithm: AskTell) -> int:
     """B, the candidates of one step."""
-    return jax.tree.leaves(asked_shapes(algorithm))[0].shape[0]
+    return trees.count(asked_shapes(algorithm))
 
 
 def stateless(evaluate: Callable[[Key, Arch, Batch], Metrics]) -> Evaluator:
@@ -118,7 +181,7 @@ def black_box(algorithm: AskTell, evaluator: Evaluator, objective: Objective | N
 
     objective = metric("accuracy") if objective is None else objective
 
-    def init(key, given=None):
+    def init(key: Key, given: Any = None) -> BlackBoxState:
         del given  # read-only things come in `batch.fixed`
         k_algorithm, k_evaluator, k_ask = jax.random.split(key, 3)
         state = algorithm.init(k_algorithm)
@@ -128,7 +191,7 @@ def black_box(algorithm: AskTell, evaluator: Evaluator, objective: Objective | N
         worst = inf if algorithm.columns is None else jnp.full(algorithm.columns, inf)
         return BlackBoxState(state, evaluator.init(k_evaluator), blank, -inf, worst)
 
-    def step(key, state, batch):
+    def step(key: Key, state: BlackBoxState, batch: Batch) -> tuple[BlackBoxState, BlackBoxInfo]:
         k_ask, k_evaluate, k_tell = jax.random.split(key, 3)
         asked, archs = algorithm.ask(k_ask, state.algorithm)
         archs = sharding.constrain(archs, "pop")
@@ -153,27 +216,47 @@ def black_box(algorithm: AskTell, evaluator: Evaluator, objective: Objective | N
         )
         return new, BlackBoxInfo(archs, metrics, scores, new.best_score, jnp.sum(~finite, dtype=jnp.int32))
 
-    def best(state):
+    def best(state: BlackBoxState) -> Arch:
         return state.best if algorithm.best is None else algorithm.best(state.algorithm)
 
     return Strategy(init, step, best)
 
 
+class DrawFn(Protocol):
+    def __call__(self, key: Key, arrays: Any, t: jax.Array, /) -> Batch:
+        """The batch of one step; a pure function.
+
+        Args:
+            key: this step's, consumed.
+            arrays: the feed's.
+            t: int32[]; counts the steps of a phase, from 0.
+        """
+
+
 class Feed(NamedTuple):
+    """Where the batches of a search come from."""
+
     arrays: Any  # pytree of arrays on the device
-    draw: Callable[[Key, Any, jax.Array], Batch]  # (key, arrays, t) -> Batch, pure; t int32[] counts the steps of a phase
+    draw: DrawFn
 
 
 nothing = Feed((), lambda key, arrays, t: Batch())
 """The feed of a search that needs no data."""
 
 
+class GiveFn(Protocol):
+    def __call__(self, state: State, /) -> Any:
+        """What a phase is handed by the one before it, of that one's last state."""
+
+
 class Phase(NamedTuple):
+    """A strategy, and how long it runs on which data."""
+
     strategy: Strategy
     steps: int
     data: Feed = nothing
-    give: Callable = lambda state: None  # the phase before's last state -> `given` of this one's init
-    fix: Callable | None = None  # the phase before's last state -> batch.fixed of this one, read-only
+    give: GiveFn = lambda state: None  # what this phase's `init` is given; default: nothing
+    fix: GiveFn | None = None  # this phase's `batch.fixed`, read-only, in place of what its data say; None: as they say
     name: str = "search"
 
 

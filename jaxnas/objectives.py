@@ -16,10 +16,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-Objective = Callable[[dict[str, jax.Array]], jax.Array]
+Metrics = dict[str, jax.Array]  # name -> [B]
+Objective = Callable[[Metrics], jax.Array]
 
 
-def _read(metrics, name):
+def _read(metrics: Metrics, name: str) -> jax.Array:
     if name not in metrics:
         raise ValueError(f"no metric named {name!r}: the evaluator reports {', '.join(sorted(metrics)) or 'none'}")
     return metrics[name]
@@ -38,7 +39,11 @@ def weighted(**weights: float) -> Objective:
     """
     if not weights:
         raise ValueError("weighted(...) needs at least one metric: weighted(accuracy=1.0)")
-    return lambda metrics: sum(w * _read(metrics, name) for name, w in weights.items())
+
+    def objective(metrics: Metrics) -> jax.Array:
+        return jnp.asarray(sum(w * _read(metrics, name) for name, w in weights.items()))
+
+    return objective
 
 
 def penalised(objective: Objective, penalty: float = 1.0, **limits: float) -> Objective:
@@ -49,8 +54,12 @@ def penalised(objective: Objective, penalty: float = 1.0, **limits: float) -> Ob
     """
     if not limits or min(limits.values()) <= 0 or penalty <= 0:
         raise ValueError(f"penalised(...) needs positive limits and a positive penalty; got {limits} and {penalty}")
-    excess = lambda metrics: sum(jnp.maximum(_read(metrics, name) / limit - 1, 0) for name, limit in limits.items())
-    return lambda metrics: objective(metrics) - penalty * excess(metrics)
+
+    def penalised_objective(metrics: Metrics) -> jax.Array:
+        excess = sum(jnp.maximum(_read(metrics, name) / limit - 1, 0) for name, limit in limits.items())  # [B]
+        return objective(metrics) - penalty * excess
+
+    return penalised_objective
 
 
 def mnasnet(quality: str, cost: str, target: float, alpha: float = -0.07, beta: float = -0.07) -> Objective:
@@ -62,7 +71,7 @@ def mnasnet(quality: str, cost: str, target: float, alpha: float = -0.07, beta: 
     if target <= 0:
         raise ValueError(f"the target of {cost!r} must be positive; got {target}")
 
-    def objective(metrics):
+    def objective(metrics: Metrics) -> jax.Array:
         ratio = _read(metrics, cost) / target
         return _read(metrics, quality) * ratio ** jnp.where(ratio <= 1, alpha, beta)
 

@@ -4,10 +4,13 @@ Three axis names are used: "seed" (whole searches), "pop" (the candidates of a p
 The mesh must have `Auto` axes, as `mesh()` makes them: the compiler then propagates what is marked here.
 """
 
+from typing import TypeVar
+
 import jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 AXES = ("seed", "pop", "batch")
+Tree = TypeVar("Tree")  # a pytree of arrays, which comes back as it went in
 
 
 def mesh(axis: str, devices: int | None = None) -> jax.sharding.Mesh:
@@ -25,7 +28,7 @@ def mesh(axis: str, devices: int | None = None) -> jax.sharding.Mesh:
     return jax.make_mesh((n,), (axis,), axis_types=(AxisType.Auto,), devices=jax.devices()[:n])
 
 
-def constrain(tree, axis: str, dim: int = 0):
+def constrain(tree: Tree, axis: str, dim: int = 0) -> Tree:
     """Marks dimension `dim` of every leaf as sharded over `axis` of the mesh in force (`jax.set_mesh`), if it has one.
 
     Leaves whose dimension the axis does not divide are left alone.
@@ -34,7 +37,7 @@ def constrain(tree, axis: str, dim: int = 0):
     if here.empty or axis not in here.axis_names:
         return tree
 
-    def leaf(x):
+    def leaf(x: jax.Array) -> jax.Array:
         if x.ndim <= dim or x.shape[dim] % here.shape[axis]:
             return x
         return jax.lax.with_sharding_constraint(x, PartitionSpec(*[None] * dim, axis))

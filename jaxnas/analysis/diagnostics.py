@@ -11,20 +11,22 @@ References: Zela et al., Understanding and Robustifying Differentiable Architect
 Axes: E edges, O operations.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxnas.base import Arch, Key
 from jaxnas.spaces._space import Space
+from jaxnas.trees import Tree
 
 SKIPS = ("skip_connect", "identity")
 ABSENT = ("none",)
 
 
-def dominant_eigenvalue(loss: Callable, theta, key, iterations: int = 20):
+def dominant_eigenvalue(loss: Callable[[Tree], jax.Array], theta: Tree, key: Key, iterations: int = 20) -> jax.Array:
     """The eigenvalue of largest size of the Hessian of `loss` at theta, with its sign.
 
         v <- H v / ||H v||,    lambda = v . H v
@@ -57,7 +59,7 @@ def dominant_eigenvalue(loss: Callable, theta, key, iterations: int = 20):
     return jax.lax.fori_loop(0, iterations, step, (unit(start), jnp.zeros((), leaves[0].dtype)))[1]
 
 
-def entropy(gates):
+def entropy(gates: Tree) -> jax.Array:
     """The mean over rows of -sum_o g_o log g_o, rows being divided by their sum first, []."""
 
     def rows(g):
@@ -67,7 +69,7 @@ def entropy(gates):
     return jnp.mean(jnp.concatenate([rows(g) for g in jax.tree.leaves(gates)]))
 
 
-def count_operations(space: Space, arch, names=SKIPS):
+def count_operations(space: Space, arch: Arch, names: Sequence[str] = SKIPS) -> jax.Array:
     """int32[]: how many operations of an architecture carry one of these names; 0 in a space whose rows have no names.
 
     It counts the derived cells, of all kinds together.
@@ -76,10 +78,11 @@ def count_operations(space: Space, arch, names=SKIPS):
     on = np.asarray([name in names for name in ops], bool)
     if not on.any():
         return jnp.zeros((), jnp.int32)
-    return sum(jnp.sum((g != 0) @ jnp.asarray(on, jnp.int32)) for g in jax.tree.leaves(space.gates(arch))).astype(jnp.int32)
+    counts = [jnp.sum((g != 0) @ jnp.asarray(on, jnp.int32)) for g in jax.tree.leaves(space.gates(arch))]
+    return jnp.asarray(sum(counts), jnp.int32)
 
 
-def collapsed(space: Space, arch) -> str | None:
+def collapsed(space: Space, arch: Arch) -> str | None:
     """What an architecture has nothing else but, "skip connections" or "none": nothing to learn; None for a sound one (host)."""
     edges = sum(int(np.asarray(g).any(-1).sum()) for g in jax.tree.leaves(space.gates(arch)))
     absent = int(count_operations(space, arch, ABSENT))
@@ -89,6 +92,6 @@ def collapsed(space: Space, arch) -> str | None:
     return None
 
 
-def discretisation_gap(loss: Callable, space: Space, gates, arch):
+def discretisation_gap(loss: Callable[[Tree], jax.Array], space: Space, gates: Tree, arch: Arch) -> jax.Array:
     """loss(the derived architecture's gates) - loss(the soft gates); loss: gates -> []."""
     return loss(space.gates(arch)) - loss(gates)

@@ -1,4 +1,4 @@
-"""What made it good?  Which decisions explain the scores, alone and together.
+"""What made it good?  Which decisions explain the scores, alone and in combination.
 
 References: Hutter, Hoos and Leyton-Brown, An Efficient Approach for Assessing Hyperparameter Importance, ICML 2014 (functional
 analysis of variance); Hooker, Generalized Functional ANOVA Diagnostics, JCGS 16, 2007.
@@ -8,9 +8,9 @@ analysis of variance); Hooker, Generalized Functional ANOVA Diagnostics, JCGS 16
 
 `exact` takes f from a table of the whole space.  `from_history` takes it from a random forest of what was seen: a leaf is a box, a
 product of sets of values, so that each tree's marginals are exact; its shares are the mean over trees.  They describe the forest,
-which is as good as its out-of-bag fit, and a search that looked at one corner only tells of that corner.  The measure is uniform
-over the settings of all decisions, as `space.sample` draws them; `exact` reads a decision that is off as its value 0, a forest does
-not know which are off.
+which is as good as its out-of-bag fit, and a search confined to one corner of the space explains only that corner.  The measure is
+uniform over the settings of all decisions, as `space.sample` draws them; `exact` reads a decision that is off as its value 0, a
+forest does not know which are off.
 
 Host-side functions.  See `jaxnas.analysis.motifs` for what the best share, `jaxnas.plot.importance` for a picture.
 
@@ -20,10 +20,12 @@ Axes: N architectures, D decisions, A their largest arity, L leaves, T trees.
 import itertools
 import math
 import string
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxnas.base import Key
 from jaxnas.spaces._space import Space
@@ -38,7 +40,7 @@ class Importance(NamedTuple):
     fit: float  # R2 of what a tree has not seen (out of bag), NaN for too few; 1 from a table
 
 
-def exact(space: Space, values, order: int = 2) -> Importance:
+def exact(space: Space, values: ArrayLike, order: int = 2) -> Importance:
     """The shares of all sets of up to `order` decisions, from a table of the whole space.
 
     Args:
@@ -50,21 +52,21 @@ def exact(space: Space, values, order: int = 2) -> Importance:
         ValueError: for reals, an order below 1, a table of another size or with gaps, or one that is constant.
     """
     arity = decisions(space, order)
-    values = np.asarray(values, np.float64)
-    if values.shape != (math.prod(arity),):
-        raise ValueError(f"give one value a setting, [{math.prod(arity)}]; got shape {values.shape}")
-    every = np.stack(np.unravel_index(np.arange(len(values)), arity), -1).astype(np.int32)
+    table = np.asarray(values, np.float64)
+    if table.shape != (math.prod(arity),):
+        raise ValueError(f"give one value a setting, [{math.prod(arity)}]; got shape {table.shape}")
+    every = np.stack(np.unravel_index(np.arange(len(table)), arity), -1).astype(np.int32)
     settled = np.asarray(jax.jit(jax.vmap(lambda v: space.flat(space.unflat(v)) * space.active(space.unflat(v))))(every))
-    values = values[np.ravel_multi_index(tuple(settled.T), arity)]
-    if not np.isfinite(values).all():
-        raise ValueError(f"{np.sum(~np.isfinite(values))} settings have no value: take from_history for what is known")
-    cube = values.reshape(arity)
+    table = table[np.ravel_multi_index(tuple(settled.T), arity)]
+    if not np.isfinite(table).all():
+        raise ValueError(f"{np.sum(~np.isfinite(table))} settings have no value: take from_history for what is known")
+    cube = table.reshape(arity)
     marginal = lambda subset: cube.mean(tuple(d for d in range(len(arity)) if d not in subset))
-    shares = _shares(marginal, arity, order, values.var())
+    shares = _shares(marginal, arity, order, table.var())
     return Importance(shares, dict.fromkeys(shares, 0.0), 1.0)
 
 
-def from_history(key: Key, space: Space, archs, scores, *, order: int = 2, trees: int = 64) -> Importance:
+def from_history(key: Key, space: Space, archs: ArrayLike, scores: ArrayLike, *, order: int = 2, trees: int = 64) -> Importance:
     """The shares according to a random forest of architectures that were scored.
 
     Args:
@@ -112,7 +114,8 @@ def from_history(key: Key, space: Space, archs, scores, *, order: int = 2, trees
     return Importance({s: float(v.mean()) for s, v in table.items()}, {s: float(v.std()) for s, v in table.items()}, fit)
 
 
-def decisions(space, order):
+def decisions(space: Space, order: int) -> tuple[int, ...]:
+    """The arities; ValueError for a space with reals, or an order below 1."""
     if space.reals is not None:
         raise ValueError("this space has real dimensions: importance needs decisions only")
     if order < 1:
@@ -120,7 +123,8 @@ def decisions(space, order):
     return tuple(int(n) for n in space.arity)
 
 
-def subsets(D, order):
+def subsets(D: int, order: int) -> list[Subset]:
+    """The sets of 1 to `order` of D decisions, small ones first."""
     return [s for size in range(1, order + 1) for s in itertools.combinations(range(D), size)]
 
 
@@ -157,7 +161,7 @@ def _boxes(tree, which, value, arity):
 # Input and output
 
 
-def history(space: Space, infos) -> tuple[np.ndarray, np.ndarray]:
+def history(space: Space, infos: Any) -> tuple[np.ndarray, np.ndarray]:
     """(archs int32[N, D], scores [N]) of all candidates in a `Result.infos`, or in one phase's; of several columns, the first.
 
     Raises:
@@ -178,7 +182,7 @@ def history(space: Space, infos) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(archs), np.concatenate(scores)
 
 
-def unique(space: Space, archs, scores) -> tuple[np.ndarray, np.ndarray]:
+def unique(space: Space, archs: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Each architecture once, with the mean of its finite scores; ValueError where there is none."""
     archs, scores = checked(space, archs), np.asarray(scores, np.float64)
     if scores.shape != (len(archs),):
@@ -191,7 +195,8 @@ def unique(space: Space, archs, scores) -> tuple[np.ndarray, np.ndarray]:
     return rows, np.bincount(which, scores[seen]) / np.bincount(which)
 
 
-def checked(space, archs):
+def checked(space: Space, archs: ArrayLike) -> np.ndarray:
+    """The flat decisions as int32[N, D]; ValueError for what are no architectures of the space."""
     archs, arity = np.asarray(archs), space.arity
     if archs.ndim != 2 or archs.shape[1] != len(arity) or not np.issubdtype(archs.dtype, np.integer):
         raise ValueError(
@@ -217,10 +222,18 @@ def names(space: Space) -> list[tuple[str, list[str]]]:
     return out
 
 
-def report(space: Space, importance: Importance, found=(), alike=None, most: int = 12) -> str:
-    """A table of the largest shares, of motifs, and of how alike the runs are."""
+def report(space: Space, importance: Importance, found: Iterable[Any] = (), alike: Any = None, most: int = 12) -> str:
+    """A table of the largest shares, of motifs, and of how alike the runs are.
+
+    Args:
+        space: names the decisions and their values.
+        importance: the shares.
+        found: `jaxnas.analysis.motifs.Motif`s to list; default none.
+        alike: a `jaxnas.analysis.motifs.Agreement`; default none.
+        most: shares to list.
+    """
     label = names(space)
-    largest = sorted(importance.shares, key=importance.shares.get, reverse=True)[:most]
+    largest = sorted(importance.shares, key=lambda s: importance.shares[s], reverse=True)[:most]
     lines = [f"Shares of the variance (fit: R2 {importance.fit:.2f})", "", "| decisions | share, % | +- |", "|---|---|---|"]
     for s in largest:
         lines.append(
@@ -228,6 +241,7 @@ def report(space: Space, importance: Importance, found=(), alike=None, most: int
         )
     rest = 1 - sum(importance.shares.values())
     lines.append(f"| larger sets | {100 * rest:.1f} | |")
+    found = list(found)
     if found:
         lines += ["", "| motif of the best | best | all | lift | p |", "|---|---|---|---|---|"]
     for m in found:

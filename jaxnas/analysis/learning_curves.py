@@ -1,4 +1,4 @@
-"""Learning curves: what a training will come to, told from how it began.
+"""Learning curves: predicting how a training ends from how it began.
 
 References: Baker, Gupta, Raskar and Naik, Accelerating Neural Architecture Search using Performance Prediction, ICLR 2018
 workshop, arXiv:1705.10823; Ru et al., Speedy Performance Estimation for Neural Architecture Search, NeurIPS 2021,
@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxnas.base import Key
 
@@ -39,7 +40,7 @@ class CurveModel(NamedTuple):
     chosen: dict[str, float]  # C, gamma, nu
 
 
-def features(curves, cut: int, extra=None) -> np.ndarray:
+def features(curves: ArrayLike, cut: int, extra: ArrayLike | None = None) -> np.ndarray:
     """float64[N, 3 t - 3 + extra]: the values up to the cut, their first and second differences, and what else is known.
 
     Raises:
@@ -55,13 +56,22 @@ def features(curves, cut: int, extra=None) -> np.ndarray:
     return np.concatenate([y, y[:, 1:] - y[:, :-1], y[:, 2:] - 2 * y[:, 1:-1] + y[:, :-2], extra], 1)
 
 
-def fit(key: Key, curves, final, cut: int, extra=None, *, configurations: int = 1000, folds: int = 3) -> CurveModel:
+def fit(
+    key: Key,
+    curves: ArrayLike,
+    final: ArrayLike,
+    cut: int,
+    extra: ArrayLike | None = None,
+    *,
+    configurations: int = 1000,
+    folds: int = 3,
+) -> CurveModel:
     """The nu-SVR of finished trainings, for curves seen up to `cut`.
 
     Args:
         key: of the random search and of the folds.
         curves: [N, T], larger is better; what comes after the cut is not looked at.
-        final: [N], what they came to.
+        final: [N], their final values.
         cut: t, in epochs.
         extra: [N, anything].
         configurations: settings drawn, 1,000 as published: a second or two per hundred curves and thousand settings.
@@ -104,8 +114,8 @@ def fit(key: Key, curves, final, cut: int, extra=None, *, configurations: int = 
     return CurveModel(cut, NuSVR(**chosen).fit(z[:, :-1], z[:, -1]), center, scale, float(min(errors)), chosen)
 
 
-def predict(model: CurveModel, curves, extra=None) -> np.ndarray:
-    """float64[N]: what the curves will come to; -inf for one that is not finite up to the cut, which has diverged.
+def predict(model: CurveModel, curves: ArrayLike, extra: ArrayLike | None = None) -> np.ndarray:
+    """float64[N]: the final values predicted for the curves; -inf for one that is not finite up to the cut: it has diverged.
 
     Raises:
         ValueError: for curves shorter than the model's cut, or other features than it was fitted to.
@@ -120,15 +130,15 @@ def predict(model: CurveModel, curves, extra=None) -> np.ndarray:
     return out
 
 
-def stop(predicted, sigma: float, best: float, *, delta: float = 0.95, offset: float = 0.0) -> np.ndarray:
-    """bool[N]: which trainings to end, since they will hardly beat the best.
+def stop(predicted: ArrayLike, sigma: float, best: float, *, delta: float = 0.95, offset: float = 0.0) -> np.ndarray:
+    """bool[N]: which trainings to stop because they are unlikely to beat the best.
 
     Args:
         predicted: [N], of `predict`.
         sigma: of the model.
         best: y_best, the best that finished; with Hyperband, the last that its bracket would keep.
         delta: how sure to be, published 0.95 to 0.99.
-        offset: what may be lost against the best: the larger, the fewer are ended.
+        offset: what may be lost against the best: the larger, the fewer are stopped.
 
     Raises:
         ValueError: for a delta outside (0, 1), or a negative offset.
@@ -148,7 +158,7 @@ def _standards(both):
 # Sums of training losses
 
 
-def epochs(losses, batches: int) -> jax.Array:
+def epochs(losses: jax.Array, batches: int) -> jax.Array:
     """[..., S] losses of steps, such as a population's [P, S] -> [..., T, B].
 
     Raises:
@@ -160,12 +170,12 @@ def epochs(losses, batches: int) -> jax.Array:
     return jnp.reshape(losses, (*jnp.shape(losses)[:-1], S // batches, batches))
 
 
-def sotl(losses) -> jax.Array:
+def sotl(losses: jax.Array) -> jax.Array:
     """[..., T, B] -> [...]: the sum of training losses of all epochs; smaller is better."""
     return jnp.sum(jnp.mean(losses, -1), -1)
 
 
-def sotl_e(losses, last: int = 1) -> jax.Array:
+def sotl_e(losses: jax.Array, last: int = 1) -> jax.Array:
     """[..., T, B] -> [...]: that of the last E epochs, published as the best with E = 1.
 
     Raises:
@@ -177,7 +187,7 @@ def sotl_e(losses, last: int = 1) -> jax.Array:
     return sotl(losses[..., T - last :, :])
 
 
-def tse_ema(losses, gamma: float = 0.99) -> jax.Array:
+def tse_ema(losses: jax.Array, gamma: float = 0.99) -> jax.Array:
     """[..., T, B] -> [...]: all epochs, each worth gamma times the next.
 
     Raises:

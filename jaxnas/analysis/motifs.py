@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxnas.analysis.importance import Subset, checked, decisions, subsets, unique
 from jaxnas.base import Key
@@ -28,7 +29,7 @@ class Motif(NamedTuple):
     p: float  # corrected for the motifs looked at, at most 1
 
 
-def motifs(space: Space, archs, scores, *, top: float = 0.1, size: int = 3, most: int = 20) -> list[Motif]:
+def motifs(space: Space, archs: ArrayLike, scores: ArrayLike, *, top: float = 0.1, size: int = 3, most: int = 20) -> list[Motif]:
     """The combinations of values that the best have more often than chance explains, least likely first.
 
     A motif that holds another one is listed beside it, unless the same architectures have both.
@@ -48,7 +49,8 @@ def motifs(space: Space, archs, scores, *, top: float = 0.1, size: int = 3, most
     from scipy.stats import hypergeom
 
     N, K = len(archs), len(best)
-    known_of, found, looked_at = {(): np.full(N, N)}, [], 0  # of each architecture: how many have its values there
+    known_of: dict[Subset, np.ndarray] = {(): np.full(N, N)}  # of each architecture: how many have its values there
+    found, looked_at = [], 0
     for subset in subsets(len(arity), size):
         code = np.ravel_multi_index(tuple(archs[:, subset].T), [arity[d] for d in subset])  # [N]
         _, first, which, known = np.unique(code, return_index=True, return_inverse=True, return_counts=True)
@@ -65,11 +67,12 @@ def motifs(space: Space, archs, scores, *, top: float = 0.1, size: int = 3, most
     return sorted(found, key=lambda m: (m.p, -m.lift, len(m.decisions)))[:most]
 
 
-def leaders(scores, top: float) -> np.ndarray:
+def leaders(scores: ArrayLike, top: float) -> np.ndarray:
     """Where the best part of the scores [N] is, at least one."""
     if not 0 < top < 1:
         raise ValueError(f"the best part lies between 0 and 1; got top={top}")
-    return np.argsort(-np.asarray(scores), kind="stable")[: max(1, round(top * len(scores)))]
+    order = np.argsort(-np.asarray(scores), kind="stable")
+    return order[: max(1, round(top * len(order)))]
 
 
 class Agreement(NamedTuple):
@@ -82,7 +85,7 @@ class Agreement(NamedTuple):
     same: float  # the odds that two runs find the same network, as far as `space.canonical` can tell
 
 
-def agreement(key: Key, space: Space, archs, draws: int = 4096) -> Agreement:
+def agreement(key: Key, space: Space, archs: ArrayLike, draws: int = 4096) -> Agreement:
     """How alike the answers of R independent runs are, against random architectures.
 
     Decisions are compared one by one: two texts of one network (isomorphic cells) count as different, except in `same`.

@@ -4,7 +4,7 @@ References: Deb, Pratap, Agarwal and Meyarivan, A Fast and Elitist Multiobjectiv
 2002; Zitzler and Thiele, Multiobjective Optimization Using Evolutionary Algorithms, PPSN 1998 (hypervolume).
 
     a dominates b    a violates less, or as much and is nowhere worse and somewhere better
-    rank 0           nobody dominates it;  rank k: nobody does, once the ranks below k are taken away
+    rank 0           no point dominates it;  rank k: none does once the ranks below k are removed
     crowding         sum over objectives of (next better - next worse) / width of the front; infinite at both ends
     hypervolume      what lies between the reference and at least one point
 
@@ -15,6 +15,7 @@ Axes: N points, M objectives.
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 
 def _live(scores, mask):
@@ -22,7 +23,7 @@ def _live(scores, mask):
     return real if mask is None else real & mask
 
 
-def domination(scores, violation=None):
+def domination(scores: jax.Array, violation: jax.Array | None = None) -> jax.Array:
     """bool[N, N]: whether the row's point dominates the column's.
 
     Args:
@@ -36,13 +37,18 @@ def domination(scores, violation=None):
     return (violation[:, None] < violation[None]) | (violation[:, None] == violation[None]) & better
 
 
-def front(scores, mask=None):
+def front(scores: jax.Array, mask: jax.Array | None = None) -> jax.Array:
     """bool[N]: the points that no other dominates."""
     live = _live(scores, mask)
     return live & ~(domination(scores) & live[:, None]).any(0)
 
 
-def ranks(scores, violation=None, mask=None, enough=None):
+def ranks(
+    scores: jax.Array,
+    violation: jax.Array | None = None,
+    mask: jax.Array | None = None,
+    enough: jax.Array | int | None = None,
+) -> jax.Array:
     """int32[N]: the number of each point's front, by peeling.
 
     Args:
@@ -65,7 +71,7 @@ def ranks(scores, violation=None, mask=None, enough=None):
     return jax.lax.while_loop(lambda carry: jnp.sum(carry[0] < N) < wanted, peel, start)[0]
 
 
-def crowding(scores, ranks):
+def crowding(scores: jax.Array, ranks: jax.Array) -> jax.Array:
     """[N]: the crowding distance of each point inside its own front; ties in an objective stand in the order of the rows."""
     N = len(scores)
     places = jnp.arange(N)
@@ -84,7 +90,7 @@ def crowding(scores, ranks):
     return jnp.where(ranks < N, jnp.sum(jax.vmap(one)(scores.T), 0), 0)
 
 
-def hypervolume(scores, reference, mask=None):
+def hypervolume(scores: ArrayLike, reference: ArrayLike, mask: jax.Array | None = None) -> jax.Array:
     """[]: the exact volume between the reference and the front, of 2 or 3 objectives.
 
     Sweeps from the best of the first objective downwards: a slab between neighbours is as high as the best of the second
@@ -92,7 +98,7 @@ def hypervolume(scores, reference, mask=None):
 
     Args:
         scores: [N, M]; points that do not beat the reference everywhere count for nothing.
-        reference: [M], worse than what one cares for.
+        reference: [M], worse than every point of interest.
         mask: bool[N], default all.
 
     Raises:

@@ -20,16 +20,17 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from numpy.typing import ArrayLike
 
 
-def kendall(scores, truth) -> float:
+def kendall(scores: ArrayLike, truth: ArrayLike) -> float:
     """Kendall's tau-b; NaN where either is constant."""
     from scipy import stats  # takes a while: only rankings pay it
 
     return float(stats.kendalltau(*_pair(scores, truth)).statistic)
 
 
-def spearman(scores, truth) -> float:
+def spearman(scores: ArrayLike, truth: ArrayLike) -> float:
     """Spearman's rho; NaN where either is constant."""
     from scipy import stats
 
@@ -37,13 +38,13 @@ def spearman(scores, truth) -> float:
     return float("nan") if min(np.ptp(scores), np.ptp(truth)) == 0 else float(stats.spearmanr(scores, truth).statistic)
 
 
-def regret(scores, truth, k: int = 1) -> float:
+def regret(scores: ArrayLike, truth: ArrayLike, k: int = 1) -> float:
     """What taking the truly best of the k that score highest loses against the best of all, in units of the truth."""
     scores, truth = _pair(scores, truth, k)
     return float(truth.max() - truth[_top(scores, k)].max())
 
 
-def recall(scores, truth, k: int = 10) -> float:
+def recall(scores: ArrayLike, truth: ArrayLike, k: int = 10) -> float:
     """The share of the k truly best that are among the k that score highest."""
     scores, truth = _pair(scores, truth, k)
     return len(np.intersect1d(_top(scores, k), _top(truth, k))) / k
@@ -66,7 +67,7 @@ class Ranking(NamedTuple):
     failed: int  # the others
 
 
-def ranking(key, scores, truth, k: int = 10, samples: int = 500) -> Ranking:
+def ranking(key: jax.Array, scores: ArrayLike, truth: ArrayLike, k: int = 10, samples: int = 500) -> Ranking:
     """The rank quality of `scores` [N] against `truth` [N], architectures without a finite score left out and counted.
 
     Args:
@@ -96,7 +97,9 @@ def ranking(key, scores, truth, k: int = 10, samples: int = 500) -> Ranking:
     )
 
 
-def estimate(statistic: Callable, scores, truth, order) -> Estimate:
+def estimate(
+    statistic: Callable[[np.ndarray, np.ndarray], float], scores: np.ndarray, truth: np.ndarray, order: np.ndarray
+) -> Estimate:
     """statistic(scores, truth) with the percentile interval over the resamples `order`, int[samples, N]."""
     drawn = np.asarray([statistic(scores[rows], truth[rows]) for rows in order])
     drawn = drawn[np.isfinite(drawn)]  # a resample may be constant
@@ -104,7 +107,7 @@ def estimate(statistic: Callable, scores, truth, order) -> Estimate:
     return Estimate(float(statistic(scores, truth)), float(low), float(high))
 
 
-def reliability(truth) -> float:
+def reliability(truth: ArrayLike) -> float:
     """Of the mean over repeats, truth [N, R].
 
     Raises:
@@ -133,7 +136,7 @@ def _pair(scores, truth, k=1):
     return scores, truth
 
 
-def interval(values):
+def interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and half its 95 % interval over the first axis, without NaN; the half is NaN below two values."""
     from scipy.stats import t
 

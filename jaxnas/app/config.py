@@ -131,7 +131,7 @@ def read_config_file(path: str) -> Config:
 
 @contextlib.contextmanager
 def empty(out):
-    """A directory for results that are still to be made; where nothing came of them it is gone again.
+    """A directory for results that are still to be made; it is removed again if none were.
 
     Raises:
         FileExistsError: for a directory that is not empty.

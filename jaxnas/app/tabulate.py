@@ -70,7 +70,7 @@ def tabulate(
     are left out.
 
     Args:
-        path: the .npz; one that holds a part of the same table is gone on with.
+        path: the .npz; a file that holds part of the same table is continued.
         net: the supernet of the space.
         dataset: the data.
         optimizer: of the weights, over `steps`.

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 
 from jaxnas.base import Arch, AskTell, Key
 from jaxnas.spaces._space import Space
+from jaxnas.trees import take
 
 
 class AgingEvolutionState(NamedTuple):
@@ -96,7 +97,7 @@ def _evolution(space, population, tournament, batch, mutate, aging):
             k_tournament, k_mutate = jax.random.split(key)
             drawn = jax.random.randint(k_tournament, (S,), 0, P)
             winner = drawn[jnp.argmax(state.fitness[drawn])]
-            child = mutate(k_mutate, jax.tree.map(lambda a: a[winner], state.archs))
+            child = mutate(k_mutate, take(state.archs, winner))
             first = state.told + b < P  # still an architecture of `init`, in the slot that is its own
             loser = jnp.where(first, slots[b], drawn[jnp.argmin(state.fitness[drawn])])
             return jax.tree.map(lambda a, c: jnp.where(first, a[slots[b]], c), state.archs, child), loser

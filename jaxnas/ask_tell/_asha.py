@@ -1,11 +1,11 @@
-"""Asynchronous successive halving: go on with whoever is among the best of a rung, and wait for nobody.
+"""Asynchronous successive halving: promote whatever ranks among the best of its rung so far, without waiting for the rest.
 
 Reference: Li, Jamieson, Rostamizadeh, Gonina, Ben-tzur, Hardt, Recht and Talwalkar, A System for Massively Parallel
 Hyperparameter Tuning, MLSys 2020, arXiv:1810.05934, algorithm 2.
 
     a worker that is free:
         for rung k, the highest first:  the best floor(|rung k| / eta) of those that have finished it;
-                                        if one of them has not gone on, it does, to rung k + 1
+                                        if one of them has not been promoted yet, it is, to rung k + 1
         else a new member, at rung 0
 
 B workers in step: the B jobs of a step see what was finished before it, and none is given out twice.  With B = 1 it is the
@@ -40,7 +40,7 @@ def asha(space: Space, R: int, r: int = 1, eta: int = 3, *, capacity: int, batch
     Args:
         space: where to draw from.
         R, r: the largest and the smallest budget, in the evaluator's units.
-        eta: one in eta goes on, default 3.
+        eta: one in eta is promoted, default 3.
         capacity: N, the members kept: what a search is going to start; beyond it the oldest is forgotten.
         batch: B, workers, default 1.
 

@@ -17,7 +17,7 @@ Axes: N capacity, C candidates, B asked for at once, D decisions, R reals.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -27,8 +27,22 @@ from jaxnas.base import Arch, AskTell, Key
 from jaxnas.spaces._space import Space
 from jaxnas.surrogates.acquisition import Acquisition
 from jaxnas.surrogates.surrogate import Surrogate, posterior
+from jaxnas.trees import take
 
-Candidates = Callable[[Key, Arch, jax.Array, jax.Array], Arch]
+
+class Candidates(Protocol):
+    def __call__(self, key: Key, archs: Arch, y: jax.Array, mask: jax.Array, /) -> Arch:
+        """The pool that an acquisition chooses from.
+
+        Args:
+            key: consumed.
+            archs: [N, ...], those told.
+            y: float32[N], their standardised scores.
+            mask: bool[N]: where something was told.
+
+        Returns:
+            archs [C, ...].
+        """
 
 
 class BayesianState(NamedTuple):
@@ -82,7 +96,7 @@ def bayesian(
         codes = jax.vmap(lambda arch: code(space, arch))
         pool, told = codes(options), codes(state.archs)
         value = jnp.where(seen(pool, told, mask) | jnp.isnan(value), -jnp.inf, value)
-        chosen = jax.tree.map(lambda a: a[distinct(value, pool, B)], options)
+        chosen = take(options, distinct(value, pool, B))
         return state._replace(model=model), random_first(k_random, space, initial - state.told, chosen)
 
     def tell(key, state, archs, scores):
@@ -123,7 +137,7 @@ def neighbors_of_best(space: Space, top: int = 5) -> Candidates:
     def candidates(key, archs, y, mask):
         del key  # all of them
         best = leaders(jnp.where(mask, y, -jnp.inf), top)
-        near = jax.vmap(space.neighbors)(jax.tree.map(lambda a: a[best], archs))
+        near = jax.vmap(space.neighbors)(take(archs, best))
         return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), near)
 
     return candidates
@@ -141,7 +155,7 @@ def mutants_of_best(space: Space, n: int, top: int = 5) -> Candidates:
         k_parent, k_mutate = jax.random.split(key)
         best = leaders(jnp.where(mask, y, -jnp.inf), top)
         parents = best[jax.random.randint(k_parent, (n,), 0, jnp.clip(jnp.sum(mask), 1, top))]
-        return jax.vmap(space.mutate)(jax.random.split(k_mutate, n), jax.tree.map(lambda a: a[parents], archs))
+        return jax.vmap(space.mutate)(jax.random.split(k_mutate, n), take(archs, parents))
 
     return candidates
 
@@ -169,7 +183,7 @@ def log_error(top: float = 100.0) -> Callable[[jax.Array], jax.Array]:
     return lambda scores: -jnp.log(jnp.maximum(top - scores, 1e-6 * top))
 
 
-def standardise(y, mask) -> jax.Array:
+def standardise(y: jax.Array, mask: jax.Array) -> jax.Array:
     """y [N] with mean 0 and deviation 1 over the mask; 0 elsewhere."""
     n = jnp.maximum(jnp.sum(mask), 1)
     off = jnp.where(mask, y - jnp.sum(y, where=mask) / n, 0)

@@ -14,6 +14,7 @@ Defaults rho = 1/3, C = 64, gamma = 0.15, factor 3 and the least bandwidth 1e-3 
 Axes: N capacity, B trials asked for at once, C candidates, D decisions, R reals.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -67,10 +68,18 @@ def bohb(
 
 
 def kernel_model(
-    space: Space, budgets, capacity: int, batch=1, rho=1 / 3, candidates=64, gamma=0.15, factor=3.0, minimum=1e-3
+    space: Space,
+    budgets: Sequence[int],
+    capacity: int,
+    batch: int = 1,
+    rho: float = 1 / 3,
+    candidates: int = 64,
+    gamma: float = 0.15,
+    factor: float = 3.0,
+    minimum: float = 1e-3,
 ) -> Proposer:
     """BOHB's proposer, for any plan whose budgets are `budgets`."""
-    N, B, C, budgets = capacity, batch, candidates, np.asarray(budgets, np.int32)
+    N, B, C, known_budgets = capacity, batch, candidates, np.asarray(budgets, np.int32)
     cube = jax.eval_shape(lambda key: space.unit(space.sample(key)), jax.random.key(0))
     least = len(space.arity) + cube.size + 1  # N_min
     if max(least + 2, B) > N:
@@ -90,7 +99,7 @@ def kernel_model(
 
     def ask(key, state):
         k_draw, k_random, k_rho = jax.random.split(key, 3)
-        b, good, bad = split_at(state, budgets, least, gamma)
+        b, good, bad = split_at(state, known_budgets, least, gamma)
         known = points_of(space, state.archs)
         fit = lambda members, bandwidth: joint(space, known, members.astype(jnp.float32), bandwidth, prior=0.0)
         best, rest = (fit(members, normal_reference(minimum)) for members in (good, bad))
@@ -118,7 +127,7 @@ def kernel_model(
     return Proposer(init, ask, tell)
 
 
-def split_at(state: ModelState, budgets, least, gamma=0.15):
+def split_at(state: ModelState, budgets: np.ndarray, least: int, gamma: float = 0.15) -> tuple[jax.Array, jax.Array, jax.Array]:
     """(b, good [N], bad [N]): the budget of the model, 0 without one, and the observations of its two densities."""
     enough = jnp.sum(state.budget[:, None] == budgets[None], 0) >= least + 2
     b = jnp.max(jnp.where(enough, budgets, 0))

@@ -29,17 +29,18 @@ import optax
 from jaxnas.ask_tell._genetic import survivors
 from jaxnas.base import Arch, AskTell
 from jaxnas.spaces._space import Space
+from jaxnas.trees import take
 
 
 class ConstrainedState(NamedTuple):
     parents: Arch  # [P, ...]: the fittest first
-    fitness: jax.Array  # float32[P]; -inf for a place that nobody has taken yet
+    fitness: jax.Array  # float32[P]; -inf for a place that is still free
     seen: jax.Array  # int32[N, D]; -1 for a free place, the oldest is overwritten
     told: jax.Array  # int32[]: candidates scored so far
     repeated: jax.Array  # int32[]: candidates that had been seen before
 
 
-def cheapest(space: Space, cost: Callable) -> tuple[Arch, float]:
+def cheapest(space: Space, cost: Callable[[Arch], jax.Array]) -> tuple[Arch, float]:
     """An architecture, and its cost, none of whose neighbors is cheaper (host): the cheapest, where costs add up over decisions."""
     arch = space.canonical(space.unflat(jnp.zeros(len(space.arity), jnp.int32)))
     least = float(cost(arch))
@@ -49,12 +50,12 @@ def cheapest(space: Space, cost: Callable) -> tuple[Arch, float]:
         i = int(np.argmin(costs))
         if not costs[i] < least:
             return arch, least
-        arch, least = jax.tree.map(lambda a, i=i: a[i], around), float(costs[i])
+        arch, least = take(around, i), float(costs[i])
 
 
 def constrained_evolution(
     space: Space,
-    cost: Callable,
+    cost: Callable[[Arch], jax.Array],
     limit: float,
     batch: int = 50,
     parents: int = 10,
@@ -105,7 +106,7 @@ def constrained_evolution(
         k_pick, k_change, k_cross, k_sample = jax.random.split(key, 4)
         alive = jnp.maximum(jnp.sum(state.fitness > -jnp.inf), 1)
         i = jnp.floor(jax.random.uniform(k_pick, (2,)) * alive).astype(jnp.int32)
-        a, b = (jax.tree.map(lambda x: x[i[n]], state.parents) for n in (0, 1))
+        a, b = (take(state.parents, i[n]) for n in (0, 1))
         p = jax.random.uniform(k_change, (2, D))
         drawn = jnp.floor(p[1] * arity).astype(jnp.int32)
         mutant = space.canonical(space.unflat(jnp.where(p[0] < probability, drawn, space.flat(a))))

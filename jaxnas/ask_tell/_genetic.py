@@ -29,11 +29,12 @@ import optax
 from jaxnas.ask_tell.history import code
 from jaxnas.base import Arch, AskTell, Key
 from jaxnas.spaces._space import Space
+from jaxnas.trees import take
 
 
 class GeneticState(NamedTuple):
     archs: Arch  # [P, ...]: the fittest first
-    fitness: jax.Array  # float32[P]; -inf for a place that nobody has taken yet
+    fitness: jax.Array  # float32[P]; -inf for a place that is still free
     told: jax.Array  # int32[]: candidates scored so far
 
 
@@ -44,7 +45,7 @@ def survivors(space: Space, told: tuple, members: tuple) -> tuple:
     same = jnp.all(point[:, None] == point[None], -1)  # [N, N]
     twin = jnp.any(same & np.tri(len(scores), k=-1, dtype=bool), -1)  # of one before it
     fitness, best = jax.lax.top_k(jnp.where(twin, -jnp.inf, scores), len(members[1]))
-    return jax.tree.map(lambda a: a[best], archs), fitness
+    return take(archs, best), fitness
 
 
 def genetic(
@@ -84,7 +85,7 @@ def genetic(
 
     def init(key):
         return GeneticState(
-            archs=jax.vmap(space.sample)(jax.random.split(key, P)),  # nobody: the first step asks for others
+            archs=jax.vmap(space.sample)(jax.random.split(key, P)),  # placeholders: the first step asks for others
             fitness=jnp.full(P, -jnp.inf, jnp.float32),
             told=jnp.zeros((), jnp.int32),
         )
@@ -96,7 +97,7 @@ def genetic(
             k_draw, k_cross, k_mutate, k_sample = jax.random.split(key, 4)
             p = jax.random.uniform(k_draw, (2, S + 1))
             winner = jnp.min(jnp.floor(p[:, :S] * alive), -1).astype(jnp.int32)  # [2]: the fittest come first
-            a, b = (jax.tree.map(lambda x: x[winner[i]], state.archs) for i in (0, 1))
+            a, b = (take(state.archs, winner[i]) for i in (0, 1))
             cross, change = p[0, S] < crossover, p[1, S] < mutation
             child = optax.tree.where(cross, space.crossover(k_cross, a, b), a)
             child = optax.tree.where(change, mutate(k_mutate, child), child)

@@ -42,7 +42,7 @@ def hyperband(
     Args:
         space: where to search.
         R: the largest budget, in the evaluator's units.
-        eta: one in eta goes on, default 3.
+        eta: one in eta is kept, default 3.
         form: of n, "jmlr" (default) or "table".
         batch: B, trials a step, default 1.
         propose: where new members come from, default uniform draws.

@@ -24,6 +24,7 @@ import optax
 
 from jaxnas.base import Arch, AskTell
 from jaxnas.spaces._space import Space
+from jaxnas.trees import take
 
 
 class LocalSearchState(NamedTuple):
@@ -92,12 +93,12 @@ def local_search(space: Space, *, capacity: int, steepest: bool = False, initial
 
         anywhere = jax.lax.while_loop(again, draw, (k_start, state.centre))[1]
         i = jnp.argmax(jnp.where(state.left, jax.random.uniform(k_near, (K,)), -1.0))
-        near = jax.tree.map(lambda a: a[i], space.neighbors(state.centre))
-        return state, jax.tree.map(lambda a: a[None], optax.tree.where(start, anywhere, near))
+        near = take(space.neighbors(state.centre), i)
+        return state, take(optax.tree.where(start, anywhere, near), None)
 
     def tell(key, state, archs, scores):
         del key  # nothing to draw
-        arch = jax.tree.map(lambda a: a[0], archs)
+        arch = take(archs, 0)
         better = scores[0] > state.best_score
         best = optax.tree.where(better, arch, state.best)
         move = jnp.sum(state.left) <= 1 if steepest else True  # told: the last neighbour, or a random architecture
@@ -120,7 +121,7 @@ def local_search(space: Space, *, capacity: int, steepest: bool = False, initial
     return AskTell(init, ask, tell)
 
 
-def words(arity) -> np.ndarray:
+def words(arity: np.ndarray) -> np.ndarray:
     """int32[D, W]: the place values of a code of W mixed-radix words, one to one: `sum(flat[:, None] * words(arity), 0)`.
 
     A word holds as many decisions as fit into 31 bits, so a space that has an index needs one.

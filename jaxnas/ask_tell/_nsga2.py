@@ -30,6 +30,7 @@ from jaxnas.analysis import pareto
 from jaxnas.base import Arch, AskTell
 from jaxnas.spaces._space import Space
 from jaxnas.spaces.real import polynomial_mutation, sbx
+from jaxnas.trees import take
 
 
 class NSGA2State(NamedTuple):
@@ -40,8 +41,8 @@ class NSGA2State(NamedTuple):
     told: jax.Array  # int32[]: candidates scored so far
 
 
-def fingerprints(rows):
-    """uint32[N] of int32[N, n]: equal for equal rows, and as good as never for others."""
+def fingerprints(rows: jax.Array) -> jax.Array:
+    """uint32[N] of int32[N, n]: equal for equal rows, and almost never equal for others."""
     bits = rows.astype(jnp.uint32)
     bits = (bits ^ (bits >> 16)) * np.uint32(0x85EBCA6B)
     bits = bits ^ (bits >> 13)
@@ -139,7 +140,7 @@ def nsga2(
         k_tournaments, k_mate, k_random = jax.random.split(key, 3)
         members = coordinates(state.archs)
         winners = tournaments(k_tournaments, state, 2 * matings).reshape(matings, 2)
-        a, b = (jax.tree.map(lambda x: x[winners[:, i]], members) for i in (0, 1))
+        a, b = (take(members, winners[:, i]) for i in (0, 1))
         bred = jax.vmap(mate)(jax.random.split(k_mate, matings), a, b)  # [matings, 2, ...]
         bred = jax.tree.map(lambda x: x.reshape(2 * matings, x.shape[2]), bred)
         if unique:
@@ -152,7 +153,7 @@ def nsga2(
             repeat = jnp.any((marks[P:, None] == marks[None]) & earlier, -1)
             first = P + jnp.argsort(repeat, stable=True)
             bred = v[first], u[first]
-        children = jax.vmap(space.unflat)(*jax.tree.map(lambda x: x[:P], bred))
+        children = jax.vmap(space.unflat)(*take(bred, slice(P)))
         return state, jax.tree.map(lambda a, c: jnp.where(state.told == 0, a, c), state.archs, children)
 
     def tell(key, state, archs, scores):
@@ -162,7 +163,7 @@ def nsga2(
         crowding = pareto.crowding(scores[:, :M], rank)
         kept = jnp.lexsort((-crowding, rank))[:P]
         return NSGA2State(
-            archs=jax.tree.map(lambda a: a[kept], archs),
+            archs=take(archs, kept),
             scores=scores[kept],
             rank=rank[kept],
             crowding=crowding[kept],
@@ -172,6 +173,6 @@ def nsga2(
     def best(state):
         excess = violation(state.scores)
         i = jnp.argmax(jnp.where(excess == excess.min(), state.scores[:, 0], -jnp.inf))
-        return jax.tree.map(lambda a: a[i], state.archs)
+        return take(state.archs, i)
 
     return AskTell(init, ask, tell, best, M + K)

@@ -4,7 +4,7 @@ Reference: Liu et al., Progressive Neural Architecture Search, ECCV 2018, arXiv:
 
     score all architectures of level 1;  fit the surrogate
     for each next level:  expand the K kept (level 2: all of level 1) in every legal way, predict, keep the best K,
-                          score those, go on fitting the surrogate to everything scored so far
+                          score those, keep fitting the surrogate to everything scored so far
 
 The answer is the best of the last level reached.  Defaults K = 256; a cell of `pnas()` grows block by block.
 
@@ -27,6 +27,7 @@ from jaxnas.spaces._space import Space
 from jaxnas.spaces.blocks import Blocks, BlockSpec, Sized
 from jaxnas.surrogates.kernels import mix
 from jaxnas.surrogates.surrogate import Surrogate
+from jaxnas.trees import count, take
 
 
 class Growth(NamedTuple):
@@ -62,7 +63,7 @@ def progressive(growth: Growth, surrogate: Surrogate, *, beam: int = 256, batch:
         ValueError: for a beam below 1 or larger than what level 1 can grow into, or a batch that does not divide both.
     """
     space, first, expand, identity, L = growth
-    F, K, B = len(jax.tree.leaves(first)[0]), beam, batch
+    F, K, B = count(first), beam, batch
     N = F + (L - 1) * K
     most = int(jnp.sum(jax.vmap(expand)(first)[1])) if L > 1 else K
     if not 1 <= K <= most:
@@ -81,7 +82,7 @@ def progressive(growth: Growth, surrogate: Surrogate, *, beam: int = 256, batch:
 
     def ask(key, state):
         del key  # the level is chosen
-        return state, jax.tree.map(lambda a: a[slots(state.told)], state.archs)
+        return state, take(state.archs, slots(state.told))
 
     def grown(model, archs, parents) -> Arch:
         """The best K children of archs [P, ...] of which the first `parents` are there."""
@@ -95,10 +96,10 @@ def progressive(growth: Growth, surrogate: Surrogate, *, beam: int = 256, batch:
             value = jnp.where(legal & there & ~again, value, -jnp.inf)
             both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), best, children)
             values, top = jax.lax.top_k(jnp.concatenate([values, value]), K)
-            return (values, jax.tree.map(lambda a: a[top], both)), None
+            return (values, take(both, top)), None
 
         empty = jnp.full(K, -jnp.inf, jnp.float32), blank(space, K)
-        return jax.lax.scan(merge, empty, (archs, jnp.arange(len(jax.tree.leaves(archs)[0])) < parents))[0][1]
+        return jax.lax.scan(merge, empty, (archs, jnp.arange(count(archs)) < parents))[0][1]
 
     def tell(key, state, archs, scores):
         del archs  # they are those of the level
@@ -126,7 +127,7 @@ def progressive(growth: Growth, surrogate: Surrogate, *, beam: int = 256, batch:
         reached = jnp.max(jnp.where(starts < state.told, starts, 0))
         at = jnp.arange(N)
         there = (at >= reached) & (at < state.told)
-        return jax.tree.map(lambda a: a[jnp.argmax(jnp.where(there, state.scores, -jnp.inf))], state.archs)
+        return take(state.archs, jnp.argmax(jnp.where(there, state.scores, -jnp.inf)))
 
     return AskTell(init, ask, tell, best, replaceable=False)
 
@@ -162,9 +163,9 @@ def growing_blocks(space: Space) -> Growth:
         there = (jnp.arange(B) <= arch.size)[:, None]
         return jnp.sum(jnp.where(there, jnp.stack(states[2:]), 0), 0, dtype=jnp.uint32)
 
-    nothing = jax.tree.map(lambda a: a[0], blank(space, 1))
+    nothing = take(blank(space, 1), 0)
     archs, legal = grow(nothing, 0)
-    first = jax.tree.map(lambda a: a[np.flatnonzero(legal)], archs)
+    first = take(archs, np.flatnonzero(legal))
     return Growth(space, first, lambda arch: grow(arch, arch.size + 1), identity, B)
 
 

@@ -34,8 +34,9 @@ import numpy as np
 from jax.scipy.special import logsumexp, ndtr, ndtri
 
 from jaxnas.ask_tell.history import blank, check, code, distinct, random_first, seen
-from jaxnas.base import Arch, AskTell
+from jaxnas.base import Arch, AskTell, Key
 from jaxnas.spaces._space import Space
+from jaxnas.trees import take
 
 
 class TPEState(NamedTuple):
@@ -52,25 +53,31 @@ class Points(NamedTuple):
     on: jax.Array  # bool[..., D]: the decisions that matter
 
 
-def points_of(space: Space, archs) -> Points:
+def points_of(space: Space, archs: Arch) -> Points:
     """Those of architectures [N, ...]."""
     return jax.vmap(lambda a: Points(space.flat(a), space.unit(a), space.active(a)))(archs)
 
 
+# (space, points [N, ...], weight [N]) -> (lambda [D], sigma [R])
+Bandwidth = Callable[[Space, Points, jax.Array], tuple[jax.Array, jax.Array]]
+
+
 class Density(NamedTuple):
-    sample: Callable  # (key, n) -> (v [n, D], u [n, R]); decisions that turn out to be off are to be ignored
-    log_prob: Callable  # Points of one architecture -> []; decisions that are off do not count
+    sample: Callable[[Key, int], tuple[jax.Array, jax.Array]]  # n draws (v [n, D], u [n, R]); ignore decisions that are off
+    log_prob: Callable[[Points], jax.Array]  # of one architecture, []; decisions that are off do not count
 
 
 def optuna_gamma(n: int) -> int:
+    """How many of n are good: a tenth, at most 25."""
     return min(math.ceil(n / 10), 25)
 
 
 def hyperopt_gamma(n: int) -> int:
+    """How many of n are good: a quarter of the square root, at most 25."""
     return min(math.ceil(math.sqrt(n) / 4), 25)
 
 
-def independent(space: Space, points: Points, weight) -> Density:
+def independent(space: Space, points: Points, weight: jax.Array) -> Density:
     """Every decision and every real for itself, from points [N, ...] of weight [N] (0: not there)."""
     D, A = len(space.arity), int(space.arity.max(initial=1))
     counts = jnp.sum(jax.nn.one_hot(points.v, A) * (points.on * weight[:, None])[..., None], 0) + 1.0  # [D, A]
@@ -94,7 +101,7 @@ def independent(space: Space, points: Points, weight) -> Density:
     return Density(sample, log_prob)
 
 
-def joint(space: Space, points: Points, weight, bandwidth: Callable | None = None, prior: float = 1.0) -> Density:
+def joint(space: Space, points: Points, weight: jax.Array, bandwidth: Bandwidth | None = None, prior: float = 1.0) -> Density:
     """One kernel around each of the points [N, ...] of weight [N] (0: not there), and a uniform prior.
 
     Args:
@@ -125,14 +132,14 @@ def joint(space: Space, points: Points, weight, bandwidth: Callable | None = Non
     return Density(sample, log_prob)
 
 
-def optuna_bandwidth(space, points, weight):
+def optuna_bandwidth(space: Space, points: Points, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Shrinks with the observations, whatever they are."""
     n = jnp.sum(weight > 0)
     sigma = 0.2 * jnp.maximum(n, 1) ** (-1 / (sum(_dims(points)) + 4))
-    return (space.arity - 1) / (n + 1 + space.arity), jnp.full(points.u.shape[1], sigma)
+    return jnp.asarray(space.arity - 1) / (n + 1 + space.arity), jnp.full(points.u.shape[1], sigma)
 
 
-def normal_reference(minimum: float = 1e-3) -> Callable:
+def normal_reference(minimum: float = 1e-3) -> Bandwidth:
     """Scott's rule, s the deviation of the observations; that of a decision counts all its values equally far apart.
 
     BOHB's minimum is 1e-3; NATS-Bench runs it with 0.3.
@@ -195,7 +202,7 @@ def tpe(
     def ask(key, state):
         k_random, k_draw, k_spare = jax.random.split(key, 3)
         order = (state.told + jnp.arange(N)) % N  # the oldest first
-        archs, mask = jax.tree.map(lambda a: a[order], state.archs), (jnp.arange(N) < state.told)[order]
+        archs, mask = take(state.archs, order), (jnp.arange(N) < state.told)[order]
         n = jnp.sum(mask)
         score = jnp.where(mask, state.scores[order], -jnp.inf)
         before = (score[None] > score[:, None]) | ((score[None] == score[:, None]) & np.tri(N, k=-1, dtype=bool))
@@ -212,7 +219,7 @@ def tpe(
             options = jax.tree.map(lambda *a: jnp.concatenate(a), options, spare)
             value = jnp.append(value, jnp.full(C, jnp.finfo(jnp.float32).min))
             value = jnp.where(seen(codes(options), codes(archs), mask), -jnp.inf, value)
-        chosen = jax.tree.map(lambda a: a[distinct(value, codes(options), B)], options)
+        chosen = take(options, distinct(value, codes(options), B))
         return state, random_first(k_random, space, initial - state.told, chosen)
 
     def tell(key, state, archs, scores):

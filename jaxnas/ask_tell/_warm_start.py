@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnas.base import Arch, AskTell, State, asked_shapes
+from jaxnas.trees import count, take
 
 
 class WarmStartState(NamedTuple):
@@ -41,7 +42,7 @@ def warm_start(algorithm: AskTell, archs: Arch) -> AskTell:
     lengths = {len(a) for a in jax.tree.leaves(archs) if jnp.ndim(a)}
     if jax.tree.structure(own) != jax.tree.structure(archs) or like(own) != like(archs) or len(lengths) != 1:
         raise ValueError("give architectures of the algorithm's own space, stacked: [n, ...] in each leaf")
-    (n,), B = lengths, len(jax.tree.leaves(own)[0])
+    (n,), B = lengths, count(own)
     if n < 1:
         raise ValueError("give at least one architecture to begin with")
 
@@ -51,12 +52,13 @@ def warm_start(algorithm: AskTell, archs: Arch) -> AskTell:
     def ask(key, state):
         inner, asked = algorithm.ask(key, state.algorithm)
         place = state.asked + jnp.arange(B)
-        given = jax.tree.map(lambda a: a[jnp.minimum(place, n - 1)], state.given)
+        given = take(state.given, jnp.minimum(place, n - 1))
         pick = lambda ours, theirs: jnp.where((place < n).reshape(-1, *[1] * (ours.ndim - 1)), ours, theirs)
         return state._replace(algorithm=inner, asked=state.asked + B), jax.tree.map(pick, given, asked)
 
     def tell(key, state, archs, scores):
         return state._replace(algorithm=algorithm.tell(key, state.algorithm, archs, scores))
 
-    best = None if algorithm.best is None else lambda state: algorithm.best(state.algorithm)
-    return algorithm._replace(init=init, ask=ask, tell=tell, best=best)
+    best = algorithm.best
+    of_inner = None if best is None else lambda state: best(state.algorithm)
+    return algorithm._replace(init=init, ask=ask, tell=tell, best=of_inner)

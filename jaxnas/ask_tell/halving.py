@@ -8,7 +8,7 @@ arXiv:1502.07943; the geometric form is that of Li et al., Hyperband, JMLR 18, 2
 
 A plan is a list of brackets, a bracket a list of rungs: Hyperband is several brackets, and a plan of one's own is any numbers.
 It is static: which rung a step belongs to is a constant of the program.  A rung is filled up to whole batches with idle trials.
-Behind its last bracket a plan begins anew.  Survivors are chosen within their rung, and go on in their slots.
+After its last bracket a plan starts over.  Survivors are chosen within their rung and keep their slots.
 
 Axes: M slots, B trials asked for at once, T steps of a plan.
 """
@@ -22,7 +22,7 @@ import numpy as np
 
 from jaxnas.ask_tell.history import blank, leaders
 from jaxnas.ask_tell.trial import Answer, Trial, better, levels, no_answer
-from jaxnas.base import Arch, AskTell
+from jaxnas.base import Arch, AskTell, Key, State
 from jaxnas.spaces._space import Space
 
 
@@ -34,9 +34,9 @@ class Rung(NamedTuple):
 class Proposer(NamedTuple):
     """Where the new members of a rung 0 come from."""
 
-    init: Callable  # key -> state
-    ask: Callable  # (key, state) -> archs [B]
-    tell: Callable  # (state, trials [B], scores [B]) -> state; of all rungs, idle trials too
+    init: Callable[[Key], State]
+    ask: Callable[[Key, State], Arch]  # archs [B, ...]
+    tell: Callable[[State, Trial, jax.Array], State]  # trials [B], scores [B]; of all rungs, idle trials too
 
 
 class HalvingState(NamedTuple):
@@ -68,7 +68,7 @@ def successive_halving(space: Space, n: int, r: int, R: int, eta: int = 3, batch
         space: where to draw from.
         n: new members of a run.
         r, R: the smallest and the largest budget, in the evaluator's units (steps, epochs).
-        eta: one in eta goes on, default 3.
+        eta: one in eta is kept, default 3.
         batch: B, trials a step, default 1.
 
     Raises:
@@ -89,11 +89,11 @@ def brackets(space: Space, plan: Sequence[Sequence[tuple[int, int]]], batch: int
     Raises:
         ValueError: for a plan that is not so, or a batch outside [1, the first rung's members].
     """
-    B, plan = batch, [[Rung(*rung) for rung in bracket] for bracket in plan]
-    _check(plan, B)
+    B, rungs = batch, [[Rung(*rung) for rung in bracket] for bracket in plan]
+    _check(rungs, B)
     propose = at_random(space, B) if propose is None else propose
-    M, budgets = plan[0][0].members, np.asarray([rung.budget for bracket in plan for rung in bracket], np.int32)
-    rung, first, count, slots = (np.asarray(column, np.int32) for column in zip(*_rows(plan, B), strict=True))  # [T]; slots [T, B]
+    M, budgets = rungs[0][0].members, np.asarray([rung.budget for bracket in rungs for rung in bracket], np.int32)
+    rung, first, count, slots = (np.asarray(column, np.int32) for column in zip(*_rows(rungs, B), strict=True))  # [T]; slots [T, B]
 
     def init(key):
         return HalvingState(
@@ -136,13 +136,13 @@ def brackets(space: Space, plan: Sequence[Sequence[tuple[int, int]]], batch: int
     return AskTell(init, ask, tell, lambda state: state.answer.arch, replaceable=False)
 
 
-def epochs(plan, restart: bool = False) -> int:
-    """What a plan costs, in units of its budgets; `restart`: members that go on begin anew."""
+def epochs(plan: Sequence[Sequence[tuple[int, int]]], restart: bool = False) -> int:
+    """What a plan costs, in units of its budgets; `restart`: every rung trains its members from the start."""
     before = lambda bracket: [0] * len(bracket) if restart else [0, *[budget for _, budget in bracket[:-1]]]
     return sum(n * (b - a) for bracket in plan for (n, b), a in zip(bracket, before(bracket), strict=True))
 
 
-def steps(plan, batch: int = 1) -> int:
+def steps(plan: Sequence[Sequence[tuple[int, int]]], batch: int = 1) -> int:
     """T, the steps of a plan."""
     return sum(-(-n // batch) for bracket in plan for n, _ in bracket)
 

@@ -6,10 +6,12 @@ Axes: N capacity, C candidates, B asked for at once, D decisions, R reals.
 import jax
 import jax.numpy as jnp
 
-from jaxnas.base import Arch
+from jaxnas.base import Arch, Key
+from jaxnas.spaces._space import Space
+from jaxnas.trees import count
 
 
-def check(capacity, initial, batch):
+def check(capacity: int, initial: int, batch: int) -> None:
     """ValueError for sizes that make no history."""
     if capacity < 1:
         raise ValueError(f"the history needs room for at least one score; got capacity={capacity}")
@@ -19,23 +21,23 @@ def check(capacity, initial, batch):
         raise ValueError(f"ask for at least 1 candidate and at most the capacity ({capacity}) a step; got batch={batch}")
 
 
-def blank(space, n) -> Arch:
+def blank(space: Space, n: int) -> Arch:
     """n architectures of zeros."""
     one = jax.eval_shape(space.sample, jax.random.key(0))
     return jax.tree.map(lambda a: jnp.zeros((n, *a.shape), a.dtype), one)
 
 
-def code(space, arch) -> jax.Array:
+def code(space: Space, arch: Arch) -> jax.Array:
     """float32[D + R]: equal for equal architectures."""
     return jnp.concatenate([space.flat(arch).astype(jnp.float32), space.unit(arch)])
 
 
-def seen(codes, told, mask) -> jax.Array:
+def seen(codes: jax.Array, told: jax.Array, mask: jax.Array) -> jax.Array:
     """bool[C]: which codes [C, D + R] are among those told [N, D + R]."""
     return jnp.any(jax.vmap(lambda a: jnp.all(codes == a[None], -1))(told) & mask[:, None], 0)
 
 
-def leaders(value, k) -> jax.Array:
+def leaders(value: jax.Array, k: int) -> jax.Array:
     """Where the k largest of value [N] are, best first; int32[k]."""
 
     def take(left, _):
@@ -45,8 +47,8 @@ def leaders(value, k) -> jax.Array:
     return jax.lax.scan(take, value, None, length=k)[1]
 
 
-def distinct(value, codes, k) -> jax.Array:
-    """The same, leaving out what equals one taken before."""
+def distinct(value: jax.Array, codes: jax.Array, k: int) -> jax.Array:
+    """As `leaders`, but of equal codes [N, D + R] only the first is taken."""
 
     def take(left, _):
         i = jnp.argmax(left)
@@ -55,9 +57,9 @@ def distinct(value, codes, k) -> jax.Array:
     return jax.lax.scan(take, value, None, length=k)[1]
 
 
-def random_first(key, space, n, archs) -> Arch:
+def random_first(key: Key, space: Space, n: jax.Array | int, archs: Arch) -> Arch:
     """archs [B, ...] after n random ones, cut to B; n [] may be negative."""
-    B = len(jax.tree.leaves(archs)[0])
+    B = count(archs)
     b = jnp.arange(B) - jnp.maximum(n, 0)
     random = jax.vmap(space.sample)(jax.random.split(key, B))
     rows = lambda keep, a: keep.reshape(-1, *[1] * (a.ndim - 1))

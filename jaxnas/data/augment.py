@@ -10,19 +10,20 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxnas.base import Key
 
 Augment = Callable[[Key, jax.Array], jax.Array]
 
 
-def below(key: Key, n) -> jax.Array:
+def below(key: Key, n: ArrayLike) -> jax.Array:
     """Uniform int32 in [0, n), of the shape of `n` (at least 1): uniform to n / 2**32.
 
-    `jax.random.randint` is exact at the price of three random draws, which take most of the time to compile a batch.
+    `jax.random.randint` is exact, but takes three random draws, which dominate the time to compile a batch.
     """
-    n = np.asarray(n, np.uint32)
-    return (jax.random.bits(key, n.shape) % n).astype(jnp.int32)
+    limit = np.asarray(n, np.uint32)
+    return (jax.random.bits(key, limit.shape) % limit).astype(jnp.int32)
 
 
 def identity(key: Key, image: jax.Array) -> jax.Array:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxnas.base import Key
 
@@ -46,10 +47,19 @@ class Dataset:
     @property
     def image(self) -> tuple[int, int, int]:
         """The shape (H, W, C) of one image."""
-        return self.train.x.shape[1:]
+        height, width, channels = self.train.x.shape[1:]
+        return height, width, channels
 
 
-def split(key: Key, x, y, *, valid: float = 0.5, test=0.2, name: str = "data") -> Dataset:
+def split(
+    key: Key,
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    valid: float = 0.5,
+    test: float | tuple[ArrayLike, ArrayLike] = 0.2,
+    name: str = "data",
+) -> Dataset:
     """Cuts examples into train, valid and test by a permutation from the key, and normalises them.
 
     Each channel is shifted and scaled by the mean and the standard deviation of the train part alone (a constant channel
@@ -114,7 +124,7 @@ def permutation(key: Key, n: int) -> np.ndarray:
     return np.argsort(np.asarray(jax.random.bits(key, (n,))), kind="stable")
 
 
-def check(x, y, name: str = "data") -> tuple[np.ndarray, np.ndarray]:
+def check(x: ArrayLike, y: ArrayLike, name: str = "data") -> tuple[np.ndarray, np.ndarray]:
     """Images as float32[N, H, W, C] and labels as int32[N].
 
     Raises:

@@ -6,11 +6,13 @@ iterator, nothing to resume, and any chunking of the scan sees the same batches.
 Axes: B examples, W weight steps, A architecture steps, K look-ahead steps, N examples of a split.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas import sharding
+from jaxnas import sharding, trees
 from jaxnas.base import Batch, Feed
 from jaxnas.data.augment import Augment, below, identity
 from jaxnas.data.dataset import DataError, Dataset, Split
@@ -61,7 +63,7 @@ def batches(
         moved = _take(k_train, train, (weight_steps + ahead, size), augment)  # at once: half the code to compile
         look = jax.tree.map(lambda a: a[weight_steps:].reshape(arch_steps, look_ahead, *a.shape[1:]), moved)
         return Batch(
-            train=jax.tree.map(lambda a: a[:weight_steps], moved) if weight_steps else None,
+            train=trees.take(moved, slice(weight_steps)) if weight_steps else None,
             valid=_take(k_valid, valid, (arch_steps, valid_size), identity),
             look=look if ahead else None,
         )
@@ -120,7 +122,7 @@ def calibration(dataset: Dataset, size: int, batches: int, *, valid_batches: int
     return Feed(held, lambda key, arrays, t: arrays)
 
 
-def fixed(arrays) -> Feed:
+def fixed(arrays: Any) -> Feed:
     """The same read-only arrays at every step, in `batch.fixed`: a table, a trained supernet."""
     return Feed(arrays, lambda key, arrays, t: Batch(fixed=arrays))
 
@@ -157,7 +159,7 @@ def _take(key, part: Split, shape, augment):
 
 
 def epochs(feed: Feed, steps: int) -> Feed:
-    """A feed of `steps` batches at once, for a search that is watched: every array gets a leading axis n.
+    """A feed of `steps` batches at once, for a search that is monitored between epochs: every array gets a leading axis n.
 
     Raises:
         ValueError: for fewer than 1 step.

@@ -1,14 +1,17 @@
-"""Reading .npz files that a person brings: whatever is wrong with one is said in one line."""
+"""Reading .npz files supplied by the user; whatever is wrong with one is reported in a single line."""
 
 import pathlib
+from collections.abc import Iterable
 
 import numpy as np
 
 from jaxnas.data.dataset import DataError
 
 
-def read_npz(path, wanted, *, instead: str, write: str) -> tuple[dict[str, np.ndarray], list[str]]:
-    """({name: array} of those wanted that there are, all names in the file).
+def read_npz(
+    path: str | pathlib.Path, wanted: Iterable[str], *, instead: str, write: str
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """({name: array}, all names in the file), where the arrays are those wanted that the file has.
 
     Args:
         path: the file.

@@ -25,6 +25,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxnas.base import Batch, Feed, Key
 from jaxnas.data.augment import below
@@ -154,7 +155,7 @@ XYZ = np.float32([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169]
 WHITE = np.float32([0.95047, 1.0, 1.08883])  # D65
 
 
-def lab(rgb):
+def lab(rgb: jax.Array) -> jax.Array:
     """sRGB [..., 3] in [0, 1] -> CIE Lab: L in [0, 100], a and b of about -110 to 100."""
     linear = jnp.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
     t = jnp.einsum("...c,xc->...x", linear, XYZ / WHITE[:, None], precision="highest")
@@ -168,7 +169,7 @@ HIGH = np.int32([8, 8, 9, 9, 9, 9, 9, 9, 9, 9, 8, 8, 8, 8, 7, 7, 7, 7, 0, -5])
 BINS = np.float32([(10 * (i - 9), 10 * b) for i in range(20) for b in range(LOW[i], HIGH[i] + 1)])  # [K, 2], the centres (a, b)
 
 
-def bin_of(ab):
+def bin_of(ab: jax.Array) -> jax.Array:
     """The bin int32[...] of colours (a, b) [..., 2]: the nearest, for a colour of sRGB."""
     first = np.cumsum(HIGH - LOW + 1) - (HIGH + 1)  # the row's bins before it, less its LOW
     a, b = jnp.moveaxis(jnp.round(ab / 10).astype(jnp.int32), -1, 0)
@@ -176,7 +177,9 @@ def bin_of(ab):
     return jnp.asarray(first, jnp.int32)[row] + jnp.clip(b, jnp.asarray(LOW)[row], jnp.asarray(HIGH)[row])
 
 
-def colourisation(image: tuple[int, int, int], mean, std, *, lightness: tuple[float, float] = (0.5, 0.25)) -> Pretext:
+def colourisation(
+    image: tuple[int, int, int], mean: ArrayLike, std: ArrayLike, *, lightness: tuple[float, float] = (0.5, 0.25)
+) -> Pretext:
     """Which colour has each pixel?  The input is (L / 100 - m) / s, one channel.
 
     Args:

@@ -23,7 +23,9 @@ from jaxnas.registry import Table
 _INSTEAD = "or use --data digits or --data file.npz"
 
 
-def load(spec: str, key: Key, *, valid: float = 0.5, limit: int | None = None, data_dir=None) -> Dataset:
+def load(
+    spec: str, key: Key, *, valid: float = 0.5, limit: int | None = None, data_dir: str | pathlib.Path | None = None
+) -> Dataset:
     """Reads a data set and cuts it; see `split`.
 
     A test set that the source has is kept; else 20 % of the examples become one.

@@ -4,7 +4,7 @@ A stream is laid out as B parallel ones, each contiguous, and cut into windows o
 
     x[w, b, i] = stream[b n T + w T + i],    y[w, b, i] = stream[b n T + w T + i + 1],    n windows
 
-so that window w goes on where window w - 1 stopped, in every row: a net may carry its hidden state from one to the next.  What
+so that window w begins where window w - 1 ended, in every row: a net may carry its hidden state from one to the next.  What
 does not fill a window of all rows, at the end of the stream, is left out.
 
 Axes: N tokens of a stream, n windows, B parallel streams, T tokens of a window, W weight steps, A architecture steps.
@@ -31,7 +31,7 @@ class Tokens(NamedTuple):
     """What a language model reads."""
 
     tokens: jax.Array  # int32[B, T]
-    first: jax.Array  # bool[]: the text begins here; otherwise it goes on from the window before
+    first: jax.Array  # bool[]: the text begins here; otherwise this window follows the one before
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["train", "valid", "test"], meta_fields=["vocabulary", "name"])
@@ -46,7 +46,15 @@ class Text:
     name: str = "text"
 
 
-def text(source, *, level: str = "char", valid=0.1, test=0.1, limit: int | None = None, name: str = "text") -> Text:
+def text(
+    source: str | pathlib.Path,
+    *,
+    level: str = "char",
+    valid: float | str | pathlib.Path = 0.1,
+    test: float | str | pathlib.Path = 0.1,
+    limit: int | None = None,
+    name: str = "text",
+) -> Text:
     """Reads a text and cuts it.
 
     Args:
@@ -84,11 +92,14 @@ def text(source, *, level: str = "char", valid=0.1, test=0.1, limit: int | None 
     if len(vocabulary) < 2:
         raise DataError(f"{name}: every token is {vocabulary[0]!r}: there must be at least two")
     number = {token: n for n, token in enumerate(vocabulary)}
-    code = lambda part: jnp.asarray(np.asarray([number.get(token, number.get(UNKNOWN)) for token in part], np.int32))
+
+    def code(part):
+        return jnp.asarray(np.asarray([number.get(token, number.get(UNKNOWN)) for token in part], np.int32))
+
     return Text(**dict(zip(("train", "valid", "test"), map(code, parts), strict=True)), vocabulary=tuple(vocabulary), name=name)
 
 
-def windows(stream, size: int, length: int, name: str = "the stream") -> tuple[Tokens, jax.Array]:
+def windows(stream: jax.Array, size: int, length: int, name: str = "the stream") -> tuple[Tokens, jax.Array]:
     """All windows of a stream: (Tokens(tokens [n, B, T], first [n]), targets [n, B, T]).
 
     Args:

@@ -1,7 +1,7 @@
-"""Checkpoints of a run: (step, state) on disk, written atomically, the last good one read back.
+"""Checkpoints of a run: (step, state) on disk, written atomically; the last good one is read back.
 
-A thin layer over Orbax.  A save that is cut short (kill -9) leaves nothing behind that `restore` would take; a checkpoint
-that was damaged later is passed over with a warning in the log "jaxnas".
+A thin layer over Orbax.  A save that is cut short (kill -9) leaves nothing behind that `restore` would read; a checkpoint
+that was damaged later is skipped with a warning in the log "jaxnas".
 """
 
 import collections
@@ -11,9 +11,12 @@ import logging
 import pathlib
 import shutil
 import sys
+from collections.abc import Callable
 
 import jax
 import numpy as np
+
+from jaxnas.base import State
 
 log = logging.getLogger("jaxnas")
 
@@ -38,7 +41,7 @@ def _quiet():
 class Checkpoints:
     """The checkpoints under `directory`, by step; the newest `keep` stay."""
 
-    def __init__(self, directory, keep: int | None = 2):
+    def __init__(self, directory: str | pathlib.Path, keep: int | None = 2):
         import orbax.checkpoint as ocp  # takes a second: only runs that keep something pay it
 
         self._ocp = ocp
@@ -52,7 +55,7 @@ class Checkpoints:
             return []
         return sorted(int(p.name) for p in self._path.iterdir() if p.name.isdecimal())
 
-    def save(self, step: int, key: jax.Array, state) -> None:
+    def save(self, step: int, key: jax.Array, state: State) -> None:
         """Writes the state after `step` steps of the run with root `key`; returns when it is safe on disk."""
         tree = {"key": np.asarray(jax.random.key_data(key)), "state": state}
         self._writer.save(self._path / str(step), tree, force=True)
@@ -61,7 +64,9 @@ class Checkpoints:
             for old in [s for s in self.steps() if s <= step][: -self._keep]:  # a later one is damaged, or not ours to remove
                 shutil.rmtree(self._path / str(old), ignore_errors=True)
 
-    def restore(self, target_of, key: jax.Array, steps: list[int] | None = None):
+    def restore(
+        self, target_of: Callable[[int], State | None], key: jax.Array, steps: list[int] | None = None
+    ) -> tuple[int, State] | None:
         """The newest readable checkpoint.
 
         Args:
@@ -119,4 +124,5 @@ class Checkpoints:
             return None, (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
 
     def close(self) -> None:
+        """Waits for whatever is still being written."""
         self._writer.close()

@@ -10,6 +10,7 @@ Axes: S seeds, T steps.
 import json
 import pathlib
 import time
+from typing import Any, Self, TextIO
 
 import jax
 import numpy as np
@@ -20,8 +21,8 @@ LARGEST = 8192  # elements of an array that still goes in a line
 SAVE_EVERY = 30.0  # seconds between checkpoints
 
 
-def read(directory) -> list[dict]:
-    """The lines of a run's log.jsonl; a last line cut short is left out."""
+def read(directory: str | pathlib.Path) -> list[dict[str, Any]]:
+    """The lines of a run's log.jsonl, without a last one that was cut short; none where there is no such file."""
     lines = []
     path = pathlib.Path(directory) / "log.jsonl"
     for line in path.read_text().splitlines() if path.exists() else []:
@@ -35,13 +36,15 @@ def read(directory) -> list[dict]:
 class Journal:
     """Writes a run's log; a context manager."""
 
-    def __init__(self, directory, at: int, total: int, progress: bool, seeds: int | None):
+    def __init__(self, directory: str | pathlib.Path | None, at: int, total: int, progress: bool, seeds: int | None):
         self._path = None if directory is None else pathlib.Path(directory) / "log.jsonl"
         self._at, self._total, self._progress, self._seeds = at, total, progress, seeds
-        self._bar = self._board = self._file = None
+        self._file: TextIO | None = None
+        self._board: Any = None  # a tensorboardX.SummaryWriter, where it is installed
+        self._bar: Any = None  # a tqdm, where progress is shown
         self._saved = time.monotonic()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         if self._path is not None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             kept = [line for line in read(self._path.parent) if line["step"] <= self._at]  # steps to be run again are not in it
@@ -61,12 +64,13 @@ class Journal:
             self._bar = tqdm(total=self._total, initial=self._at, unit="step", dynamic_ncols=True)
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         for resource in (self._bar, self._board, self._file):
             if resource is not None:
                 resource.close()
 
-    def write(self, phase: str, step: int, info, seconds: float) -> None:
+    def write(self, phase: str, step: int, info: Any, seconds: float) -> None:
+        """Adds a chunk that ended at `step`: the means of its Info, [T, ...] or [S, T, ...]."""
         line = {"phase": phase, "step": step, "seconds": round(seconds, 3), **self._summary(info)}
         if self._file is not None:
             self._file.write(json.dumps(line) + "\n")
@@ -82,12 +86,14 @@ class Journal:
             self._bar.update(step - self._bar.n)
 
     def save_due(self) -> bool:
+        """Whether the last checkpoint is `SAVE_EVERY` seconds old."""
         return time.monotonic() - self._saved >= SAVE_EVERY
 
     def saved(self) -> None:
+        """Notes that a checkpoint has just been written."""
         self._saved = time.monotonic()
 
-    def _summary(self, info) -> dict:
+    def _summary(self, info: Any) -> dict[str, Any]:
         line = {}
         for path, a in jax.tree_util.tree_flatten_with_path(info)[0]:
             name = "/".join(str(getattr(p, "name", getattr(p, "key", getattr(p, "idx", p)))) for p in path)

@@ -17,6 +17,7 @@ import pathlib
 import signal
 import threading
 import time
+from collections.abc import Generator
 from typing import Any, NamedTuple
 
 import jax
@@ -35,11 +36,11 @@ log = logging.getLogger("jaxnas")
 class Result(NamedTuple):
     best: Any  # the last phase's answer; leading axis S under `seeds`
     state: Any  # the last phase's state
-    states: tuple  # every phase's last state
-    infos: tuple  # every phase's Info, [T, ...] or [S, T, ...], of the steps that this call ran; None where it ran none
+    states: tuple[Any, ...]  # every phase's last state
+    infos: tuple[Any, ...]  # every phase's Info, [T, ...] or [S, T, ...], of the steps that this call ran; None where it ran none
 
 
-def compiler_options(once: bool = False) -> dict:
+def compiler_options(once: bool = False) -> dict[str, bool | int]:
     """What the driver compiles with.
 
     On CPU the classic loop emitter is faster, in compiling and in running, for these nets; LLVM's first level of
@@ -59,7 +60,7 @@ def run(
     data: Feed = nothing,
     seeds: int | None = None,
     chunk: int = 100,
-    directory=None,
+    directory: str | pathlib.Path | None = None,
     resume: bool = False,
     mesh: jax.sharding.Mesh | None = None,
     progress: bool = False,
@@ -70,9 +71,9 @@ def run(
         key: the root of all randomness.
         plan: a strategy (with `steps` and `data`), or a plan of phases.
         seeds: None for one search, or n whole searches as one vmapped program.
-        chunk: the most steps between two looks at the clock, the log and the signals; never changes the result.
+        chunk: the most steps between two writes of the log, checks for a signal and checkpoints; it never changes the result.
         directory: where log.jsonl and checkpoints/ go; None keeps nothing.
-        resume: go on from the last good checkpoint of `directory`.
+        resume: continue from the last good checkpoint in `directory`.
         mesh: see `jaxnas.sharding.mesh`: shards seeds, population or batch.
         progress: show a bar on stderr.
 
@@ -111,17 +112,17 @@ def run(
             keys = jax.device_put(keys, sharding.over(mesh, "seed" if seeds else None))
         place = lambda found: found if mesh is None else (found[0], jax.device_put(found[1], keys.sharding))
         programs = [_Program(p, number, keys, seeds, chunk) for number, p in enumerate(plan)]
-        shapes = [None]
+        shapes: list[Any] = [None]
         for program in programs:
             shapes.append(program.shapes(shapes[-1]))
         at, state = 0, None
-        if resume:
+        if resume and checkpoints is not None:
             of_step = lambda s: next((shapes[p + 1] for p in range(len(plan)) if begin[p] < s <= begin[p + 1]), None)
             at, state = place(checkpoints.restore(of_step, key) or (0, None))
         journal = stack.enter_context(Journal(store, at, begin[-1], progress, seeds))
         states, infos, previous = [], [], None
         for number, program in enumerate(programs):
-            if at > begin[number + 1]:  # a later phase has begun: this one's end is on disk
+            if ends is not None and at > begin[number + 1]:  # a later phase has begun: this one's end is on disk
                 target = lambda s, number=number: shapes[number + 1] if s == number else None
                 _, previous = place(ends.restore(target, key, [number]))
                 states.append(previous)
@@ -230,10 +231,14 @@ def _check_finite(info, seeds, at, checkpoints):
         )
 
 
+class _Seen:
+    number: int | None = None  # of the signal; None before there is one
+
+
 @contextlib.contextmanager
-def _signals():
+def _signals() -> Generator[_Seen, None, None]:
     """Notes the first SIGTERM or Ctrl-C for the loop to see between chunks; a second Ctrl-C interrupts at once."""
-    seen = type("Seen", (), {"number": None})()
+    seen = _Seen()
     if threading.current_thread() is not threading.main_thread():
         yield seen
         return

@@ -10,9 +10,11 @@ Axes: N rows of the user's table, D decisions, B candidates.
 """
 
 import math
+from collections.abc import Mapping
 
 import jax
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxnas.base import Evaluator, stateless
 from jaxnas.spaces._space import Space
@@ -38,7 +40,7 @@ def table(space: Space) -> Evaluator:
     return stateless(evaluate)
 
 
-def rows(space: Space, archs, values: dict) -> dict[str, jax.Array]:
+def rows(space: Space, archs: ArrayLike, values: Mapping[str, ArrayLike]) -> dict[str, jax.Array]:
     """Reorders a table, whatever the order of its rows, into the order of `space.index` (host side).
 
     Args:

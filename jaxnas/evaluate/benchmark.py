@@ -13,10 +13,11 @@ import functools
 import importlib
 import pathlib
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxnas import spaces
 from jaxnas.data.npz import read_npz
@@ -34,7 +35,9 @@ class Benchmark(NamedTuple):
     cost: np.ndarray | None  # float64[raw size], seconds of one query; None: unknown
 
 
-def benchmark(name: str, space: Space, archs, accuracy, test=None, cost=None) -> Benchmark:
+def benchmark(
+    name: str, space: Space, archs: ArrayLike, accuracy: ArrayLike, test: ArrayLike | None = None, cost: ArrayLike | None = None
+) -> Benchmark:
     """A benchmark from arrays of any row order.
 
     Args:
@@ -90,8 +93,8 @@ LAYERS = ("gat", "gcn", "gin", "cheb", "sage", "arma", "graph", "fc", "skip")
 class GraphNet(NamedTuple):
     """A graph neural network of four layers: which earlier layer each one reads, and what each one is."""
 
-    link: jax.Array  # int32[], of LINKS
-    layer: jax.Array  # int32[4], of LAYERS
+    link: Any  # int32[], of LINKS
+    layer: Any  # int32[4], of LAYERS
 
 
 def graph_space() -> Space:
@@ -123,14 +126,21 @@ def nas_bench_graph(dataset: str = "cora") -> Benchmark:
     return benchmark(f"nas-bench-graph:{dataset}", graph_space(), np.asarray(kept), valid, test)
 
 
-def save(path, space: Space, archs, accuracy, test=None, cost=None) -> None:
+def save(
+    path: str | pathlib.Path,
+    space: Space,
+    archs: ArrayLike,
+    accuracy: ArrayLike,
+    test: ArrayLike | None = None,
+    cost: ArrayLike | None = None,
+) -> None:
     """Writes a table that `load` reads: archs, arity, accuracy and, where given, test and cost."""
     columns = {"accuracy": accuracy, "test": test, "cost": cost}
-    known = {k: np.asarray(v) for k, v in columns.items() if v is not None}
+    known: dict[str, Any] = {k: np.asarray(v) for k, v in columns.items() if v is not None}
     np.savez_compressed(path, archs=np.asarray(archs), arity=space.arity, **known)
 
 
-def load(path, space: Space | None = None) -> Benchmark:
+def load(path: str | pathlib.Path, space: Space | None = None) -> Benchmark:
     """A table from an .npz: archs int[N, D], accuracy [N] and, where there are, test [N], cost [N] and arity [D].
 
     Args:

@@ -46,8 +46,8 @@ def relative_cost(fidelity: Fidelity, full: Fidelity) -> float:
         ValueError: as `check`.
     """
     check(fidelity, full)
-    share = Fidelity(*(a / b for a, b in zip(fidelity, full, strict=True)))
-    return share.cells * share.channels**2 * share.resolution**2 * share.data_fraction * share.epochs
+    share = {name: a / b for name, a, b in zip(Fidelity._fields, fidelity, full, strict=True)}
+    return share["cells"] * share["channels"] ** 2 * share["resolution"] ** 2 * share["data_fraction"] * share["epochs"]
 
 
 class Setting(NamedTuple):

@@ -6,8 +6,8 @@ One compiled program trains any architecture of the space: the supernet with one
     n       chunks of n candidates side by side
 On CPU "map" wins for convolutional cells, "vmap" for small dense ones; the default is "map" there and "vmap" elsewhere.
 
-A member's life is `start`, `advance` and `judge`: what trains trials, whose members go on later, is made of the same three
-(`jaxnas.evaluate.trials`).
+A member's life is `start`, `advance` and `judge`; the evaluator of trials, whose members may train further later, uses the
+same three (`jaxnas.evaluate.trials`).
 
 Axes: P candidates, S training steps, B batch.
 """
@@ -20,9 +20,13 @@ import jax.numpy as jnp
 import optax
 
 from jaxnas import sharding
-from jaxnas.base import Evaluator, stateless
+from jaxnas.base import Arch, Evaluator, Key, stateless
 from jaxnas.nets.base import Net
 from jaxnas.training.losses import cross_entropy
+from jaxnas.trees import count, take
+
+Logits = Callable[[jax.Array], jax.Array]  # x [B, H, W, C] -> [B, K]
+Score = Callable[[Logits, Any], dict[str, jax.Array]]  # (logits_of, held) -> {name: []}
 
 
 class Member(NamedTuple):
@@ -34,14 +38,23 @@ class Member(NamedTuple):
     alive: jax.Array  # bool[]: every loss was finite
 
 
-def start(net: Net, optimizer: optax.GradientTransformation, key, gates, steps: int) -> Member:
+def start(net: Net, optimizer: optax.GradientTransformation, key: Key, gates: Any, steps: int) -> Member:
     """A new member, with room for the losses of `steps`."""
     variables = net.init(key, gates)
     nowhere = jnp.full(steps, jnp.nan, jnp.float32)
     return Member(variables, optimizer.init(variables["params"]), nowhere, jnp.ones((), bool))
 
 
-def advance(net: Net, optimizer, member: Member, gates, begin, end, batch_of: Callable, path: bool) -> Member:
+def advance(
+    net: Net,
+    optimizer: optax.GradientTransformation,
+    member: Member,
+    gates: Any,
+    begin: jax.Array | int,
+    end: jax.Array | int,
+    batch_of: Callable[[jax.Array], tuple[jax.Array, jax.Array]],
+    path: bool,
+) -> Member:
     """Trains the steps [begin, end), which may be traced, on `batch_of(t)`; with `path` alone, and until it diverges."""
 
     def step(t, member):
@@ -63,18 +76,17 @@ def advance(net: Net, optimizer, member: Member, gates, begin, end, batch_of: Ca
         )
 
     going = lambda carry: (carry[0] < end) & (carry[1].alive if path else True)
-    count = lambda t: jnp.asarray(t, jnp.int32)
-    return jax.lax.while_loop(going, lambda carry: (carry[0] + 1, step(*carry)), (count(begin), member))[1]
+    return jax.lax.while_loop(going, lambda carry: (carry[0] + 1, step(*carry)), (jnp.asarray(begin, jnp.int32), member))[1]
 
 
-def judge(net: Net, member: Member, gates, end, score: Callable, held, path: bool) -> dict[str, jax.Array]:
+def judge(net: Net, member: Member, gates: Any, end: jax.Array | int, score: Score, held: Any, path: bool) -> dict[str, jax.Array]:
     """The metrics of `score` and "loss", that of step `end` - 1; NaN for a member that diverged."""
     logits_of = lambda x: net.apply(member.variables, x, gates, train=False, path=path)[0]
     metrics = {**score(logits_of, held), "loss": member.losses[end - 1]}
     return jax.tree.map(lambda m: jnp.where(member.alive, m, jnp.nan), metrics)
 
 
-def one_by_one(mode: str | int | None) -> tuple[bool, Callable]:
+def one_by_one(mode: str | int | None) -> tuple[bool, Callable[[Callable[[Any], Any], Any], Any]]:
     """(path, run): whether members are alone, and run(f, inputs) -> f of each input [P, ...].
 
     Raises:
@@ -91,8 +103,8 @@ def one_by_one(mode: str | int | None) -> tuple[bool, Callable]:
 
 
 def population(
-    net: Net, optimizer: optax.GradientTransformation, score: Callable, mode: str | int | None = None, every: int | None = None
-) -> Callable:
+    net: Net, optimizer: optax.GradientTransformation, score: Score, mode: str | int | None = None, every: int | None = None
+) -> Callable[[Key, Arch, Any, Any], dict[str, Any]]:
     """-> (keys [P], archs [P, ...], train, held) -> {name: [P]}: trains every candidate on `train`, then scores it on `held`.
 
     `train` is (x, y) of S steps, [S, B, ...].  Metrics are those of `score` and "loss", of the last training step; all are
@@ -112,11 +124,11 @@ def population(
     path, run = one_by_one(mode)
 
     def one(key, arch, train, held):
-        gates, steps = net.space.gates(arch), len(jax.tree.leaves(train)[0])
+        gates, steps = net.space.gates(arch), count(train)
         k = steps if every is None else every
         if k < 1 or steps % k:
             raise ValueError(f"a score every so many steps must divide them: {k} does not divide {steps}")
-        batch_of = lambda t: jax.tree.map(lambda a: a[t], train)
+        batch_of = lambda t: take(train, t)
 
         def segment(member, i):
             member = advance(net, optimizer, member, gates, i * k, (i + 1) * k, batch_of, path)
@@ -126,17 +138,16 @@ def population(
         if every is None:
             return segment(begin, 0)[1]
         member, curves = jax.lax.scan(segment, begin, jnp.arange(steps // k))
-        metrics = jax.tree.map(lambda c: c[-1], curves)
+        metrics = take(curves, -1)
         return {**metrics, "losses": member.losses, "curves": {name: c for name, c in curves.items() if name != "loss"}}
 
     def all_of_them(keys, archs, train, held):
-        inputs = sharding.constrain((keys, archs), "pop")
-        return run(lambda inputs: one(*inputs, train, held), inputs)
+        return run(lambda inputs: one(inputs[0], inputs[1], train, held), sharding.constrain((keys, archs), "pop"))
 
     return all_of_them
 
 
-def mean_accuracy(logits_of, valid) -> dict[str, jax.Array]:
+def mean_accuracy(logits_of: Logits, valid: Any) -> dict[str, jax.Array]:
     """{"accuracy": on batches [A, B, ...], all of them}."""
     right = lambda batch: jnp.mean((jnp.argmax(logits_of(batch[0]), -1) == batch[1]).astype(jnp.float32))
     return {"accuracy": jnp.mean(jax.lax.map(right, valid))}
@@ -159,7 +170,7 @@ def train_from_scratch(
     train = population(net, optimizer, mean_accuracy, mode, every)
 
     def evaluate(key, archs, batch):
-        keys = jax.random.split(key, jax.tree.leaves(archs)[0].shape[0])
+        keys = jax.random.split(key, count(archs))
         return train(keys, archs, batch.train, batch.valid)
 
     return stateless(evaluate)

@@ -16,6 +16,7 @@ import jax
 from jaxnas.base import Evaluator
 from jaxnas.nets.base import Net
 from jaxnas.proxies import DEFAULT_DRAW, PROXIES, TOGETHER, Proxy, drawn
+from jaxnas.trees import count
 
 
 def zero_cost(net: Net, *proxies: str | Mapping[str, Proxy], draw: str | None = None, own: bool = False) -> Evaluator:
@@ -55,7 +56,7 @@ def zero_cost(net: Net, *proxies: str | Mapping[str, Proxy], draw: str | None = 
                     scores |= of(f)
             return {name: scores[name] if f is PROXIES.get(name) and name in scores else of(f) for name, f in table.items()}
 
-        keys = jax.random.split(key, len(jax.tree.leaves(archs)[0])) if own else None
+        keys = jax.random.split(key, count(archs)) if own else None
         return variables, jax.lax.map(score, (archs, keys))
 
     return Evaluator(lambda key: None if own else drawn(net, key, draw), step)

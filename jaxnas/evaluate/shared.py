@@ -14,11 +14,12 @@ Axes: P candidates, C calibration batches, A validation batches, B batch.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxnas.base import Evaluator, stateless
+from jaxnas.base import Arch, Evaluator, stateless
 from jaxnas.nets._recalibrate import recalibrate
 from jaxnas.nets.base import Net, check_variables
 from jaxnas.training.losses import cross_entropy
@@ -26,7 +27,7 @@ from jaxnas.training.losses import cross_entropy
 STATISTICS = ("recalibrated", "running", "batch")
 
 
-def shared_weights(net: Net, statistics: str = "recalibrated", pick: Callable | None = None) -> Evaluator:
+def shared_weights(net: Net, statistics: str = "recalibrated", pick: Callable[[Any, Arch], Any] | None = None) -> Evaluator:
     """The evaluator that runs a candidate's part of the supernet in `batch.fixed`, one candidate after the other.
 
     Metrics: "accuracy" and "loss", means over the validation batches [A, B, ...]; NaN for a candidate whose logits are not finite,

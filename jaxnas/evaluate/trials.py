@@ -1,13 +1,13 @@
 """Evaluators of trials: what an architecture is worth at a budget (`jaxnas.ask_tell.trial.Trial`).
 
     by_budget       a table with a column for each budget
-    train_trials    members in slots, each with weights, optimizer state and losses of its own: who goes on goes on training
+    train_trials    members in slots, each with weights, optimizer state and losses of its own: survivors keep training
 
 A schedule of the learning rate has two readings, and they rank architectures differently:
     anneal="whole"  one schedule over the largest budget R, of which a trial is a piece:   progress = t / R
     anneal="own"    each trial anneals fully within itself:                                progress = (t - start) / (stop - start)
 Under "whole" a training that is cut into trials gives the same bits as one that is not.  A benchmark whose short trainings have
-schedules of their own (12 and 200 epochs on NAS-Bench-201) is neither: its members begin anew, and `restart` bills them so.
+schedules of their own (12 and 200 epochs on NAS-Bench-201) is neither: its members start over, and `restart` bills them so.
 
 Axes: M slots, B trials, F budgets of a table, S training steps.
 """
@@ -18,14 +18,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from jaxnas import sharding
-from jaxnas.base import Evaluator, stateless
+from jaxnas.base import DrawFn, Evaluator, stateless
 from jaxnas.evaluate._table import table
 from jaxnas.evaluate.population import Member, advance, judge, one_by_one, start
 from jaxnas.nets.base import Net
 from jaxnas.spaces._space import Space
 from jaxnas.training.scratch import accuracy
+from jaxnas.trees import take
 
 ANNEAL = ("whole", "own")
 
@@ -38,7 +40,7 @@ def by_budget(space: Space, budgets: Sequence[int], restart: bool = False) -> Ev
     Args:
         space: with an index.
         budgets: of the columns, rising.
-        restart: the table's trainings do not go on from each other; then cost is all of stop, and 0 for an idle trial.
+        restart: the table's trainings do not continue each other; the cost is then all of `stop`, and 0 for an idle trial.
 
     Raises:
         ValueError: for budgets that do not rise from 1 or more, what `table` refuses, or, when traced, another number of columns.
@@ -74,8 +76,8 @@ class TrialsState(NamedTuple):
 
 def train_trials(
     net: Net,
-    optimizer: Callable,
-    draw: Callable,
+    optimizer: Callable[[Callable[[jax.Array], jax.Array]], optax.GradientTransformation],
+    draw: DrawFn,
     *,
     slots: int,
     budget: int,
@@ -110,7 +112,11 @@ def train_trials(
     def init(key):
         del key  # weights are drawn by a trial that starts at 0
         first = jax.eval_shape(net.space.sample, jax.random.key(0))
-        fresh = lambda arch: start(net, optimizer(lambda t: t / steps), jax.random.key(0), net.space.gates(arch), steps)
+        progress = lambda t: t / steps
+
+        def fresh(arch):
+            return start(net, optimizer(progress), jax.random.key(0), net.space.gates(arch), steps)
+
         blank = jax.tree.map(lambda a: jnp.zeros((slots, *a.shape), a.dtype), jax.eval_shape(fresh, first))
         return TrialsState(blank, jnp.zeros(slots, jnp.uint32))
 
@@ -121,7 +127,7 @@ def train_trials(
         gates, moves = net.space.gates(trial.arch), optimizer(along)
         new = start(net, moves, k_weights, gates, steps)
         member = jax.tree.map(lambda a, b: jnp.where(trial.start == 0, a, b), new, member)
-        batch_of = lambda t: jax.tree.map(lambda a: a[0], draw(jax.random.fold_in(k_data, t), fixed.arrays, t).train)
+        batch_of = lambda t: take(draw(jax.random.fold_in(k_data, t), fixed.arrays, t).train, 0)
         member = advance(net, moves, member, gates, begin, end, batch_of, path)
         return member, judge(net, member, gates, end, lambda f, split: {"accuracy": accuracy(f, split)}, fixed.valid, path)
 
@@ -130,9 +136,9 @@ def train_trials(
             raise ValueError("trials are trained on what is in `batch.fixed`: give Held(feed.arrays, dataset.valid)")
         slot = trials.slot
         seed = jnp.where(trials.start == 0, jax.random.bits(key, slot.shape, jnp.uint32), state.seed[slot])
-        members = jax.tree.map(lambda a: a[slot], state.members)
-        inputs = sharding.constrain((trials, seed, members), "pop")
-        members, metrics = run(lambda inputs: one(*inputs, batch.fixed), inputs)
+        members = take(state.members, slot)
+        of_one = lambda inputs: one(inputs[0], inputs[1], inputs[2], batch.fixed)
+        members, metrics = run(of_one, sharding.constrain((trials, seed, members), "pop"))
         put = lambda old, new: old.at[slot].set(new)
         kept = TrialsState(jax.tree.map(put, state.members, members), put(state.seed, seed))
         return kept, {**metrics, "cost": _cost(trials, False)}

@@ -34,7 +34,7 @@ class Cost(NamedTuple):
     base: float  # what every architecture costs
 
 
-def cost(space: Space, table, base: float = 0.0) -> Cost:
+def cost(space: Space, table: Any, base: float = 0.0) -> Cost:
     """A cost of the architectures of a space.
 
     Args:
@@ -61,9 +61,10 @@ def cost(space: Space, table, base: float = 0.0) -> Cost:
     return Cost(tree.unflatten([np.asarray(leaf, np.float32) for leaf in leaves]), float(base))
 
 
-def expected(cost: Cost, gates) -> jax.Array:
+def expected(cost: Cost, gates: Any) -> jax.Array:
     """base + sum table * gates, []."""
-    return cost.base + sum(jnp.sum(t * g) for t, g in zip(*map(jax.tree.leaves, (cost.table, gates)), strict=True))
+    entries = zip(jax.tree.leaves(cost.table), jax.tree.leaves(gates), strict=True)
+    return jnp.asarray(cost.base + sum(jnp.sum(t * g) for t, g in entries))
 
 
 Form = Callable[[jax.Array, jax.Array], jax.Array]  # (loss or quality [], cost []) -> []

@@ -1,14 +1,29 @@
 """What made it good, as a picture: the shares of the variance, and what the best decide for."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxnas.analysis.importance import Importance, names, unique
 from jaxnas.analysis.motifs import leaders
 from jaxnas.plot.figure import COLOURS, blank, plain, text_width
 from jaxnas.spaces._space import Space
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def importance(space: Space, shares: Importance, archs, scores, title: str | None = None, *, top: float = 0.1, most: int = 12):
+
+def importance(
+    space: Space,
+    shares: Importance,
+    archs: ArrayLike,
+    scores: ArrayLike,
+    title: str | None = None,
+    *,
+    top: float = 0.1,
+    most: int = 12,
+) -> "Figure":
     """Bars of the largest shares, and beside them the part of the best architectures that decide for each value.
 
     Args:
@@ -32,7 +47,7 @@ def importance(space: Space, shares: Importance, archs, scores, title: str | Non
         n = space.arity[d]
         found[row, :n] = np.bincount(best[:, d], minlength=n) / len(best)
 
-    ranked = sorted(shares.shares, key=shares.shares.get, reverse=True)[:most]
+    ranked = sorted(shares.shares, key=lambda s: shares.shares[s], reverse=True)[:most]
     largest = [s for s in ranked if s == ranked[0] or shares.shares[s] > 1e-3]
     bars = [", ".join(names(space)[d][0] for d in s) for s in largest]
     common = all(values == label[0][1] for _, values in label)  # one list of values for all: it goes below the map

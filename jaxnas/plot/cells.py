@@ -6,19 +6,27 @@ Axes: T steps, E edges, O operations.
 """
 
 import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from jaxnas.base import Arch
 from jaxnas.nets.block_cell import choice_of
 from jaxnas.plot.chains import layers
 from jaxnas.plot.figure import COLOURS, STYLES, blank, literal, text_width
+from jaxnas.spaces._space import Space
 from jaxnas.spaces.blocks import BlockSpec
 from jaxnas.spaces.cell import CellSpec
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 HEIGHT, LANE, BEND, PORT = 0.42, 0.3, 0.24, 0.11  # of a node; between arcs; of an arc's shoulder; between arrow heads
 
 
-def architecture(space, arch, title: str | None = None):
+def architecture(space: Space, arch: Arch, title: str | None = None) -> "Figure":
     """Draws each cell of `arch`, without the edges on `none`; of a space of no cells, its layers as the space writes them.
 
     With one input the last node is the cell's output; with more, all computed nodes are concatenated; of a cell of blocks,
@@ -109,7 +117,7 @@ def _lanes(edges) -> dict:
             near = [(c, d, n) for c, d, n in arcs if a < d and c < b]
             crossings = sum(c < a < d < b or a < c < b < d for c, d, _ in near)
             cost[side] = (crossings, 1 + max([n for *_, n in near], default=0), len(arcs))
-        side = min(cost, key=cost.get)
+        side = min(cost, key=lambda side: cost[side])
         sides[a, b] = (1, 0) if b - a == 1 else (side, cost[side][1])
     return sides
 
@@ -171,7 +179,7 @@ def _cell(ax, spec, kind, edges, sides, out, node, pitch):
         ax.text(left + text_width(heading, 10) + 0.4, top, note, va="top", color=COLOURS[1])
 
 
-def gates(history: dict, spec: CellSpec, title: str | None = None):
+def gates(history: Mapping[str, ArrayLike], spec: CellSpec, title: str | None = None) -> "Figure":
     """Heat maps of the architecture weights over time: a panel for each edge, a row of panels for each computed node.
 
     Args:
@@ -226,12 +234,14 @@ def gates(history: dict, spec: CellSpec, title: str | None = None):
     return figure
 
 
-def node_name(spec, n):
+def node_name(spec: CellSpec, n: int) -> str:
+    """The name of node n in its paper."""
     if spec.inputs == 1:
         return str(n)
     return f"$c_{{k-{spec.inputs - n}}}$" if n < spec.inputs else str(n - spec.inputs)
 
 
-def op_style(spec, k):
+def op_style(spec: CellSpec, k: int) -> dict[str, str]:
+    """The colour and the line style of operation k."""
     line, colour = divmod(sum(name != "none" for name in spec.ops[:k]), len(COLOURS))
     return {"color": COLOURS[colour], "linestyle": STYLES[line % len(STYLES)]}

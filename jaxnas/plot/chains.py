@@ -1,11 +1,16 @@
 """Pictures of architectures that are no cells: their layers in order, as the space writes them."""
 
+from typing import TYPE_CHECKING
+
 from jaxnas.plot.figure import COLOURS, blank, text_width
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 HEIGHT, GAP, ROW, SIZE = 0.34, 0.28, 0.6, 8  # inches, and points of the text
 
 
-def layers(texts: list[str], title: str | None = None, width: float = 9.0):
+def layers(texts: list[str], title: str | None = None, width: float = 9.0) -> "Figure":
     """A box a layer, joined by arrows, as many to a row as fit; equal layers have equal colours.
 
     Raises:
@@ -43,7 +48,7 @@ def layers(texts: list[str], title: str | None = None, width: float = 9.0):
     return figure
 
 
-def _mixed(colour: str, share: float = 0.18):
+def _mixed(colour: str, share: float = 0.18) -> tuple[float, ...]:
     """A colour on white."""
     from matplotlib.colors import to_rgb
 

@@ -6,16 +6,22 @@ Axes: T steps, S seeds.
 import math
 import re
 import textwrap
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxnas.analysis.ranking import interval
 from jaxnas.plot.figure import COLOURS, STYLES, blank, literal, plain
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 SPLITS = ("train", "training", "valid", "validation", "val", "test", "search", "eval")  # not part of a quantity's name
 
 
-def curves(series: dict, title: str | None = None, xlabel: str = "step"):
+def curves(series: Mapping[str, ArrayLike], title: str | None = None, xlabel: str = "step") -> "Figure":
     """Lines over time, a panel for each quantity: "train_loss" and "darts/valid_loss" share the panel "loss".
 
     Lines are moving averages over 1/25 of their length: of a run, over its raw values; of several, with a 95 % interval.
@@ -67,7 +73,7 @@ def curves(series: dict, title: str | None = None, xlabel: str = "step"):
     return figure
 
 
-def compare(groups: dict, title: str | None = None, ylabel: str = "accuracy"):
+def compare(groups: Mapping[str, ArrayLike], title: str | None = None, ylabel: str = "accuracy") -> "Figure":
     """All values of each group and, beside them, their mean and its 95 % interval (Student t).
 
     Args:
@@ -108,7 +114,12 @@ def _smooth(values, window):
     return np.where(ok, total / np.maximum(n, 1), np.nan)
 
 
-def regret(curves: dict, title: str | None = None, xlabel: str = "queries", ylabel: str = "regret"):
+def regret(
+    curves: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    title: str | None = None,
+    xlabel: str = "queries",
+    ylabel: str = "regret",
+) -> "Figure":
     """Mean regret of each algorithm with its 95 % interval, on a logarithmic scale.
 
     Args:
@@ -137,7 +148,13 @@ def regret(curves: dict, title: str | None = None, xlabel: str = "queries", ylab
     return figure
 
 
-def scatter(scores, truth, title: str | None = None, xlabel: str = "score", ylabel: str = "accuracy"):
+def scatter(
+    scores: ArrayLike | dict[str, ArrayLike],
+    truth: ArrayLike,
+    title: str | None = None,
+    xlabel: str = "score",
+    ylabel: str = "accuracy",
+) -> "Figure":
     """What an estimate says of each architecture against what it is worth, with Kendall's tau.
 
     Args:

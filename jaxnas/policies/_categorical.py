@@ -29,7 +29,7 @@ def options(space: Space) -> np.ndarray:
     return np.arange(space.arity.max()) < space.arity[:, None]
 
 
-def score(logits, tokens):
+def score(logits: jax.Array, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
     """(log p [...], entropy [...]) of tokens [...] under logits [..., A], which are -inf where illegal."""
     logp = jax.nn.log_softmax(logits)
     chosen = jax.nn.one_hot(tokens, logits.shape[-1], dtype=bool)

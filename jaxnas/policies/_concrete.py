@@ -16,13 +16,14 @@ Axes: M paths, O operations.
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.scipy.special import gammaln
 
 from jaxnas.policies.policy import Policy, annealed, close, draw, normal_logits, softmax_rows
 from jaxnas.spaces._space import Space
 
 
-def concrete(space: Space, temperature=1.0, scale: float = 1e-3, paths: int = 1) -> Policy:
+def concrete(space: Space, temperature: optax.ScalarOrSchedule = 1.0, scale: float = 1e-3, paths: int = 1) -> Policy:
     """Soft gates from the concrete distribution.
 
     Args:
@@ -39,7 +40,7 @@ def concrete(space: Space, temperature=1.0, scale: float = 1e-3, paths: int = 1)
     return _gumbel(space, temperature, scale, paths, lambda z: z, False)
 
 
-def straight_through(space: Space, temperature=1.0, scale: float = 1e-3, paths: int = 1) -> Policy:
+def straight_through(space: Space, temperature: optax.ScalarOrSchedule = 1.0, scale: float = 1e-3, paths: int = 1) -> Policy:
     """One-hot gates, of which one path is run, with the gradient of the concrete relaxation; arguments as `concrete`."""
 
     def harden(z):
@@ -55,14 +56,16 @@ def _gumbel(space, temperature, scale, paths, finish, hard):
         raise ValueError(f"a policy draws at least 1 path; got paths={paths}")
 
     def sample(key, theta, t):
-        noisy = lambda k, a, shape: (jax.nn.log_softmax(a, -1)[None] + jax.random.gumbel(k, shape, a.dtype)) / at(t)
+        def noisy(k, a, shape):
+            return (jax.nn.log_softmax(a, -1)[None] + jax.random.gumbel(k, shape, a.dtype)) / at(t)
+
         return jax.tree.map(lambda a: finish(jax.nn.softmax(a, -1)), draw(theta, paths, key, noisy))
 
     derive = lambda theta: space.derive(softmax_rows(theta))
     return Policy(normal_logits(space, scale), sample, lambda action: action, None, derive, hard, close)
 
 
-def concrete_log_density(z, alpha, temperature):
+def concrete_log_density(z: jax.Array, alpha: jax.Array, temperature: jax.Array | float) -> jax.Array:
     """log p(z [..., O]) of the concrete distribution with class odds softmax(alpha [O]) (Maddison et al., eq. 10)."""
     n, log_z = z.shape[-1], jnp.log(z)
     log_pi = jnp.broadcast_to(jax.nn.log_softmax(alpha), z.shape)

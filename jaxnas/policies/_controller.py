@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
+from numpy.typing import ArrayLike
 
 from jaxnas.policies._categorical import options, score
 from jaxnas.policies.policy import Policy
@@ -34,10 +35,10 @@ def controller(
     layers: int = 2,
     *,
     scale: float = 0.08,
-    kind=None,
-    anchors=None,
+    kind: ArrayLike | None = None,
+    anchors: ArrayLike | None = None,
     temperature: float = 1.0,
-    tanh=None,
+    tanh: ArrayLike | None = None,
     paths: int = 1,
 ) -> Policy:
     """An LSTM that emits the space's decisions in field order; an action is an architecture.
@@ -91,14 +92,14 @@ def controller(
         """(tokens [D], logits [D, A]); token d is choose(logits_d, given_d)."""
 
         def one(carry, xs):
-            (x, state, tokens, memory), (d, given, embed, head) = carry, xs
+            (x, state, tokens, (states, total, count)), (d, given, embed, head) = carry, xs
             is_bit = jnp.asarray(bit)[d]
             moved = lstm(theta["lstm"], x, state)
             state = jax.tree.map(lambda old, new: jnp.where(jnp.asarray(inner)[d], old, new), state, moved)
             h = state[0][-1]
             logits = h @ head
+            anchor = None
             if bit.any():
-                states, total, count = memory
                 states = states.at[d].set(h)
                 anchor = states[jnp.asarray(source)[d] + 1]
                 q = theta["v"] @ jnp.tanh(theta["previous"] @ anchor + theta["current"] @ h)
@@ -110,16 +111,15 @@ def controller(
             logits = jnp.where(jnp.where(on, jnp.asarray(legal)[d], np.arange(A) == 0), logits, -jnp.inf)
             token = choose(logits, given)
             x = embed[token]
-            if bit.any():
+            if anchor is not None:
                 add = jnp.where(is_bit, token, 0)
                 total = jnp.where(is_bit, total, 0) + add * anchor
                 count = jnp.where(is_bit, count, 0) + add
                 x = jnp.where(is_bit, total / (1 + count), x)
-                memory = states, total, count
-            return (x, state, tokens.at[d].set(token), memory), logits
+            return (x, state, tokens.at[d].set(token), (states, total, count)), logits
 
         state = (jnp.zeros((layers, H)), jnp.zeros((layers, H)))
-        memory = (jnp.zeros((D, H)), jnp.zeros(H), jnp.zeros((), jnp.int32)) if bit.any() else ()
+        memory = (jnp.zeros((D, H)), jnp.zeros(H), jnp.zeros((), jnp.int32)) if bit.any() else (None, None, None)
         tables = (theta["embed"][kind], theta["head"][kind])
         first = (theta["start"], state, jnp.zeros(D, jnp.int32), memory)
         (_, _, tokens, _), logits = jax.lax.scan(one, first, (jnp.arange(D), given, *tables))

@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import digamma, gammaln
 
-from jaxnas.policies.policy import Policy, close, draw, normal_logits, still_open
+from jaxnas.policies.policy import Policy, Theta, close, draw, normal_logits, still_open
 from jaxnas.spaces._space import Space
 
 
-def concentration(alpha):
+def concentration(alpha: jax.Array) -> jax.Array:
     """beta = elu(alpha) + 1, above 0."""
     return jax.nn.elu(alpha) + 1
 
@@ -58,7 +58,7 @@ def dirichlet(space: Space, scale: float = 1e-3, paths: int = 1) -> Policy:
     )
 
 
-def divergence(theta):
+def divergence(theta: Theta) -> jax.Array:
     """The sum over rows of KL(Dirichlet(beta) || Dirichlet(1)), over the operations that are in the search."""
 
     def rows(alpha):
@@ -69,4 +69,4 @@ def divergence(theta):
         spread = over((beta - 1) * (digamma(beta) - digamma(total)[..., None]))
         return jnp.sum(gammaln(total) - over(gammaln(beta)) - gammaln(over(jnp.ones_like(beta))) + spread)
 
-    return sum(jax.tree.leaves(jax.tree.map(rows, theta)))
+    return jnp.asarray(sum(jax.tree.leaves(jax.tree.map(rows, theta))))

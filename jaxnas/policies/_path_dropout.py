@@ -1,4 +1,4 @@
-"""Path dropout: all paths are there, and each is dropped now and then, so that a network without some of them still works.
+"""Path dropout: all paths are present, and each is dropped now and then, so that the network still works without some of them.
 
 Reference: Bender et al., Understanding and Simplifying One-Shot Architecture Search, ICML 2018, section 3.2.
 
@@ -11,6 +11,7 @@ Axes: E rows of a kind, O operations, M ghost batches.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ from jaxnas.spaces._space import Space, is_shape
 from jaxnas.spaces.cell import CellSpec
 
 
-def incoming(space: Space):
+def incoming(space: Space) -> Any:
     """k of each row of gates, of the gates' structure without the last axis: the paths into the node that the row leads to.
 
     Raises:
@@ -38,8 +39,10 @@ def incoming(space: Space):
     return jax.tree.map(lambda shape: counts, space.gate_shapes, is_leaf=is_shape)
 
 
-def path_dropout(space: Space, rate: float, warm_up: Callable | None = None, paths: int = 1) -> Policy:
-    """Gates of 0 and 1, each path's drawn on its own; an architecture is a draw with one operation an edge.
+def path_dropout(
+    space: Space, rate: float, warm_up: Callable[[jax.Array], jax.Array | float] | None = None, paths: int = 1
+) -> Policy:
+    """Gates of 0 and 1, drawn independently for each path; an architecture is a draw with one operation an edge.
 
     Args:
         space: of cells whose edges mix, or of mobile layers.

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxnas.policies.policy import Policy, normal_logits, softmax_rows
+from jaxnas.policies.policy import Policy, Theta, normal_logits, softmax_rows
 from jaxnas.spaces._space import Space
+from jaxnas.trees import take
 
 
 def simplex(space: Space) -> Policy:
@@ -26,7 +27,7 @@ def simplex(space: Space) -> Policy:
 
     def sample(key, theta, t):
         del key, t  # deterministic
-        return jax.tree.map(lambda a: a[None], theta)
+        return take(theta, None)
 
     def close(theta, still):
         rows = jax.tree.map(lambda a, on: jnp.where(on, a, 0), theta, still)
@@ -51,6 +52,7 @@ def exponentiated(rate: float = 0.1) -> optax.GradientTransformation:
         new = jax.nn.softmax(jnp.log(theta) - rate * grad, -1)
         return new - theta
 
-    return optax.GradientTransformation(
-        lambda theta: optax.EmptyState(), lambda grads, state, theta: (jax.tree.map(moved, theta, grads), state)
-    )
+    def update(updates: Theta, state: optax.OptState, params: Theta | None = None) -> tuple[Theta, optax.OptState]:
+        return jax.tree.map(moved, params, updates), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)

@@ -3,10 +3,9 @@
 Reference: Liu, Simonyan and Yang, DARTS, ICLR 2019, arXiv:1806.09055, eq. 2.
 """
 
-import jax
-
 from jaxnas.policies.policy import Policy, close, normal_logits, softmax_rows
 from jaxnas.spaces._space import Space
+from jaxnas.trees import take
 
 
 def softmax(space: Space, scale: float = 1e-3) -> Policy:
@@ -21,7 +20,7 @@ def softmax(space: Space, scale: float = 1e-3) -> Policy:
 
     def sample(key, theta, t):
         del key, t  # deterministic
-        return jax.tree.map(lambda a: a[None], softmax_rows(theta))
+        return take(softmax_rows(theta), None)
 
     derive = lambda theta: space.derive(softmax_rows(theta))
     return Policy(normal_logits(space, scale), sample, lambda action: action, None, derive, False, close)

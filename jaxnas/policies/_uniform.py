@@ -18,13 +18,15 @@ Axes: D decisions, A the largest arity, M paths.
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
+from jaxnas.base import Arch
 from jaxnas.policies._categorical import categorical, options
 from jaxnas.policies.policy import CLOSED, Policy
 from jaxnas.spaces._space import Space
 
 
-def restricted(space: Space, allowed) -> jax.Array:
+def restricted(space: Space, allowed: ArrayLike) -> jax.Array:
     """theta [D, A] of `uniform` for the values in `allowed`, bool[D, A].
 
     Raises:
@@ -40,7 +42,7 @@ def restricted(space: Space, allowed) -> jax.Array:
     return jnp.where(allowed, 0.0, CLOSED).astype(jnp.float32)
 
 
-def uniform(space: Space, paths: int = 1, allowed=None) -> Policy:
+def uniform(space: Space, paths: int = 1, allowed: ArrayLike | None = None) -> Policy:
     """Every decision uniform, and independent; `derive` is the first architecture that is allowed.
 
     Args:
@@ -49,7 +51,7 @@ def uniform(space: Space, paths: int = 1, allowed=None) -> Policy:
         allowed: bool[D, A], the values that may be drawn; default: all.
 
     Raises:
-        ValueError: as `categorical` and `only`.
+        ValueError: as `categorical` and `restricted`.
     """
     theta = restricted(space, options(space) if allowed is None else allowed)
     return categorical(space, paths=paths)._replace(init=lambda key: theta)
@@ -76,7 +78,7 @@ def strictly_fair(space: Space) -> Policy:
     return uniform(space)._replace(sample=sample)
 
 
-def sandwich(space: Space, largest, smallest, paths: int = 4) -> Policy:
+def sandwich(space: Space, largest: Arch, smallest: Arch, paths: int = 4) -> Policy:
     """The largest architecture first, the smallest, then uniform ones.
 
     Args:
@@ -92,7 +94,9 @@ def sandwich(space: Space, largest, smallest, paths: int = 4) -> Policy:
     between = uniform(space, paths - 2)
 
     def sample(key, theta, t):
-        stack = lambda a, b, rest: jnp.concatenate([jnp.asarray(a, rest.dtype)[None], jnp.asarray(b, rest.dtype)[None], rest])
+        def stack(a, b, rest):
+            return jnp.concatenate([jnp.asarray(a, rest.dtype)[None], jnp.asarray(b, rest.dtype)[None], rest])
+
         return jax.tree.map(stack, largest, smallest, between.sample(key, theta, t))
 
     return between._replace(sample=sample, derive=lambda theta: largest)

@@ -24,6 +24,7 @@ from jaxnas.policies._simplex import exponentiated, simplex
 from jaxnas.policies.policy import Policy, close, normal_logits, softmax_rows
 from jaxnas.spaces._space import Space
 from jaxnas.spaces.cell import CellSpec
+from jaxnas.trees import take
 
 
 class EdgeTheta(NamedTuple):
@@ -48,7 +49,7 @@ def edge_normalised(space: Space, scale: float = 1e-3) -> Policy:
 
     def start(key):
         k_alpha, k_beta = jax.random.split(key)
-        return EdgeTheta(init(k_alpha), jax.tree.map(lambda a: a[:, 0], init(k_beta)))
+        return EdgeTheta(init(k_alpha), take(init(k_beta), (slice(None), 0)))
 
     return _policy(space, start, gates, close)
 
@@ -80,11 +81,14 @@ def exponentiated_edges(space: Space, rate: float = 0.1) -> optax.GradientTransf
     """
     rows, weight = exponentiated(rate), _softmax_by_node(space)
 
-    def update(grads, state, theta):
-        alpha, _ = rows.update(grads.alpha, state, theta.alpha)
-        return EdgeTheta(alpha, jax.tree.map(lambda b, g: weight(jnp.log(b) - rate * g) - b, theta.beta, grads.beta)), state
+    def moved(beta, grad):
+        return weight(jnp.log(beta) - rate * grad) - beta
 
-    return optax.GradientTransformation(lambda theta: optax.EmptyState(), update)
+    def update(updates: Any, state: optax.OptState, params: Any = None) -> tuple[EdgeTheta, optax.OptState]:
+        alpha, _ = rows.update(updates.alpha, state, params.alpha)
+        return EdgeTheta(alpha, jax.tree.map(moved, params.beta, updates.beta)), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
 def _softmax_by_node(space):
@@ -103,7 +107,7 @@ def _product(alpha, beta):
 def _policy(space, start, gates, close):
     def sample(key, theta, t):
         del key, t  # deterministic
-        return jax.tree.map(lambda a: a[None], gates(theta))
+        return take(gates(theta), None)
 
     def close_alpha(theta, still):
         return theta._replace(alpha=close(theta.alpha, still))

@@ -13,20 +13,41 @@ Axes: B architectures of an update, D decisions.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxnas.policies.policy import Policy
+from jaxnas.base import Arch, Key, State
+from jaxnas.policies.policy import Action, LogProbFn, Policy, Theta
+from jaxnas.trees import take
+
+
+class UpdateFn(Protocol):
+    def __call__(
+        self, key: Key, theta: Theta, state: State, actions: Action, rewards: jax.Array, t: jax.Array, /
+    ) -> tuple[Theta, State]:
+        """Moves theta towards what was rewarded.
+
+        Args:
+            key: consumed.
+            theta: the policy's parameters, which drew the actions.
+            state: what the update before returned, or `init`.
+            actions: the draws [B, ...].
+            rewards: [B]; larger is better.
+            t: int32[]; counts steps, for what anneals.
+
+        Returns:
+            (theta, state).
+        """
 
 
 class Update(NamedTuple):
     """How theta moves; the same in a black-box search and on shared weights."""
 
-    init: Callable  # theta -> state
-    step: Callable  # (key, theta, state, actions [B, ...], rewards [B], t) -> (theta, state)
+    init: Callable[[Theta], State]
+    step: UpdateFn
 
 
 class UpdateState(NamedTuple):
@@ -52,11 +73,13 @@ def _ascend(optimizer, gain, theta, opt_state):
     return optax.apply_updates(theta, updates), opt_state
 
 
-def _check(policy, baseline):
+def _log_prob(policy: Policy, baseline: float) -> LogProbFn:
+    """The policy's, once it and the baseline's decay have been checked."""
     if policy.log_prob is None:
         raise ValueError("this policy has no log_prob: a score-function update needs one that draws (categorical, controller)")
     if not 0 <= baseline < 1:
         raise ValueError(f"the baseline's decay lies in [0, 1); got baseline={baseline}")
+    return policy.log_prob
 
 
 def reinforce(
@@ -64,7 +87,7 @@ def reinforce(
     optimizer: optax.GradientTransformation,
     baseline: float = 0.9,
     entropy: float = 0.0,
-    penalty: Callable | None = None,
+    penalty: Callable[[jax.Array, Arch], jax.Array] | None = None,
 ) -> Update:
     """REINFORCE, one optimizer step a batch.
 
@@ -78,14 +101,14 @@ def reinforce(
     Raises:
         ValueError: for a policy without log_prob, or a decay outside [0, 1).
     """
-    _check(policy, baseline)
+    log_prob = jax.vmap(_log_prob(policy, baseline), (None, 0))
 
     def step(key, theta, state, actions, rewards, t):
         del key, t  # nothing is drawn, nothing anneals
         advantage, state = _advantage(state, rewards, baseline)
 
         def gain(theta):
-            logp, h = jax.vmap(policy.log_prob, (None, 0))(theta, actions)  # [B, D]
+            logp, h = log_prob(theta, actions)  # [B, D]
             total = jnp.mean(logp.sum(-1) * advantage + entropy * h.sum(-1))
             return total if penalty is None else total - jnp.mean(jax.vmap(penalty)(logp, actions))
 
@@ -119,7 +142,7 @@ def ppo(
         ValueError: as `reinforce`, for a clip, epochs or minibatches out of range, and (when traced) for a batch that
             the minibatches do not divide.
     """
-    _check(policy, baseline)
+    log_prob = jax.vmap(_log_prob(policy, baseline), (None, 0))
     if clip <= 0 or epochs < 1 or minibatches < 1:
         raise ValueError(f"PPO needs clip > 0 and at least 1 epoch and minibatch; got {clip}, {epochs} and {minibatches}")
 
@@ -129,7 +152,6 @@ def ppo(
         if B % minibatches:
             raise ValueError(f"a batch of {B} does not split into {minibatches} minibatches: choose a divisor of {B}")
         advantage, state = _advantage(state, rewards, baseline)
-        log_prob = jax.vmap(policy.log_prob, (None, 0))
         old = log_prob(theta, actions)[0]  # [B, D]
         order = jnp.argsort(jax.random.uniform(key, (epochs, B)))  # a permutation an epoch
 
@@ -137,7 +159,7 @@ def ppo(
             theta, opt_state = carry
 
             def gain(theta):
-                logp, h = log_prob(theta, jax.tree.map(lambda a: a[rows], actions))
+                logp, h = log_prob(theta, take(actions, rows))
                 moved = logp - old[rows]  # [rows, D]
                 ratio = jnp.exp(moved if per_token else moved.sum(-1, keepdims=True))
                 A = advantage[rows, None]

@@ -8,7 +8,7 @@ softmax of a search and is never chosen.  Text form: the authors' Genotype(norma
 import ast
 import itertools
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -67,13 +67,15 @@ GENOTYPES = {
 
 
 class DARTSCell(NamedTuple):
-    op: jax.Array  # int32[N, 2]: the real operation on each of a node's two edges, lower predecessor first
-    pair: jax.Array  # int32[N]: which pair of predecessors, in lexicographic order
+    op: Any  # int32[N, 2]: the real operation on each of a node's two edges, lower predecessor first
+    pair: Any  # int32[N]: which pair of predecessors, in lexicographic order
 
 
 class DARTS(NamedTuple):
-    normal: DARTSCell
-    reduce: DARTSCell
+    """An architecture, of two `DARTSCell`s; the gates have the same fields, [E, O]."""
+
+    normal: Any
+    reduce: Any
 
 
 def darts(nodes: int = 4, ops: tuple[str, ...] = OPS) -> Space:
@@ -148,8 +150,8 @@ def darts(nodes: int = 4, ops: tuple[str, ...] = OPS) -> Space:
         source = GENOTYPES.get(text.strip(), text)
         found = {kind: re.search(rf"\b{kind}\s*=\s*(\[[^\]]*\])", source) for kind in KINDS}
         try:
-            listed = {kind: [(str(op), int(j)) for op, j in ast.literal_eval(m.group(1))] for kind, m in found.items()}
-        except (AttributeError, ValueError, SyntaxError, TypeError, OverflowError, MemoryError, RecursionError):
+            listed = {kind: [(str(op), int(j)) for op, j in ast.literal_eval(m[1] if m else "")] for kind, m in found.items()}
+        except (ValueError, SyntaxError, TypeError, OverflowError, MemoryError, RecursionError):
             known = ", ".join(GENOTYPES)
             raise ValueError(
                 f"{text!r} is not a DARTS genotype: give {known} or Genotype(normal=[('op', node), ...], ..., reduce=[...], ...)"

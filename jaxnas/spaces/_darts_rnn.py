@@ -12,7 +12,7 @@ Axes: N nodes, E = N (N + 1) / 2 edges (node-major, then by what is read), O ope
 
 import ast
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,8 +36,8 @@ GENOTYPES = {
 
 
 class RNNCell(NamedTuple):
-    op: jax.Array  # int32[N]: which of the real operations
-    previous: jax.Array  # int32[N]: the state that a node reads, at most its own number
+    op: Any  # int32[N]: which of the real operations
+    previous: Any  # int32[N]: the state that a node reads, at most its own number
 
 
 def darts_rnn(nodes: int = 8, ops: tuple[str, ...] = OPS) -> Space:
@@ -85,8 +85,8 @@ def darts_rnn(nodes: int = 8, ops: tuple[str, ...] = OPS) -> Space:
         """A published name (DARTS_V1, DARTS_V2) or the Genotype(...) text."""
         found = re.search(r"\brecurrent\s*=\s*(\[[^\]]*\])", GENOTYPES.get(text.strip(), text))
         try:
-            listed = [(str(name), int(j)) for name, j in ast.literal_eval(found.group(1))]
-        except (AttributeError, ValueError, SyntaxError, TypeError, OverflowError, MemoryError, RecursionError):
+            listed = [(str(name), int(j)) for name, j in ast.literal_eval(found[1] if found else "")]
+        except (ValueError, SyntaxError, TypeError, OverflowError, MemoryError, RecursionError):
             known = ", ".join(GENOTYPES)
             raise ValueError(
                 f"{text!r} is not a recurrent genotype: give {known} or Genotype(recurrent=[('op', state), ...], concat=[...])"

@@ -16,6 +16,7 @@ Axes: U units, D layers of a unit, K kernels, E expansions, R resolutions.
 
 import math
 import re
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -163,7 +164,7 @@ def elastic(spec: ElasticSpec) -> Space:
     return base._replace(to_text=to_text, from_text=from_text, spec=spec, choice=choice)
 
 
-def index_of(values, text: str, what: str) -> int:
+def index_of(values: Iterable[int], text: str, what: str) -> int:
     """Where a word of a text form is among the values it may have; ValueError, which says `what`, for another."""
     allowed = [str(v) for v in values]
     if text not in allowed:
@@ -188,10 +189,12 @@ def _check(spec: ElasticSpec):
 
 
 def largest(space: Space) -> Elastic:
+    """The architecture of the whole network."""
     return space.unflat(jnp.zeros(len(space.arity), jnp.int32))
 
 
 def smallest(space: Space) -> Elastic:
+    """The architecture with the least of everything."""
     return space.canonical(space.unflat(jnp.asarray(space.arity - 1, jnp.int32)))
 
 
@@ -205,14 +208,19 @@ def ofa_mobilenet_v3(width: float = 1.0, resolutions: tuple[int, ...] = ()) -> S
     Raises:
         ValueError: as `elastic`.
     """
-    table = ((24, 2), (40, 2, True), (80, 2, False, True), (112, 1, True, True), (160, 2, True, True))
     wide = lambda channels: rounded(width * channels)
-    units = tuple(Unit(wide(channels), *rest) for channels, *rest in table)
-    more = dict(stem=wide(16), fixed=wide(16), head=wide(960), features=wide(1280))
-    return elastic(ElasticSpec(units, resolutions=tuple(resolutions), **more))
+    units = (
+        Unit(wide(24), stride=2),
+        Unit(wide(40), stride=2, se=True),
+        Unit(wide(80), stride=2, swish=True),
+        Unit(wide(112), stride=1, se=True, swish=True),
+        Unit(wide(160), stride=2, se=True, swish=True),
+    )
+    spec = ElasticSpec(units, resolutions=tuple(resolutions), stem=wide(16), fixed=wide(16), head=wide(960), features=wide(1280))
+    return elastic(spec)
 
 
-def ofa_small(channels: tuple[int, ...] = (8, 16), strides: tuple[int, ...] = (1, 2), **more) -> Space:
+def ofa_small(channels: tuple[int, ...] = (8, 16), strides: tuple[int, ...] = (1, 2), **more: Any) -> Space:
     """A space for images of 8 x 8 to 32 x 32.
 
     Args:
@@ -226,5 +234,5 @@ def ofa_small(channels: tuple[int, ...] = (8, 16), strides: tuple[int, ...] = (1
         raise ValueError(f"give each unit its stride: {len(channels)} units, {len(strides)} strides")
     last = len(channels) - 1
     units = tuple(Unit(c, s, u == last, u > 0) for u, (c, s) in enumerate(zip(channels, strides, strict=True)))
-    small = dict(depths=(3, 2, 1), stem=channels[0], stem_stride=1, head=64) if channels else {}
+    small: dict[str, Any] = dict(depths=(3, 2, 1), stem=channels[0], stem_stride=1, head=64) if channels else {}
     return elastic(ElasticSpec(units, **(small | more)))

@@ -5,7 +5,7 @@ Reference: Zoph and Le, Neural Architecture Search with Reinforcement Learning, 
     layer i = filter height, filter width, filters[, stride height, stride width], i bits: whether it reads layer j < i
 
 No architecture is refused.  A layer that reads none reads the image; several inputs are concatenated along depth, the
-smaller ones padded with zeros to the largest; outputs that nobody reads are concatenated for the classifier.
+smaller ones padded with zeros to the largest; outputs that no layer reads are concatenated for the classifier.
 
 Defaults: six layers, where the paper's search starts (two more every 1,600 samples), and no strides; its second experiment
 has strides (1, 2, 3).  Text form: height x width : filters / strides < inputs, as in "3x5:24 7x1:36<0 1x7:48/2x1<0,1".
@@ -79,7 +79,7 @@ def layerwise(
         raise ValueError(f"filters need a centre: give odd heights and widths, got {heights} and {widths}")
     stride = None if strides is None else len(spec.strides)
     sizes = [len(spec.heights), len(spec.widths), len(spec.filters), stride, stride]
-    base = space(tuple(Layer(*sizes, np.full(i, 2) if i else None) for i in range(layers)))
+    base = space(tuple(Layer(*sizes, skip=np.full(i, 2) if i else None) for i in range(layers)))
 
     def choice(arch) -> tuple[LayerChoice, ...]:
         return tuple(map(layer_choice, arch))
@@ -121,7 +121,7 @@ def layerwise(
             if digits is not None and int(digits) not in table:
                 raise ValueError(f"layer {i} is {part!r}: its {name} must be one of {', '.join(map(str, table))}")
             tokens.append(None if digits is None else jnp.asarray(table.index(int(digits)), jnp.int32))
-        return Layer(*tokens, jnp.asarray([j in inputs for j in range(i)], jnp.int32) if i else None)
+        return Layer(*tokens, skip=jnp.asarray([j in inputs for j in range(i)], jnp.int32) if i else None)
 
     return base._replace(to_text=to_text, from_text=from_text, spec=spec, choice=choice)
 
@@ -134,7 +134,8 @@ def kind(space: Space) -> np.ndarray:
 
 def anchors(space: Space) -> np.ndarray:
     """int[D], `controller`'s argument: for a skip bit, the last token of the layer that it would read; else -1."""
-    out, ends = [], []
+    out: list[int] = []
+    ends: list[int] = []  # the last token of each layer so far
     for layer in space.decisions:
         out += [-1] * sum(leaf is not None for leaf in layer[:-1])
         end = len(out) - 1

@@ -21,6 +21,7 @@ Axes: L operations of all blocks, M banks.
 import re
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -141,6 +142,6 @@ def memory_bank(
     return base._replace(canonical=canonical, to_text=to_text, from_text=from_text, spec=spec, choice=choice)
 
 
-def there(reads, writes):
+def there(reads: jax.Array, writes: jax.Array) -> jax.Array:
     """1 where an operation reads a bank and writes one, of reads and writes [L, M]."""
     return jnp.max(reads, 1) * jnp.max(writes, 1)

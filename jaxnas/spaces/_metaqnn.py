@@ -7,10 +7,12 @@ Axes: S states, A actions, T steps of the longest walk.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+
+from jaxnas.base import Arch
 
 
 class MDP(NamedTuple):
@@ -19,10 +21,10 @@ class MDP(NamedTuple):
     legal: np.ndarray  # bool[S, A]
     next: np.ndarray  # int32[S, A]; read where legal
     terminal: np.ndarray  # bool[S]
-    arch: Callable  # int32[T] actions, 0 after the end -> arch
-    actions: Callable  # arch -> int32[T], its inverse
+    arch: Callable[[jax.Array], Arch]  # int32[T] actions, 0 after the end -> arch
+    actions: Callable[[Arch], jax.Array]  # arch -> int32[T], its inverse
     row: np.ndarray | None = None  # int32[S]: the row of Q that a state reads and writes; None: its own
-    meaning: tuple = ()  # what each action stands for
+    meaning: tuple[Any, ...] = ()  # what each action stands for
     size: np.ndarray | None = None  # int32[S]: the side of a state's map, 0 where there is none; None: states have no maps
 
 
@@ -83,7 +85,8 @@ def metaqnn(
             legal = body and what[1] < seen
         return (depth + 1, action, size, heads) if legal and depth < layers else None
 
-    ids, to = {(0, ("start",), image, 0): 0}, []
+    ids: dict[Any, int] = {(0, ("start",), image, 0): 0}
+    to = []
     queue = list(ids)
     for state in queue:
         found = [None if state == "end" else follow(state, action) for action in meaning]
@@ -92,12 +95,12 @@ def metaqnn(
                 ids[new] = len(ids)
                 queue.append(new)
         to.append([-1 if new is None else ids[new] for new in found])
-    to = np.asarray(to)
-    rows: dict = {}
+    table = np.asarray(to)  # [S, A]
+    rows: dict[Any, int] = {}
     row = [rows.setdefault(s if s == "end" else (*s[:2], bucket(s[2]), s[3]), len(rows)) for s in queue]
     return MDP(
-        legal=to >= 0,
-        next=to,
+        legal=table >= 0,
+        next=table,
         terminal=np.arange(len(to)) == ids["end"],
         arch=Layers,
         actions=lambda arch: arch.action,

@@ -18,7 +18,8 @@ Axes: L layers.
 
 import math
 import re
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
@@ -51,7 +52,7 @@ MODELS = {
 class Mobile(NamedTuple):
     """An architecture; the gates are its one-hot rows."""
 
-    op: tuple  # L of int32[]
+    op: tuple[Any, ...]  # L of int32[]
 
 
 class MobileLayer(NamedTuple):
@@ -160,7 +161,7 @@ def _check(spec: MobileSpec):
                 raise ValueError(f"layer {i}: {name!r} needs channels that {made.groups} divides; got {layer[:2]}")
 
 
-def stages(inputs: int, table, ops: tuple[str, ...], none: str) -> tuple[MobileLayer, ...]:
+def stages(inputs: int, table: Iterable[tuple[int, int, int]], ops: tuple[str, ...], none: str) -> tuple[MobileLayer, ...]:
     """Layers of stages (channels, layers, stride of the first), with the candidate `none` wherever the shape is kept."""
     layers = []
     for channels, count, stride in table:

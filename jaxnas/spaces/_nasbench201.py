@@ -5,7 +5,8 @@ Edges in gate order: 0->1, 0->2, 1->2, 0->3, 1->3, 2->3.  Text form: |op~0|+|op~
 """
 
 import functools
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +20,10 @@ SPEC = CellSpec(OPS, inputs=1, nodes=3)
 
 
 class NASBench201(NamedTuple):
-    op: jax.Array  # int32[6], values index OPS
+    op: Any  # int32[6], values index OPS
 
 
-def expression(ops) -> str:
+def expression(ops: Sequence[int] | np.ndarray) -> str:
     """The text of the network a cell computes, letter for letter the authors' (`to_unique_str`); equal texts, equal networks.
 
     skip is its source, a path from none is "#", and a sum does not depend on the order of its terms.  A sum keeps its "#",
@@ -49,14 +50,15 @@ def representatives() -> np.ndarray:
     return np.asarray([first.setdefault(expression(ops), i) for i, ops in enumerate(every)], np.int32)
 
 
-def to_text(arch) -> str:
+def to_text(arch: NASBench201) -> str:
+    """The text form of a cell (host)."""
     ops = np.asarray(arch.op)
     nodes = [[f"{OPS[ops[SPEC.first(i) + j]]}~{j}" for j in range(i + 1)] for i in range(SPEC.nodes)]
     return "+".join(f"|{'|'.join(node)}|" for node in nodes)
 
 
 def from_text(text: str) -> NASBench201:
-    """Reads the text form; raises ValueError for what is not a cell of the space."""
+    """Reads the text form (host); raises ValueError for what is not a cell of the space."""
     entries = [e for node in text.strip().split("+") for e in node.strip("|").split("|")]
     wanted = [j for j, _ in SPEC.edges]
     try:

@@ -9,12 +9,14 @@ Axes: D decisions, A the largest arity, R real dimensions.
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
+from jaxnas.base import Arch, Key
 from jaxnas.spaces.real import polynomial_mutation, scale
 
 
@@ -25,41 +27,59 @@ class Mixed(NamedTuple):
     reals: Any  # float32 values, in the user's units
 
 
+class UnflatFn(Protocol):
+    def __call__(self, v: jax.Array, u: jax.Array | None = None, /) -> Arch:
+        """The architecture of flat values.
+
+        Args:
+            v: int32[D], the decisions.
+            u: float32[R], the reals in the unit cube; needed where there are reals.
+        """
+
+
 class Space(NamedTuple):
     """What may be built.  `space(...)` derives all of it; a paper's space replaces (`_replace`) what it does differently."""
 
     decisions: Any  # pytree of int arrays: the arity of each decision
     arity: np.ndarray  # int32[D], the same, flat: the token sequence a controller emits
     size: float  # distinct settings of the active decisions; infinite with reals
-    flat: Callable  # arch -> int32[D]
-    unflat: Callable  # (int32[D], unit float32[R] where there are reals) -> arch
-    unit: Callable  # arch -> float32[R], its reals in the unit cube
-    active: Callable  # arch -> bool[D]: the decisions that matter, given their parents
-    sample: Callable  # key -> arch, uniform over the settings of all decisions and over the unit cube
-    mutate: Callable  # (key, arch) -> arch: exactly one active decision, or one real, takes another value
-    crossover: Callable  # (key, a, b) -> arch: each decision and real from a or b with equal odds
-    neighbors: Callable  # arch -> archs[sum(arity - 1)], decision-major, then value + 1, + 2, ... modulo the arity; no reals
-    features: Callable  # arch -> float32[sum(arity) + R], one-hot, zeros where inactive; then the unit reals
-    index: Callable  # arch -> int32, mixed radix with the first decision most significant; needs raw size < 2**31
-    from_index: Callable  # int32 -> arch
-    canonical: Callable  # arch -> arch, equal for equal networks
-    gates: Callable  # arch -> the supernet's gates: one-hot rows
-    derive: Callable  # soft gates -> arch, the discretisation; derive(gates(a)) == a
+    flat: Callable[[Arch], jax.Array]  # int32[D]
+    unflat: UnflatFn
+    unit: Callable[[Arch], jax.Array]  # float32[R], its reals in the unit cube
+    active: Callable[[Arch], jax.Array]  # bool[D]: the decisions that matter, given their parents
+    sample: Callable[[Key], Arch]  # uniform over the settings of all decisions and over the unit cube
+    mutate: Callable[[Key, Arch], Arch]  # exactly one active decision, or one real, takes another value
+    crossover: Callable[[Key, Arch, Arch], Arch]  # each decision and real from the one or the other with equal odds
+    neighbors: Callable[[Arch], Arch]  # [sum(arity - 1)], decision-major, then value + 1, + 2, ... modulo the arity; no reals
+    features: Callable[[Arch], jax.Array]  # float32[sum(arity) + R], one-hot, zeros where inactive; then the unit reals
+    index: Callable[[Arch], jax.Array]  # int32[], mixed radix, the first decision most significant; needs raw size < 2**31
+    from_index: Callable[[jax.Array], Arch]  # its inverse
+    canonical: Callable[[Arch], Arch]  # equal for equal networks
+    gates: Callable[[Arch], Any]  # the supernet's gates: one-hot rows
+    derive: Callable[[Any], Arch]  # the discretisation of soft gates; derive(gates(a)) == a
     gate_shapes: Any  # pytree of shapes: the architecture parameters
-    to_text: Callable  # arch -> str (host)
-    from_text: Callable  # str -> arch (host); ValueError for a text that is not in the space
+    to_text: Callable[[Arch], str]  # on the host
+    from_text: Callable[[str], Arch]  # on the host; ValueError for a text that is not in the space
     reals: Any = None  # pytree of `Real`; None: decisions only
     spec: Any = None  # the static description a net is built from (a CellSpec for the cell spaces)
     choice: Callable | None = None  # arch -> the static description its own network is built from (host); None: its gates say it
 
 
-def is_shape(node) -> bool:
+def is_shape(node: Any) -> bool:
     """Whether a node of `gate_shapes` is a shape, and so a leaf, and not a NamedTuple of shapes."""
     return isinstance(node, tuple) and all(isinstance(n, int) for n in node)
 
 
 def space(
-    decisions=(), *, reals=None, parent=None, when=None, mutate_weight=None, gates=None, derive=None, gate_shapes=None
+    decisions: Any = (),
+    *,
+    reals: Any = None,
+    parent: ArrayLike | None = None,
+    when: ArrayLike | None = None,
+    mutate_weight: ArrayLike | None = None,
+    gates: Callable[[Arch], Any] | None = None,
+    derive: Callable[[Any], Arch] | None = None,
+    gate_shapes: Any = None,
 ) -> Space:
     """Derives a `Space` from the arities of its decisions.
 
@@ -111,7 +131,11 @@ def space(
         return chosen if reals is None else Mixed(chosen, values)
 
     def unflat(v, u=None):
-        return build(v, None if reals is None else cube.from_unit(u))
+        if reals is None:
+            return build(v, None)
+        if u is None:
+            raise ValueError("this space has real dimensions: give `unflat` their values in the unit cube, too")
+        return build(v, cube.from_unit(u))
 
     def values(arch):
         return None if reals is None else arch.reals
@@ -123,10 +147,10 @@ def space(
         depth[d] = depth[parent[d]] + 1
 
     def on(v):  # int32[D] -> bool[D]
-        wanted = root | jnp.asarray(when)[each_decision, v[up]]  # [D]: the parent holds a value that switches d on
+        wanted = jnp.asarray(when)[each_decision, v[up]] | root  # [D]: the parent holds a value that switches d on
         out = wanted
         for _ in range(max(depth, default=0) - 1):
-            out = wanted & (root | out[up])
+            out = wanted & (out[up] | root)
         return out
 
     def zero_inactive(v, values=None):  # inactive decisions are 0
@@ -140,7 +164,7 @@ def space(
         return zero_inactive(jax.random.randint(k_decisions, (D,), 0, arity), cube.from_unit(u))
 
     def mutate(key, arch):
-        k_pick, k_real = (key, None) if reals is None else jax.random.split(key)
+        k_pick, k_real = (key, key) if reals is None else jax.random.split(key)  # without reals the second is not used
         p = jax.random.uniform(k_pick, (2,))
         v, u = flat(arch), unit(arch)
         each = jnp.concatenate([weight * on(v), jnp.ones(R)])  # [D + R]
@@ -192,7 +216,7 @@ def space(
         children = np.flatnonzero(parent == d)
         return sum(math.prod(count(c) for c in children if when[c, a]) for a in range(arity[d]))
 
-    if gates is None:
+    if gates is None or derive is None:
         chosen = (lambda arch: arch) if reals is None else (lambda arch: arch.decisions)
         one_hot = lambda a, n: jax.nn.one_hot(a, int(np.max(n)), dtype=jnp.float32)
         gates = lambda arch: jax.tree.map(one_hot, chosen(arch), decisions)

@@ -169,7 +169,8 @@ def widest(space: Space) -> Tunas:
     if not isinstance(space.spec, TunasSpec):
         raise ValueError("this space has no filters to search (`space.spec`): give `proxylessnas_enlarged` or `tunas(spec)`")
     one = space.gates(space.unflat(jnp.zeros(len(space.arity), jnp.int32)))
-    mean = lambda rows: jax.tree.map(lambda row: jnp.full_like(row, 1 / row.shape[-1]), rows)
+    even = lambda row: jnp.full_like(row, 1 / row.shape[-1])
+    mean = lambda rows: jax.tree.map(even, rows)
     return one._replace(there=mean(one.there), kernel=mean(one.kernel))
 
 

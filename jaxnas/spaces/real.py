@@ -8,7 +8,7 @@ Axes: R real dimensions.
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,8 @@ class Real(NamedTuple):
     log: bool = False
 
 
-def is_real(node) -> bool:
+def is_real(node: Any) -> bool:
+    """Whether a node of a pytree of bounds is a `Real`, and so a leaf."""
     return isinstance(node, Real)
 
 
@@ -33,13 +34,13 @@ class Scale(NamedTuple):
     size: int  # R
     low: np.ndarray  # float32[R]
     high: np.ndarray  # float32[R]
-    to_unit: Callable  # values -> float32[R]
-    from_unit: Callable  # float32[R] -> values
-    split: Callable  # [R] -> the same numbers in the structure of the bounds
-    select: Callable  # (bool[R], values, values) -> values: bit by bit those of the one or the other
+    to_unit: Callable[[Any], jax.Array]  # values -> float32[R]
+    from_unit: Callable[[jax.Array], Any]  # float32[R] -> values
+    split: Callable[[jax.Array | np.ndarray], Any]  # [R] -> the same numbers in the structure of the bounds
+    select: Callable[[jax.Array, Any, Any], Any]  # (bool[R], values, values) -> values: each number one of the two, to the bit
 
 
-def scale(reals) -> Scale:
+def scale(reals: Any) -> Scale:
     """The scale of a pytree of `Real`s; None has size 0.
 
     Raises:
@@ -84,7 +85,9 @@ def scale(reals) -> Scale:
     return Scale(sum(sizes), low, high, to_unit, from_unit, split, select)
 
 
-def sbx(key, a, b, eta=20.0, odds=0.5):
+def sbx(
+    key: jax.Array, a: jax.Array, b: jax.Array, eta: jax.Array | float = 20.0, odds: jax.Array | float = 0.5
+) -> tuple[jax.Array, jax.Array]:
     """Simulated binary crossover of a, b [R] in the unit cube, bounded -> two children [R].
 
     beta = (alpha u)^(1 / (eta + 1)) if u <= 1 / alpha, else (1 / (2 - alpha u))^(1 / (eta + 1));
@@ -113,7 +116,7 @@ def sbx(key, a, b, eta=20.0, odds=0.5):
     return jnp.where(cross, first, a), jnp.where(cross, second, b)
 
 
-def polynomial_mutation(key, x, eta=20.0, odds=1.0):
+def polynomial_mutation(key: jax.Array, x: jax.Array, eta: jax.Array | float = 20.0, odds: jax.Array | float = 1.0) -> jax.Array:
     """Polynomial mutation of x [R] in the unit cube, bounded; each dimension moves with `odds`.
 
     delta = (2 u + (1 - 2 u) (1 - x)^(eta + 1))^(1 / (eta + 1)) - 1 for u < 1/2, and its mirror image above.

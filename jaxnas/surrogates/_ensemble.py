@@ -7,7 +7,7 @@ Search, ECCV 2018, arXiv:1712.00559.
     mean(x) = mean_m f_m(x),   std(x) = std_m f_m(x)
 
 BANANAS: 5 perceptrons of 10 layers of 20 units on the path encoding, 150 epochs at 0.01, drawn anew at every fit.
-PNAS: 5 predictors of a cell's tokens that go on training, at 0.01 and then 0.002, each on 4/5 of the data.
+PNAS: 5 predictors of a cell's tokens that keep training, at 0.01 and then 0.002, each on 4/5 of the data.
 
 Axes: M members, N capacity, B blocks, E embedding.
 """
@@ -24,6 +24,7 @@ from jaxnas.base import Arch
 from jaxnas.spaces._space import Space
 from jaxnas.spaces.blocks import BlockSpec
 from jaxnas.surrogates.surrogate import Surrogate
+from jaxnas.trees import take
 
 
 class EnsembleState(NamedTuple):
@@ -52,7 +53,7 @@ def ensemble(
         epochs: passes over the data at each fit, default 150.
         batch: default 32.
         rate: Adam's step size, default 0.01.
-        later_rate: the members go on training from fit to fit, at this rate from the second on; default: drawn anew.
+        later_rate: the members keep training from fit to fit, at this rate from the second on; default: drawn anew.
         folds: member m leaves out every M-th row, beginning with the m-th; default: all see everything.
 
     Raises:
@@ -69,13 +70,13 @@ def ensemble(
         return params, jax.vmap(adam.init)(params)
 
     def init(key, archs):
-        x = encode(jax.tree.map(lambda a: a[0], archs))
+        x = encode(take(archs, 0))
         return EnsembleState(*draw(key, x), jnp.zeros((), jnp.int32))
 
     def fit(key, model, archs, y, mask):
         k_draw, k_order = jax.random.split(key)
         x = jax.tree.map(jnp.asarray, jax.vmap(encode)(archs))
-        fresh = draw(k_draw, jax.tree.map(lambda a: a[0], x)) if later_rate is None else (model.params, model.moments)
+        fresh = draw(k_draw, take(x, 0)) if later_rate is None else (model.params, model.moments)
         step = rate if later_rate is None else jnp.where(model.fits == 0, rate, later_rate)
         N = len(y)
 
@@ -83,7 +84,7 @@ def ensemble(
             n = jnp.sum(rows)
 
             def loss(params, at, there):
-                error = jax.vmap(lambda x: module.apply({"params": params}, x))(jax.tree.map(lambda a: a[at], x)) - y[at]
+                error = jax.vmap(lambda x: module.apply({"params": params}, x))(take(x, at)) - y[at]
                 return jnp.sum(jnp.abs(error), where=there) / jnp.maximum(jnp.sum(there), 1)
 
             def epoch(e, carry):
@@ -106,8 +107,8 @@ def ensemble(
         return EnsembleState(*trained, model.fits + 1)
 
     def predict(model, archs):
-        x = jax.vmap(encode)(archs)
-        each = jax.vmap(lambda params: jax.vmap(lambda x: module.apply({"params": params}, x))(x))(model.params)  # [M, C]
+        apply = lambda params, x: module.apply({"params": params}, x)
+        each = jax.vmap(jax.vmap(apply, (None, 0)), (0, None))(model.params, jax.vmap(encode)(archs))  # [M, C]
         return jnp.mean(each, 0), jnp.std(each, 0)
 
     return Surrogate(init, fit, predict)
@@ -120,7 +121,7 @@ class Perceptron(nn.Module):
     depth: int = 10
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         init = nn.initializers.glorot_uniform()
         for _ in range(self.depth):
             x = nn.relu(nn.Dense(self.width, kernel_init=init)(x))
@@ -160,20 +161,20 @@ class _Predictor(nn.Module):
         self.last = nn.Dense(1, kernel_init=init, bias_init=nn.initializers.constant(1.8))
         self.body = self.make_body(init)
 
-    def embed(self, tokens):
+    def embed(self, tokens: Tokens) -> jax.Array:
         return jnp.concatenate([self.of_input(tokens.input), self.of_op(tokens.op)], -2)  # [B, 4, E]
 
-    def score(self, h):
+    def score(self, h: jax.Array) -> jax.Array:
         return nn.sigmoid(self.last(h)[0])
 
 
 class BlockPerceptron(_Predictor):
     """The mean over blocks of their four embeddings, then a perceptron: Tokens -> (0, 1)."""
 
-    def make_body(self, init):
+    def make_body(self, init: nn.initializers.Initializer) -> nn.Module:
         return nn.Dense(self.width, kernel_init=init)
 
-    def __call__(self, tokens):
+    def __call__(self, tokens: Tokens) -> jax.Array:
         e = self.embed(tokens)
         e = e.reshape(len(e), -1)  # [B, 4 E]
         there = jnp.arange(len(e)) < tokens.blocks
@@ -183,10 +184,10 @@ class BlockPerceptron(_Predictor):
 class BlockLSTM(_Predictor):
     """An LSTM over the tokens of the blocks that are there, its last state: Tokens -> (0, 1)."""
 
-    def make_body(self, init):
+    def make_body(self, init: nn.initializers.Initializer) -> nn.Module:
         return nn.RNN(nn.OptimizedLSTMCell(self.width, kernel_init=init, recurrent_kernel_init=init), return_carry=True)
 
-    def __call__(self, tokens):
+    def __call__(self, tokens: Tokens) -> jax.Array:
         e = self.embed(tokens)
         (_, h), _ = self.body(e.reshape(-1, self.width), seq_lengths=4 * tokens.blocks)
         return self.score(h)

@@ -22,9 +22,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxnas.surrogates.kernels import Kernel, gram
 from jaxnas.surrogates.surrogate import Surrogate
+from jaxnas.trees import count, take
 
 
 class Cholesky(NamedTuple):
@@ -32,7 +34,7 @@ class Cholesky(NamedTuple):
     inverse: jax.Array  # [N, b]: of the blocks on L's diagonal, one below the other
 
 
-def cholesky(k) -> Cholesky:
+def cholesky(k: jax.Array) -> Cholesky:
     """The factor of a positive definite matrix, in blocks of 20 columns, or 16 blocks."""
     N = len(k)
     b = min(N, max(20, -(-N // 16)))
@@ -61,7 +63,7 @@ def _inverse(k):
     return jax.lax.fori_loop(0, b, step, jnp.concatenate([k, jnp.eye(b, dtype=k.dtype)], 1))[:, b:]
 
 
-def solve(factor: Cholesky, right) -> jax.Array:
+def solve(factor: Cholesky, right: jax.Array) -> jax.Array:
     """L^-1 right, [N, M], by forward substitution of blocks."""
     N, b = factor.inverse.shape
     out = jnp.zeros_like(right[:0])
@@ -82,7 +84,7 @@ class GaussianProcessState(NamedTuple):
     residual: jax.Array  # [N], L^-1 (y - m)
 
 
-def gaussian_process(kernel: Kernel, noise=1e-2) -> Surrogate:
+def gaussian_process(kernel: Kernel, noise: ArrayLike = 1e-2) -> Surrogate:
     """The Gaussian process whose kernel, of a family, explains the scores best; it forgets the model it is given.
 
     Args:
@@ -95,7 +97,7 @@ def gaussian_process(kernel: Kernel, noise=1e-2) -> Surrogate:
     noise = np.atleast_1d(np.asarray(noise, np.float64))
     if noise.ndim != 1 or noise.size == 0 or not (np.isfinite(noise) & (noise >= 0)).all():
         raise ValueError(f"the noise is a variance, or several to choose from, none below 0; got {noise.tolist()}")
-    G, V = len(jax.tree.leaves(kernel.grid)[0]), len(noise)
+    G, V = count(kernel.grid), len(noise)
 
     def theta(row, dtype):
         return jax.tree.map(lambda g: jnp.asarray(g, dtype)[row // V], kernel.grid)
@@ -123,10 +125,10 @@ def gaussian_process(kernel: Kernel, noise=1e-2) -> Surrogate:
         rows = jnp.arange(G * V, dtype=jnp.int32)
         every = jax.vmap(at, out_axes=GaussianProcessState(None, None, 0, 0, 0, 0, 0, 0))(rows)
         best = jnp.argmax(every.log_likelihood)
-        return GaussianProcessState(x, mask, *jax.tree.map(lambda a: a[best], tuple(every)[2:]))
+        return GaussianProcessState(x, mask, *take(tuple(every)[2:], best))
 
     def init(key, archs):  # blank: a fit comes before every prediction
-        N = len(jax.tree.leaves(archs)[0])
+        N = count(archs)
         model = jax.eval_shape(fit, key, None, archs, jnp.zeros(N, jnp.float32), jnp.zeros(N, bool))
         return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), model)
 

@@ -20,10 +20,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxnas.base import Arch
 from jaxnas.surrogates._gaussian_process import Cholesky, cholesky, solve
 from jaxnas.surrogates.surrogate import Surrogate
+from jaxnas.trees import count, take
 
 
 class RidgeState(NamedTuple):
@@ -37,7 +39,7 @@ class RidgeState(NamedTuple):
     log_likelihood: jax.Array  # []
 
 
-def ridge(encode: Callable[[Arch], jax.Array], penalty=(0.01, 0.1, 1.0, 10.0, 100.0)) -> Surrogate:
+def ridge(encode: Callable[[Arch], jax.Array], penalty: ArrayLike = (0.01, 0.1, 1.0, 10.0, 100.0)) -> Surrogate:
     """Linear regression with the penalty that explains the scores best; it forgets the model it is given.
 
     Args:
@@ -71,10 +73,10 @@ def ridge(encode: Callable[[Arch], jax.Array], penalty=(0.01, 0.1, 1.0, 10.0, 10
 
         every = jax.vmap(at)(jnp.asarray(penalty, y.dtype))
         best = jnp.argmax(every.log_likelihood)
-        return jax.tree.map(lambda a: a[best], every)
+        return take(every, best)
 
     def init(key, archs):  # blank: a fit comes before every prediction
-        N = len(jax.tree.leaves(archs)[0])
+        N = count(archs)
         model = jax.eval_shape(fit, key, None, archs, jnp.zeros(N, jnp.float32), jnp.zeros(N, bool))
         return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), model)
 

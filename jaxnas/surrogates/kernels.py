@@ -27,19 +27,22 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
+from jaxnas.base import Arch
 from jaxnas.spaces._space import Space
+from jaxnas.trees import count
 
 
 class Kernel(NamedTuple):
     """A family of kernels, one for each row of `grid`."""
 
-    features: Callable  # arch -> pytree of arrays, computed once for each architecture
-    value: Callable  # (theta, features of a, features of b) -> k(a, b) []
+    features: Callable[[Arch], Any]  # a pytree of arrays, computed once for each architecture
+    value: Callable[[Any, Any, Any], jax.Array]  # (theta, features of a, features of b) -> k(a, b) []
     grid: Any  # pytree of theta's leaves with a leading axis G
 
 
-def gram(kernel: Kernel, theta, a, b) -> jax.Array:
+def gram(kernel: Kernel, theta: Any, a: Any, b: Any) -> jax.Array:
     """k between all pairs of features a [N, ...] and b [M, ...] -> [N, M]."""
     return jax.vmap(lambda x: jax.vmap(lambda y: kernel.value(theta, x, y))(b))(a)
 
@@ -56,7 +59,7 @@ def _positive(grid):
     return grid
 
 
-def overlap(space: Space, grid=None) -> Kernel:
+def overlap(space: Space, grid: ArrayLike | None = None) -> Kernel:
     """exp(-d / l), d the decisions in which two architectures differ; one that is off differs from every value.
 
     Args:
@@ -78,7 +81,7 @@ def overlap(space: Space, grid=None) -> Kernel:
     return Kernel(features, value, _positive(lengths(0.5, 5 * D) if grid is None else grid))
 
 
-def rbf(encode: Callable, grid) -> Kernel:
+def rbf(encode: Callable[[Arch], jax.Array], grid: ArrayLike) -> Kernel:
     """The squared exponential kernel on encode(arch) -> float[F], for the length scales of the grid.
 
     Raises:
@@ -87,7 +90,7 @@ def rbf(encode: Callable, grid) -> Kernel:
     return Kernel(encode, lambda length, a, b: jnp.exp(-0.5 * jnp.sum((a - b) ** 2) / length**2), _positive(grid))
 
 
-def matern52(encode: Callable, grid) -> Kernel:
+def matern52(encode: Callable[[Arch], jax.Array], grid: ArrayLike) -> Kernel:
     """The Matern kernel of smoothness 5/2 on encode(arch) -> float[F], for the length scales of the grid.
 
     Raises:
@@ -109,7 +112,7 @@ def product(*kernels: Kernel) -> Kernel:
     """
     if not kernels:
         raise ValueError("a product needs at least one kernel")
-    rows = np.indices([len(jax.tree.leaves(k.grid)[0]) for k in kernels]).reshape(len(kernels), -1)
+    rows = np.indices([count(k.grid) for k in kernels]).reshape(len(kernels), -1)
     return Kernel(
         features=lambda arch: tuple(k.features(arch) for k in kernels),
         value=lambda theta, a, b: math.prod(k.value(*each) for k, *each in zip(kernels, theta, a, b, strict=True)),
@@ -117,7 +120,7 @@ def product(*kernels: Kernel) -> Kernel:
     )
 
 
-def path_encoding(space: Space) -> Callable:
+def path_encoding(space: Space) -> Callable[[Arch], jax.Array]:
     """arch -> float32[sum of O^length]: which sequences of operations lead from the input to the output of a cell.
 
     Reference: White, Neiswanger and Savani, BANANAS, AAAI 2021, arXiv:1910.11858.  A path through `none` does not exist, so
@@ -155,7 +158,7 @@ class Graph(NamedTuple):
     copies: jax.Array  # int32[V]: how often the node counts; 0: it does not
 
 
-def cell_graph(space: Space) -> Callable:
+def cell_graph(space: Space) -> Callable[[Arch], Graph]:
     """arch -> Graph of its cells with an operation on every node, simplified as far as the network stays the same.
 
     Each operation of an edge becomes a node; `none` is dropped, and so are operations that get nothing or whose output is not
@@ -207,7 +210,7 @@ def cell_graph(space: Space) -> Callable:
     return graph
 
 
-def mix(x) -> jax.Array:
+def mix(x: jax.Array) -> jax.Array:
     """uint32 -> uint32, a bijection that stirs all bits (the finalizer of MurmurHash3)."""
     x = (x ^ (x >> 16)) * np.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * np.uint32(0xC2B2AE35)
@@ -224,7 +227,7 @@ def subtree_labels(graph: Graph, rounds: int) -> jax.Array:
     return jnp.stack(labels)
 
 
-def weisfeiler_lehman(graph: Callable, rounds: int = 3) -> Kernel:
+def weisfeiler_lehman(graph: Callable[[Arch], Graph], rounds: int = 3) -> Kernel:
     """The Weisfeiler-Lehman subtree kernel, normalised; messages follow the edges (a node hears what it reads).
 
     Args:

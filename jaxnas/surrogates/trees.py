@@ -23,6 +23,7 @@ import numpy as np
 
 from jaxnas.base import Arch
 from jaxnas.surrogates.surrogate import Surrogate
+from jaxnas.trees import count
 
 
 class Trees(NamedTuple):
@@ -42,9 +43,9 @@ def boosted_trees(
     Args:
         encode: arch -> float32[F].
         members: M, default 5; 1: all the data, no uncertainty.
-        trees: T, default 100, Friedman's and scikit-learn's, as are
-        depth: of a tree, default 3, and
-        rate: of a step, default 0.1.
+        trees: T, default 100.
+        depth: of a tree, default 3.
+        rate: of a step, default 0.1; these three are Friedman's and scikit-learn's.
 
     Raises:
         ValueError: for sizes below 1 or a rate that is not positive.
@@ -117,7 +118,7 @@ def _surrogate(encode, grow, M, T, nodes):
 
     def init(key, archs):
         del key  # nothing to draw
-        return jax.tree.map(jnp.asarray, blank(len(jax.tree.leaves(archs)[0])))
+        return jax.tree.map(jnp.asarray, blank(count(archs)))
 
     def fit(key, model, archs, y, mask):
         del model  # grown anew

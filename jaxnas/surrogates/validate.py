@@ -12,21 +12,23 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxnas.analysis.ranking import Ranking, ranking
 from jaxnas.base import Arch, Key
-from jaxnas.surrogates.surrogate import Surrogate
+from jaxnas.surrogates.surrogate import Model, Surrogate
+from jaxnas.trees import count
 
 
 class Fitted(NamedTuple):
     """A fitted surrogate and the scale of its scores: a pytree, such as `evaluate.surrogate` reads from `batch.fixed`."""
 
-    model: object
+    model: Model
     mean: jax.Array  # [], of the scores
     scale: jax.Array  # [], their deviation
 
 
-def fitted(key: Key, surrogate: Surrogate, archs: Arch, scores, mask=None) -> Fitted:
+def fitted(key: Key, surrogate: Surrogate, archs: Arch, scores: ArrayLike, mask: jax.Array | None = None) -> Fitted:
     """A surrogate fitted to architectures [N, ...] and their scores [N], where the mask says so; may be jitted."""
     k_init, k_fit = jax.random.split(key)
     scores = jnp.asarray(scores, jnp.float32)
@@ -50,7 +52,7 @@ class Validation(NamedTuple):
     ranking: Ranking  # of `mean` against the scores
 
 
-def cross_validated(key: Key, surrogate: Surrogate, archs: Arch, scores, folds: int = 5, k: int = 10) -> Validation:
+def cross_validated(key: Key, surrogate: Surrogate, archs: Arch, scores: ArrayLike, folds: int = 5, k: int = 10) -> Validation:
     """Out-of-fold predictions and how well they rank (host side).
 
     Args:
@@ -65,7 +67,7 @@ def cross_validated(key: Key, surrogate: Surrogate, archs: Arch, scores, folds: 
         ValueError: for fewer than 2 folds, fewer architectures than folds, or a score that is not finite.
     """
     scores = np.asarray(scores, np.float32)
-    N = len(jax.tree.leaves(archs)[0])
+    N = count(archs)
     if scores.shape != (N,) or not 2 <= folds <= N:
         raise ValueError(f"give one score an architecture, and 2 to {N} folds; got shape {scores.shape} and {folds} folds")
     if not np.isfinite(scores).all():

@@ -14,16 +14,14 @@ Axes: K inner steps.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.scipy.sparse.linalg import cg
 
-from jaxnas.trees import loop
-
-Tree = Any  # a pytree of arrays
+from jaxnas.trees import Tree, loop, take
 
 
 class Bilevel(NamedTuple):
@@ -93,7 +91,7 @@ def unrolled(*, backprop_last: int | None = None, remat: bool = True) -> Method:
         last = backprop_last or steps
         if last > steps:
             raise ValueError(f"`backprop_last` is {last}, but there are {steps} inner batches: give at least {last}")
-        head, tail = (jax.tree.map(lambda x, s=s: x[s], inner_batches) for s in (slice(-last), slice(-last, None)))
+        head, tail = take(inner_batches, slice(-last)), take(inner_batches, slice(-last, None))
         f = _on(problem.outer, outer_batch)
 
         def ahead(a, state, batches):  # -> the state after all batches, and the state before each
@@ -148,7 +146,7 @@ def finite_difference(r: float = 0.01) -> Method:
     def method(problem, a, w, opt_state, inner_batches, outer_batch):
         if (steps := _steps(inner_batches)) != 1:
             raise ValueError(f"finite_difference looks one step ahead: give 1 inner batch, not {steps}, or use unrolled()")
-        g = _on(problem.inner, jax.tree.map(lambda x: x[0], inner_batches))
+        g = _on(problem.inner, take(inner_batches, 0))
         w_ahead, pull = jax.vjp(lambda a, grads: problem.update(a, grads, opt_state, w)[0], a, jax.grad(g, 1)(a, w))
         value, (f_a, f_w) = jax.value_and_grad(_on(problem.outer, outer_batch), (0, 1))(a, w_ahead)
         abar, u = pull(f_w)
@@ -196,10 +194,23 @@ def conjugate_gradient(tol: float = 1e-6, damping: float = 0.0, maxiter: int | N
     if damping < 0:
         raise ValueError(f"`damping` is there to keep H + damping I positive definite: give 0 or more, not {damping}")
 
-    return _implicit(lambda hvp, f_w: cg(lambda v: _add(hvp(v), v, damping), f_w, tol=tol, maxiter=maxiter)[0])
+    def solve(hvp, f_w):
+        damped = lambda v: _add(hvp(v), v, damping)  # (H + damping I) v
+        return cg(damped, f_w, tol=tol, maxiter=maxiter)[0]
+
+    return _implicit(solve)
 
 
-def hypergradient(problem, a, w, opt_state, inner_batches, outer_batch, *, method: Method | None = None) -> Hypergradient:
+def hypergradient(
+    problem: Bilevel,
+    a: Tree,
+    w: Tree,
+    opt_state: Tree,
+    inner_batches: Tree,
+    outer_batch: Tree,
+    *,
+    method: Method | None = None,
+) -> Hypergradient:
     """dF/da by `method` (default: `unrolled()`), at the current w and the current optimizer state, momentum included."""
     return (method or unrolled())(problem, a, w, opt_state, inner_batches, outer_batch)
 
@@ -208,7 +219,7 @@ def _implicit(solve) -> Method:  # f_a - g_aw v, with v = solve(u -> H u, f_w)
     def method(problem, a, w, opt_state, inner_batches, outer_batch):
         del opt_state  # w* does not depend on how it was reached
         _steps(inner_batches)
-        g = _on(problem.inner, jax.tree.map(lambda x: x[-1], inner_batches))
+        g = _on(problem.inner, take(inner_batches, -1))
         value, (f_a, f_w) = jax.value_and_grad(_on(problem.outer, outer_batch), (0, 1))(a, w)
         (grads, _), push = _second_order(g, a, w)
         _, mixed = push(solve(lambda u: push(u)[0], f_w))

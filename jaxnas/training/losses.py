@@ -3,11 +3,13 @@
 Axes: B batch, K classes.
 """
 
+from typing import Any
+
 import jax
 import optax
 
 
-def cross_entropy(logits, y, path=None, *, smoothing: float = 0.0):
+def cross_entropy(logits: jax.Array, y: jax.Array, path: Any = None, *, smoothing: float = 0.0) -> jax.Array:
     """Cross-entropy of logits [B, K] at labels y [B], smoothed by `smoothing` (Szegedy et al. 2016, arXiv:1512.00567); -> [].
 
     `path` is what a search's loss is told of the path (`weight_sharing.Path`); it is not looked at.  A label that is no class
@@ -24,6 +26,6 @@ def cross_entropy(logits, y, path=None, *, smoothing: float = 0.0):
     return optax.softmax_cross_entropy(logits, optax.smooth_labels(jax.nn.one_hot(y, logits.shape[-1]), smoothing)).mean()
 
 
-def soft_cross_entropy(logits, targets):
+def soft_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
     """Cross-entropy of logits [B, K] at the softmax of the targets [B, K]; -> []."""
     return optax.softmax_cross_entropy(logits, jax.nn.softmax(targets)).mean()

@@ -6,6 +6,7 @@ auxiliary head weighted 0.4, and a drop-path probability that rises linearly to 
 Axes: B batch, K classes, N examples.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ import optax
 
 from jaxnas.base import Strategy
 from jaxnas.training.losses import cross_entropy
-from jaxnas.trees import loop
+from jaxnas.trees import count, loop
 
 
 class TrainState(NamedTuple):
@@ -89,14 +90,14 @@ def train(
         return TrainState(variables, opt_state, state.step + 1), TrainInfo(value, accuracy)
 
     def step(key, state, batch):
-        keys = jax.random.split(key, jax.tree.leaves(batch.train)[0].shape[0])
+        keys = jax.random.split(key, count(batch.train))
         state, info = loop(weight_step, state, (keys, batch.train))
         return state, jax.tree.map(jnp.mean, info)
 
     return Strategy(init, step, lambda state: state.variables)
 
 
-def accuracy(logits_of, split, size: int = 256) -> jax.Array:
+def accuracy(logits_of: Callable[[jax.Array], jax.Array], split: tuple[jax.Array, jax.Array], size: int = 256) -> jax.Array:
     """The share of `split` = (x [N, ...], y [N]) that `logits_of(x) -> [B, K]` gets right, every example once.
 
     The examples pass in chunks of `size`, the last one padded.
@@ -106,6 +107,11 @@ def accuracy(logits_of, split, size: int = 256) -> jax.Array:
     size = min(size, n)
     chunks = -(-n // size)
     pad = chunks * size - n
-    shape = lambda a, fill: jnp.concatenate([a, jnp.full((pad, *a.shape[1:]), fill, a.dtype)]).reshape(chunks, size, *a.shape[1:])
-    right = jax.lax.map(lambda b: jnp.sum(jnp.argmax(logits_of(b[0]), -1) == b[1]), (shape(x, 0), shape(y, -1)))
+
+    def in_chunks(a, fill):  # [N, ...] -> [chunks, size, ...]
+        padded = jnp.concatenate([a, jnp.full((pad, *a.shape[1:]), fill, a.dtype)])
+        return padded.reshape(chunks, size, *a.shape[1:])
+
+    right_of = lambda chunk: jnp.sum(jnp.argmax(logits_of(chunk[0]), -1) == chunk[1])
+    right = jax.lax.map(right_of, (in_chunks(x, 0), in_chunks(y, -1)))
     return jnp.sum(right) / n

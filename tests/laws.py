@@ -13,6 +13,8 @@ import numpy as np
 import optax
 
 from jaxnas import ask_tell, base, hardware, nets, policies, spaces, surrogates, training, weight_sharing
+from jaxnas.app.methods import METHODS
+from jaxnas.app.methods.black_box import GROWING
 from jaxnas.base import Batch, Strategy
 from jaxnas.data.text import Tokens
 from jaxnas.spaces._space import is_shape
@@ -86,38 +88,56 @@ def warm(space):
     return ask_tell.warm_start(ask_tell.aging_evolution(space, population=8, tournament=4, batch=2), first)
 
 
+QUERIES = 150  # candidates of a search on the toy space
+
+
+def every(asks: str, rows: dict[str, Callable]) -> dict[str, Callable]:
+    """space -> AskTell of every method that asks so: by its row here, where its defaults are too large, or as the table has it."""
+
+    def plain(method):
+        return lambda space: method.algorithm(space, QUERIES, method.settings(), lambda gates: 0.0)
+
+    return {name: plain(m) for name, m in METHODS.items() if m.asks == asks and m.algorithm and not set(m.needs) & {GROWING}} | rows
+
+
 # On a space of its own choice: what asks for candidates, given scores.
-ALGORITHMS: dict[str, Callable] = {
-    "random_search": lambda s: ask_tell.random_search(s, batch=2),
-    "aging_evolution": lambda s: ask_tell.aging_evolution(s, population=8, tournament=4, batch=2),
-    "tournament_evolution": lambda s: ask_tell.tournament_evolution(s, population=4, tournament=2),
-    "constrained_evolution": lambda s: ask_tell.constrained_evolution(s, lambda a: jnp.sum(s.flat(a)), 15, **SMALL),
-    "warm_start": warm,
-    "genetic": lambda s: ask_tell.genetic(s, population=8),
-    "local_search": lambda s: ask_tell.local_search(s, capacity=150),
-    "local_search, steepest": lambda s: ask_tell.local_search(s, capacity=150, steepest=True, initial=2),
-    "reinforce": lambda s: reinforce(s, policies.categorical(s)),
-    "ppo, controller": ppo,
-    "q_learning": lambda s: ask_tell.q_learning(ask_tell.mdp_of(s), ((1.0, 30), (0.3, 60), (0.1, 60)), replay=64, alpha=0.1),
-    "tpe": lambda s: ask_tell.tpe(s, capacity=150, initial=10),
-    "gp": gp,
-    "bananas": bananas,
-}
+ALGORITHMS: dict[str, Callable] = every(
+    "architectures",
+    {
+        "random": lambda s: ask_tell.random_search(s, batch=2),
+        "aging": lambda s: ask_tell.aging_evolution(s, population=8, tournament=4, batch=2),
+        "tournament": lambda s: ask_tell.tournament_evolution(s, population=4, tournament=2),
+        "constrained-evolution": lambda s: ask_tell.constrained_evolution(s, lambda a: jnp.sum(s.flat(a)), 15, **SMALL),
+        "warm start": warm,
+        "genetic": lambda s: ask_tell.genetic(s, population=8),
+        "local": lambda s: ask_tell.local_search(s, capacity=150),
+        "local, steepest": lambda s: ask_tell.local_search(s, capacity=150, steepest=True, initial=2),
+        "reinforce": lambda s: reinforce(s, policies.categorical(s)),
+        "ppo": ppo,
+        "q-learning": lambda s: ask_tell.q_learning(ask_tell.mdp_of(s), ((1.0, 30), (0.3, 60), (0.1, 60)), replay=64, alpha=0.1),
+        "tpe": lambda s: ask_tell.tpe(s, capacity=150, initial=10),
+        "gp": gp,
+        "bananas": bananas,
+    },
+)
 
 
 # The same, for what asks for trials: an architecture, a slot and a budget.
-BUDGETED: dict[str, Callable] = {
-    "successive_halving": lambda s: ask_tell.successive_halving(s, 9, 1, 9, batch=2),
-    "hyperband": lambda s: ask_tell.hyperband(s, 9, batch=2),
-    "asha": lambda s: ask_tell.asha(s, 9, capacity=300, batch=2),
-    "bohb": lambda s: ask_tell.bohb(s, 9, capacity=150, batch=2),
-}
+BUDGETED: dict[str, Callable] = every(
+    "trials",
+    {
+        "halving": lambda s: ask_tell.successive_halving(s, 9, 1, 9, batch=2),
+        "hyperband": lambda s: ask_tell.hyperband(s, 9, batch=2),
+        "asha": lambda s: ask_tell.asha(s, 9, capacity=300, batch=2),
+        "bohb": lambda s: ask_tell.bohb(s, 9, capacity=150, batch=2),
+    },
+)
 
 
 FLOATS = {
     "bohb",
     "reinforce",
-    "ppo, controller",
+    "ppo",
     "tpe",
     "gp",
     "bananas",
@@ -343,7 +363,7 @@ ROWS: dict[str, Callable[[], Row]] = {
     **{name: functools.partial(black_box, name) for name in ALGORITHMS},
     **{name: functools.partial(budgeted, name) for name in BUDGETED},
     "nsga2": fronts,
-    "progressive": growing,
+    "pnas": growing,
     "darts": lambda: shared(weight_sharing.darts),
     "darts, first order": lambda: shared(lambda net: weight_sharing.darts(net, order="first")),
     "darts, finite difference": lambda: shared(lambda net: weight_sharing.darts(net, order="finite_difference")),

@@ -6,8 +6,10 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import pytest
 
+import jaxnas as nas
 from jaxnas.app import commands, overview, search
 from jaxnas.app.config import Config
 from jaxnas.app.methods import METHODS
@@ -59,6 +61,41 @@ def test_a_block(page, number, block, tmp_path, monkeypatch, tables):
         assert command.strategy == "annealed" and "(mine)" in overview.tables()["strategies"]["annealed"]
         job = search.make_job(Config(strategy="annealed", steps=2, channels=2), load("digits", jax.random.key(0)))
         assert len(search.make_plan(job)) == 1
+
+
+def template(kind, tables):
+    """Runs a template of CONTRIBUTING.md; returns its names."""
+    (block,) = (block for page, _, block in BLOCKS if page == "CONTRIBUTING.md" and f"{kind}" in block)
+    assert len(block.splitlines()) <= 32, "a template is short"
+    names = {}
+    exec(compile(block, kind, "exec"), names)
+    return names
+
+
+def plan_of(dataset, **settings):
+    return search.make_plan(search.make_job(Config(steps=2, batch=4, channels=2, candidate_steps=1, **settings), dataset))
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("ClimbState", dict(strategy="climb", space="mobile", evaluator="supernet")),
+        ("straight_through", dict(strategy="cooled", space="mobile")),
+        ("SpaceEntry", dict(strategy="random", space="thin", space_settings={"layers": 2})),
+        ("swish", dict(strategy="random", space="darts", space_settings={"nodes": 1, "ops": ("none", "swish_conv_3x3")})),
+    ],
+)
+def test_a_template_joins_the_command_line(kind, settings, tables):
+    template(kind, tables)
+    dataset = load("digits", jax.random.key(0))
+    assert len(plan_of(dataset, **settings)) in (1, 2)
+    name = settings["strategy"] if kind != "SpaceEntry" else settings["space"]
+    assert kind == "swish" or name in overview.markdown() + str(overview.tables())
+    if kind == "ClimbState":
+        climb = METHODS["climb"].algorithm(nas.spaces.nasbench201(), 30, None, None)
+        right = lambda key, archs, batch: {"accuracy": jnp.mean((archs.op == 3).astype(jnp.float32), -1)}
+        found = nas.run(jax.random.key(0), nas.black_box(climb, nas.stateless(right)), steps=300)
+        assert found.state.best_score == 1
 
 
 def test_the_readme_has_its_blocks_and_is_short():

@@ -18,8 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-import jaxnas as nas
-from jaxnas import data
+from jaxnas import data, training
 from jaxnas.driver import journal
 from jaxnas.training import bilevel
 
@@ -34,7 +33,7 @@ GRID = np.log(np.logspace(-2, 0.5, 16))
 
 
 def loss(w, x, y):
-    return nas.training.losses.cross_entropy(x @ w["kernel"] + w["bias"], y)
+    return training.cross_entropy(x @ w["kernel"] + w["bias"], y)
 
 
 def inner(a, w, batch):
@@ -65,7 +64,8 @@ def hypergradient(name, a, w, train, valid):
     """-> dF/da, and the weights after AHEAD steps.  An unroll starts where the weights start, a series where they end."""
     ahead = descend(a, w, train, AHEAD)
     at = ahead if name.startswith("neumann") else w
-    return nas.training.bilevel.hypergradient(PROBLEM, a, at, (), repeated(train, AHEAD), valid, method=methods(a)[name]).grad, ahead
+    found = bilevel.hypergradient(PROBLEM, a, at, (), repeated(train, AHEAD), valid, method=methods(a)[name])
+    return found.grad, ahead
 
 
 def draw(key, dataset):
@@ -95,7 +95,7 @@ def budgeted(w, train, valid):
     """The same from zero weights for BUDGET steps, unrolled whole: here the rate matters -> a."""
 
     def step(a, _):
-        grad = nas.training.bilevel.hypergradient(PROBLEM, a, w, (), repeated(train, BUDGET), valid).grad
+        grad = bilevel.hypergradient(PROBLEM, a, w, (), repeated(train, BUDGET), valid).grad
         return jax.tree.map(lambda a, g: a - BUDGET_RATE * g, a, grad), None
 
     return jax.lax.scan(step, jax.tree.map(jnp.asarray, SLOW), None, length=BUDGET_OUTER)[0]
@@ -113,7 +113,7 @@ def errors(w, train, valid, h=1e-3):
     up, down = (trained({**a, "log_decay": a["log_decay"] + d}, w, train, valid)[0] for d in (h, -h))
     truth = (up - down) / (2 * h)
     before = descend(a, w, train, STEPS - AHEAD)
-    found = {"unroll, all steps": nas.training.bilevel.hypergradient(PROBLEM, a, w, (), repeated(train, STEPS), valid).grad}
+    found = {"unroll, all steps": bilevel.hypergradient(PROBLEM, a, w, (), repeated(train, STEPS), valid).grad}
     found |= {name: hypergradient(name, a, before, train, valid)[0] for name in methods(a)}
     return truth, {name: jnp.abs(grad["log_decay"] / truth - 1) for name, grad in found.items()}
 

@@ -7,7 +7,7 @@ arXiv:2008.06120.
     E[cost] = base + sum table * gates
 
 Gates are one-hot (then it is the cost of that architecture), probabilities (then it is the expectation over architectures whose
-decisions are drawn independently) or one relaxed sample.  Latency, energy and multiply-adds (`jaxnas.nets.mobile_net.macs`) are
+decisions are drawn independently) or one relaxed sample.  Latency, energy and multiply-adds (`Net.macs`) are
 all such tables.  With p = softmax(alpha) of one row and t its row of the table, dE/dalpha_j = p_j (t_j - sum_i p_i t_i).
 
 A search takes a cost with the form in which it joins what the search follows, `priced(table, form)`.  A form is a function

@@ -72,7 +72,8 @@ def _rank(path, leaf) -> int | None:
     if path[-1].key in ("bias", "scale"):
         return None
     if path[-1].key != "kernel":
-        raise ValueError(f"proxies know convolutions and dense layers; this net has weights {jax.tree_util.keystr(path)}")
+        odd = jax.tree_util.keystr(path)
+        raise ValueError(f"proxies know convolutions and dense layers, and this net has {odd}: take another evaluator")
     if "depthwise" in path[-2].key.lower():
         return 3
     return 4 if leaf.ndim >= 4 else 2

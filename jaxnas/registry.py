@@ -30,7 +30,7 @@ class Table(dict[str, Entry], Generic[Entry]):
     def find(self, name: str) -> Entry:
         """The entry of a name; ValueError, with what it may have meant, where there is none."""
         if name not in self:
-            near = difflib.get_close_matches(str(name), self, 3)
+            near = difflib.get_close_matches(name, self, 3)
             known = f"did you mean {' or '.join(near)}? See jaxnas list" if near else f"choose one of {', '.join(self)}"
             raise ValueError(f"unknown {self.what} {name!r}: {known}")
         return self[name]

@@ -123,7 +123,13 @@ def regret_curve(benchmark: Benchmark, index: np.ndarray) -> np.ndarray:
 
 
 def over_time(benchmark: Benchmark, index: np.ndarray, regrets: np.ndarray, points: int = 200) -> tuple[np.ndarray, np.ndarray]:
-    """(seconds [points], regret [S, points]): what the answer is worth once so much simulated time is spent."""
+    """(seconds [points], regret [S, points]): what the answer is worth once so much simulated time is spent.
+
+    Raises:
+        ValueError: for a table without costs.
+    """
+    if benchmark.cost is None:
+        raise ValueError(f"{benchmark.name} has no costs: compare over queries")
     spent = np.cumsum(np.nan_to_num(benchmark.cost[index]), 1)  # [S, Q]
     grid = np.linspace(spent[:, 0].max(), spent[:, -1].min(), points)  # from where all have an answer to where one is done
     done = np.stack([np.searchsorted(row, grid, side="right") for row in spent]) - 1  # [S, points]

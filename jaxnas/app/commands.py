@@ -6,7 +6,7 @@ import difflib
 import io
 import re
 import typing
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -157,7 +157,8 @@ def search_command(arguments: list[str]) -> type[Search]:
     for name, flag in (("strategy", "--strategy"), ("space", "--space")):
         given = _value(arguments, flag)
         if given and given[0] != getattr(held, name):
-            held = dataclasses.replace(held, **{name: given[0], f"{name}_settings": None})
+            named: dict[str, Any] = {name: given[0], f"{name}_settings": None}
+            held = dataclasses.replace(held, **named)
     for field in dataclasses.fields(Search):
         kind, default = field.type, getattr(held, field.name, field.default)
         if field.name in SETTINGS:
@@ -184,7 +185,7 @@ def flags_of(command: type) -> set[str]:
 
 def parse(arguments: list[str]):
     """The command's dataclass; ValueError, in one line, for what tyro cannot read."""
-    commands = dict(COMMANDS)
+    commands: dict[str, Any] = dict(COMMANDS)
     if arguments and arguments[0] == "search":
         commands["search"] = search_command(arguments[1:])
     command = commands.get(arguments[0]) if arguments else None

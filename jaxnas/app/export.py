@@ -6,6 +6,7 @@ The export holds the network and its weights in one file that needs neither jaxn
 """
 
 import pathlib
+from typing import Any
 
 import flax
 import jax
@@ -17,8 +18,9 @@ import numpy as np
 def save_weights(path, variables) -> None:
     """Writes variables as arrays named by their path ("params/stem/kernel"); `load_weights` reads them back."""
     flat = flax.traverse_util.flatten_dict(flax.core.unfreeze(variables), sep="/")
+    arrays: dict[str, Any] = {name: np.asarray(a) for name, a in flat.items()}
     with pathlib.Path(path).open("wb") as file:
-        np.savez(file, **{name: np.asarray(a) for name, a in flat.items()})
+        np.savez(file, **arrays)
 
 
 def load_weights(path) -> dict:
@@ -36,4 +38,4 @@ def export(path, module, variables, image: tuple[int, int, int]) -> None:
 
 def load(path):
     """The exported inference function: images -> logits."""
-    return jax.export.deserialize(pathlib.Path(path).read_bytes()).call
+    return jax.export.deserialize(bytearray(pathlib.Path(path).read_bytes())).call

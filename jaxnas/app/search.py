@@ -94,7 +94,7 @@ def execute(directory, config: Config, *, progress: bool = False, say: Callable[
     title = f"{config.strategy} on {config.data}"
     plot.save(plot.architecture(space, best, title=title), directory / "architecture.svg")
 
-    result = {"strategy": config.strategy, "space": config.space, "data": config.data, "seeds": config.seeds}
+    result: dict[str, Any] = {"strategy": config.strategy, "space": config.space, "data": config.data, "seeds": config.seeds}
     result["genotype"] = space.to_text(best)
     result["collapsed"] = diagnostics.collapsed(space, best)
     if seeds is not None:

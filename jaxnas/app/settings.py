@@ -80,8 +80,7 @@ def read_settings(kind: type, values: Any, where: str) -> Any:
     if not isinstance(values, Mapping):
         raise ValueError(f"{where} must be a table of names and values, not {values!r}")
     kinds = {f.name: f.type for f in dataclasses.fields(kind)}
-    tuples = lambda v: tuple(map(tuples, v)) if isinstance(v, list) else v
-    values = {name: tuples(value) for name, value in values.items()}
+    values = {name: _tuples(value) for name, value in values.items()}
     for name, value in values.items():
         if name not in kinds:
             near = difflib.get_close_matches(name, kinds, 1)
@@ -92,5 +91,10 @@ def read_settings(kind: type, values: Any, where: str) -> Any:
     return kind(**values)
 
 
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
 def describe(kind: Any) -> str:
+    """The name of a type, for a person."""
     return kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind).replace("typing.", "")

@@ -67,8 +67,8 @@ def _wide(name):
 def _language(space, data, config, **more):
     from jaxnas import nets
 
-    sizes = dict(vocabulary=len(data.vocabulary), batch=config.batch, hidden=config.channels)
-    return nets.language_model(space, **sizes, **({"dropouts": None} | more))
+    sizes: dict[str, Any] = dict(vocabulary=len(data.vocabulary), batch=config.batch, hidden=config.channels, dropouts=None)
+    return nets.language_model(space, **(sizes | more))
 
 
 def _final_language(space, arch, data, config):

@@ -11,6 +11,7 @@ import pathlib
 import time
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -96,10 +97,11 @@ def tabulate(
     made = {"data": dataset.name, "image": list(net.image), "steps": steps, "batch": batch}
     made |= {"key": jax.random.key_data(key).tolist(), "weights": sum(math.prod(leaf.shape) for leaf in shapes)}
     made |= {"architectures": len(archs), "checksum": zlib.crc32(np.ascontiguousarray(archs, np.int32).tobytes())}
+    rows: dict[str, Any]
     rows, trained = _resume(path, made, len(net.space.arity))
 
     def run(keys, flat, arrays, k_data, held):
-        train = feed.draw(k_data, arrays, 0).train
+        train = feed.draw(k_data, arrays, jnp.zeros((), jnp.int32)).train
         score = lambda logits_of, held: {name: accuracy(logits_of, split) for name, split in held.items()}
         return population(net, optimizer, score)(keys, jax.vmap(net.space.unflat)(flat), train, held)
 

@@ -105,7 +105,8 @@ def check_priced(cost: Priced | None) -> None:
 
 def is_additive(form: Form) -> bool:
     """Whether the form adds the cost to the loss, seen at one pair; taken on trust where its numbers are traced."""
-    gap = form(1.0, 2.0) - form(0.0, 2.0)
+    at = lambda loss: form(jnp.asarray(loss), jnp.asarray(2.0))
+    gap = at(1.0) - at(0.0)
     return isinstance(gap, jax.core.Tracer) or abs(float(gap) - 1) < 1e-5
 
 

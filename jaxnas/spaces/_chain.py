@@ -108,21 +108,21 @@ def chain(mdp: MDP) -> Space:
         hot = jax.nn.one_hot(arch.action, A) * active(arch)[:, None]
         return jnp.append(hot[:-1].ravel(), jnp.zeros(1))  # the last step has no choice
 
-    def check_indexable():
+    def ranked():
         if radix is None:
             raise ValueError(f"this space has {size} chains: `index` needs fewer than 2**31")
+        return radix
 
     def index(arch):
-        check_indexable()
-        return jnp.sum(radix[states(arch), arch.action])
+        return jnp.sum(ranked()[states(arch), arch.action])
 
     def from_index(i):
-        check_indexable()
+        rank = ranked()
 
         def step(carry, _):
             s, left = carry
-            a = jnp.max(jnp.where(legal[s] & (radix[s] <= left), jnp.arange(A), 0))  # the last that does not exceed it
-            return (follow[s, a], left - radix[s, a]), a
+            a = jnp.max(jnp.where(legal[s] & (rank[s] <= left), jnp.arange(A), 0))  # the last that does not exceed it
+            return (follow[s, a], left - rank[s, a]), a
 
         return Layers(jax.lax.scan(step, (start, jnp.asarray(i, jnp.int32)), length=T)[1].astype(jnp.int32))
 

@@ -40,7 +40,7 @@ def longest_walk(mdp: MDP) -> int:
 
 
 class Layers(NamedTuple):
-    action: jax.Array  # int32[T], each as `MDP.meaning` says; 0, "stop", to the end
+    action: Any  # int32[T], each as `MDP.meaning` says; 0, "stop", to the end
 
 
 def metaqnn(

@@ -37,7 +37,7 @@ Axes: D decisions, M networks.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -105,7 +105,7 @@ def sampler(space: Space, paths: int = 1, hidden: int = 64) -> Policy:
         ValueError: as `controller`.
     """
     row = published(space)
-    options = dict(scale=0.1, temperature=row.temperature, tanh=row.tanh, paths=paths)
+    options: dict[str, Any] = dict(scale=0.1, temperature=row.temperature, tanh=row.tanh, paths=paths)
     if _is_chain(space):
         options |= dict(kind=kind(space), anchors=anchors(space))
     elif row is MICRO:
@@ -234,7 +234,7 @@ def final_choice(space: Space, scores: Callable, networks: int = 10, hidden: int
 
     def choose(key, theta):
         k_draw, k_score = jax.random.split(key)
-        archs = policy.sample(k_draw, theta, 0)
+        archs = policy.sample(k_draw, theta, jnp.zeros((), jnp.int32))
         found = scores(k_score, archs)
         i = jnp.argmax(jnp.where(jnp.isfinite(found), found, -jnp.inf))
         return jax.tree.map(lambda a: a[i], archs), found[i]

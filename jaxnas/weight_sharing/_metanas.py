@@ -115,7 +115,7 @@ def metanas(search: Strategy, optimizer: optax.GradientTransformation) -> Strate
         start = {"params": state.variables["params"], "theta": state.theta}
         still = lambda begin, end: jnp.where(count > 0, begin - mean(end), 0).astype(begin.dtype)
         updates, opt_state = optimizer.update(jax.tree.map(still, start, ends), state.opt_state, start)
-        moved = optax.apply_updates(start, updates)
+        moved: Any = optax.apply_updates(start, updates)
         new = MetaState({**state.variables, "params": moved["params"]}, moved["theta"], opt_state, state.step + 1)
         return new, MetaInfo(mean(infos.loss[:, -1]), mean(infos.loss[:, 0]), T - count)
 

@@ -32,7 +32,7 @@ def active_l2(net: Net, params, gates) -> jax.Array:
     """1/2 sum of w^2 over the weights that the gates' paths use, []."""
     used = net.used({"params": params}, jax.lax.stop_gradient(gates))["params"]
     half = lambda w, on: 0.5 * jnp.sum(jnp.where(on > 0, jnp.square(w), 0))
-    return sum(jax.tree.leaves(jax.tree.map(half, params, used)))
+    return jnp.asarray(sum(jax.tree.leaves(jax.tree.map(half, params, used))))
 
 
 def one_shot(

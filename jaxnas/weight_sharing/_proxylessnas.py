@@ -70,14 +70,14 @@ def proxylessnas(
     def gates_of(index, weight):
         return tree.unflatten([Paths(index[d], weight[d]) for d in range(len(space.arity))])
 
-    def total(value, theta, t):
-        del t
+    def total(cost: Priced, value, theta):
         rows = [jax.nn.softmax(theta[d, :n]) for d, n in enumerate(space.arity)]
         return cost.form(value, cost.of(tree.unflatten(rows)))
 
+    priced = None if cost is None else lambda value, theta, t: total(cost, value, theta)
     absent = [next((k for k, op in enumerate(layer.ops) if op in NONE), -1) for layer in space.spec.layers]
     architecture = architecture or optax.adam(1e-3, b1=0.0)
-    gradient = two_paths(space, architecture, gates_of, None if cost is None else total, np.asarray(absent))
+    gradient = two_paths(space, architecture, gates_of, priced, np.asarray(absent))
     weights = weights or sgd(0.025, weight_decay=4e-5)
     return weight_sharing(net, categorical(space), gradient, Weights(weights, clip, loss))
 

@@ -9,6 +9,7 @@ w and alpha move on one training batch and one backward pass.  C is linear in Z,
 
 from collections.abc import Callable
 
+import jax.numpy as jnp
 import optax
 
 from jaxnas.base import Strategy
@@ -53,6 +54,6 @@ def snas(
     if cost is not None and not is_additive(cost.form):
         raise ValueError("SNAS adds the expected cost to the loss: give `cost` a form that does, as `hardware.additive(eta)`")
     policy = concrete(net.space, temperature, paths=paths)
-    penalty = None if cost is None else lambda theta, t: cost.form(0.0, cost.of(softmax_rows(theta)))
+    penalty = None if cost is None else lambda theta, t: cost.form(jnp.zeros(()), cost.of(softmax_rows(theta)))
     gradient = single_level(architecture or adam(), penalty)
     return weight_sharing(net, policy, gradient, Weights(weights or sgd(0.025), clip, loss))

@@ -19,7 +19,7 @@ from jaxnas.training.losses import cross_entropy
 class Problem(NamedTuple):
     """What an architecture gradient may see: the bilevel problem at the current weights."""
 
-    loss: Callable  # (params, gates, (x, y), key) -> (loss [], (statistics, accuracy []))
+    loss: Any  # (params, gates, (x, y), key) -> (loss [], (statistics, accuracy [])); None for a joint gradient
     update: Callable  # (grads, opt_state, params) -> (params, opt_state): the weight optimizer, without the clip
     params: Any
     opt_state: Any

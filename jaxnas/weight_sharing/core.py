@@ -135,8 +135,8 @@ def weight_step(slots: Slots, key, state, batch, fixed):
 
     def one(carry, m):  # one path: its gradient is added, its statistics move
         stats, total, used = carry
-        seen = _ghost(batch, targets, m, paths) if weights.ghost else (batch, targets)
-        view = View(m, *seen, state.step)
+        own, aims = _ghost(batch, targets, m, paths) if weights.ghost else (batch, targets)
+        view = View(m, own, aims, state.step)
         (loss, (new, accuracy, gates)), grads = path_gradient(slots, (k_sample, k_loss, k_perturb), state, stats, view)
         if _masked(policy):
             mask = net.used({**stats, "params": params}, jax.lax.stop_gradient(gates))
@@ -210,7 +210,7 @@ def move_weights(slots: Slots, state, grads, used):
     if not _masked(slots.policy):
         return moved, opt_state
     other = lambda s: jnp.ones((1,) * jnp.ndim(s), jnp.int32)
-    on = optax.tree_utils.tree_map_params(optimizer, lambda s, k: k, opt_state, used, transform_non_params=other)
+    on = optax.tree_utils.tree_map_params(optimizer.init, lambda s, k: k, opt_state, used, transform_non_params=other)
     return _keep(used, moved, params), _keep(on, opt_state, state.opt_state)
 
 

@@ -116,7 +116,7 @@ def project_operations(
         given = Given() if given is None else given
         theta = jax.tree.map(jnp.zeros_like, relax.init(k_theta)) if given.theta is None else given.theta
         theta = theta if given.open is None else close(theta, given.open)
-        gates = flat(jax.tree.map(lambda a: a[0], relax.sample(k_theta, theta, 0)))
+        gates = flat(jax.tree.map(lambda a: a[0], relax.sample(k_theta, theta, jnp.zeros((), jnp.int32))))
         return ProjectionState(search.init(k_search, given._replace(theta=gates, open=None)), jnp.zeros(R, bool))
 
     def decide(key, rows, decided, measure):

@@ -9,6 +9,7 @@ A total(loss, gates, theta, t) -> [] turns the loss into what theta descends: co
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -61,7 +62,7 @@ def pathwise(
             for m in range(_paths(actions)):
                 gates = policy.gates(_path(actions, m))
                 each.append(of(problem.loss(params, gates, batch, jax.random.clone(k_loss))[0], gates, theta, t))
-            return sum(each) / len(each)
+            return jnp.asarray(sum(each)) / len(each)
 
         bilevel = Bilevel(
             outer=lambda theta, params, batch: mean(total, theta, params, batch),
@@ -175,7 +176,7 @@ def two_paths(
         grad = jnp.where(legal, grad, 0).at[rows, index].add(by_logit)
         grad = jnp.where((index[:, 0] == zero)[:, None], 0, grad)
         updates, state = optimizer.update(grad, state, theta)
-        moved = optax.apply_updates(theta, updates)
+        moved: Any = optax.apply_updates(theta, updates)
         mass = lambda theta: jax.nn.logsumexp(theta[rows, index], 1, keepdims=True)
         moved = moved.at[rows, index].add(mass(theta) - mass(moved))
         return moved, state, {"loss": value, "norm": optax.tree.norm(grad)}

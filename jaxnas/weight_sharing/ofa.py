@@ -39,7 +39,7 @@ from jaxnas.spaces._elastic import ElasticSpec, largest, smallest
 from jaxnas.spaces._space import Space
 from jaxnas.training.losses import cross_entropy, soft_cross_entropy
 from jaxnas.training.optimizers import sgd
-from jaxnas.weight_sharing.base import Given, Weights, WeightSharingState
+from jaxnas.weight_sharing.base import Given, Weights
 from jaxnas.weight_sharing.core import weight_sharing
 from jaxnas.weight_sharing.gradients import frozen
 
@@ -59,7 +59,7 @@ class Stage(NamedTuple):
 class Taught(NamedTuple):
     """The state of a phase with a teacher, and what it is given (then `search` is a `Given`)."""
 
-    search: WeightSharingState
+    search: Any  # a WeightSharingState
     teacher: Any  # variables
 
 

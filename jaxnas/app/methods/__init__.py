@@ -32,6 +32,8 @@ def plan(job: Job, method: Method) -> tuple:
     if method.asks not in evaluator.asks:
         raise ValueError(f"{name} asks for {method.asks}, which --evaluator {job.config.evaluator} does not give: leave it out")
     check_needs(f"--evaluator {job.config.evaluator}", Method("", needs=evaluator.needs), job.net, job.config.space)
+    if method.algorithm is None:
+        raise ValueError(f"{name} has neither a plan nor an algorithm: register it with one of them")
     from jaxnas.base import asks_for
 
     algorithm = method.algorithm(job.space, job.config.steps, job.settings, job.cost())

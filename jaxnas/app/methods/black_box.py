@@ -5,13 +5,15 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from jaxnas.app.methods.base import FREE, IMAGES, Job, Method, Need
+from jaxnas.app.settings import NoSettings
 from jaxnas.registry import Table
 
 # --- algorithms: (space, budget, settings, cost) -> AskTell -----------------------------------------------------------
 
 
-def asked(about: str, make, settings: type | None = None, **more) -> Method:
-    return Method(about, algorithm=make, **({} if settings is None else {"settings": settings}), **more)
+def asked(about: str, make: Callable[..., Any], settings: type = NoSettings, **more: Any) -> Method:
+    """The row of an algorithm that asks for candidates."""
+    return Method(about, settings=settings, algorithm=make, **more)
 
 
 def _random(space, budget, settings, cost):
@@ -360,7 +362,8 @@ def _trials(job: Job, method: Method, algorithm, steps: int):
     rate = lambda progress: lambda t: config.learning_rate * 0.5 * (1 + jnp.cos(jnp.pi * progress(t)))
     feed = job.batches(arch_steps=0)
     unit = -(-config.candidate_steps // s.largest)
-    sizes = dict(slots=method.slots(s), budget=s.largest, unit=unit)
+    slots = s.largest if method.slots is None else method.slots(s)
+    sizes = dict(slots=slots, budget=s.largest, unit=unit)
     trained = evaluate.train_trials(job.net, lambda progress: training.sgd(rate(progress)), feed.draw, **sizes)
     held = data.fixed(evaluate.Held(feed.arrays, job.data.valid))
     return base.then(base.Phase(base.black_box(algorithm, trained), steps, held))

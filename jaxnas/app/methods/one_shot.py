@@ -1,6 +1,7 @@
 """Rows: one supernet trained on samples, and a search on its weights."""
 
 import dataclasses
+from typing import Any
 
 from jaxnas.app.methods.base import BANKS, ELASTIC, IMAGES, MIXES, Job, Method
 
@@ -21,7 +22,8 @@ def on_shared_weights(job: Job, statistics: str = "recalibrated", pick=None, han
     if s.candidates < 2 or s.generations < 1:
         raise ValueError(f"evolution takes 2 candidates or more, and a generation: got {s.candidates} and {s.generations}")
     half = s.candidates // 2
-    free = ask_tell.constrained_evolution(job.space, lambda arch: 0.0, 0.0, s.candidates, half, s.candidates - half, half)
+    nothing: Any = lambda arch: 0.0  # without a limit
+    free = ask_tell.constrained_evolution(job.space, nothing, 0.0, s.candidates, half, s.candidates - half, half)
     scored = base.black_box(free, evaluate.shared_weights(job.net, statistics, pick))
     return base.Phase(scored, s.generations, job.judge(), fix=handed)
 

@@ -448,7 +448,7 @@ FORMS = {
     "proxyless": (proxyless_product(80.0), lambda loss, cost: 0.2 * loss * (np.log(cost) / np.log(80)) ** 0.3),
     "linear": (relative_excess(80.0), lambda loss, cost: loss + 0.1 * (cost - 80) / 80),
     "additive": (additive(0.02), lambda loss, cost: loss + 0.02 * cost),
-    "absolute": (absolute_reward(80.0), lambda quality, cost: quality - 0.1 * abs(cost / 80 - 1)),
+    "absolute": (absolute_reward(70.0), lambda quality, cost: quality - 0.1 * abs(cost / 70 - 1)),  # not at its kink
     "power": (power_reward(80.0), lambda quality, cost: quality * (80 / cost) ** 0.1),
 }
 

@@ -45,22 +45,19 @@ class InitFn(Protocol):
         """The state before the first step.
 
         Args:
-            key: consumed.
+            key: all that the first state draws.
             given: what an earlier phase hands over; None where there is none.
         """
 
 
 class StepFn(Protocol):
     def __call__(self, key: Key, state: State, batch: Batch, /) -> tuple[State, Any]:
-        """One step of a search: a scan body.
+        """One step of a search, a scan body -> (state, info): the state keeps its shapes, the info is only reported.
 
         Args:
-            key: this step's, consumed.
+            key: this step's.
             state: what the step before returned, or `init`.
             batch: data, and whatever is read-only.
-
-        Returns:
-            (state, info): the state, of the same structure, shapes and dtypes, is carried on; the info is only reported.
         """
 
 
@@ -74,14 +71,10 @@ class Strategy(NamedTuple):
 
 class AskFn(Protocol):
     def __call__(self, key: Key, state: State, /) -> tuple[State, Arch]:
-        """Where to look next.
+        """Where to look next -> (the state for `tell`, archs [B, ...]).
 
         Args:
-            key: consumed.
             state: what `tell` returned, or `init`.
-
-        Returns:
-            (state, archs [B, ...]); the state is for `tell`.
         """
 
 
@@ -90,7 +83,6 @@ class TellFn(Protocol):
         """Learns what the candidates were worth.
 
         Args:
-            key: consumed.
             state: what `ask` returned.
             archs: the candidates [B, ...]: those asked for, or others where the algorithm is `replaceable`.
             scores: [B], or [B, M] for M columns; larger is better.
@@ -114,16 +106,12 @@ class AskTell(NamedTuple):
 
 class EvaluateFn(Protocol):
     def __call__(self, key: Key, state: State, archs: Arch, batch: Batch, /) -> tuple[State, Metrics]:
-        """Scores candidates.
+        """Scores candidates -> (state, {name: [B]}).
 
         Args:
-            key: consumed.
             state: what the step before returned, or `init`.
             archs: the candidates [B, ...].
             batch: data to train or to score them on.
-
-        Returns:
-            (state, {name: [B]}).
         """
 
 
@@ -178,7 +166,6 @@ def black_box(algorithm: AskTell, evaluator: Evaluator, objective: Objective | N
     A candidate whose score is not finite never wins and never stops the search: the algorithm is told the worst finite
     score seen so far (0 before there is one), in every column.
     """
-
     objective = metric("accuracy") if objective is None else objective
 
     def init(key: Key, given: Any = None) -> BlackBoxState:
@@ -227,15 +214,13 @@ class DrawFn(Protocol):
         """The batch of one step; a pure function.
 
         Args:
-            key: this step's, consumed.
+            key: this step's.
             arrays: the feed's.
             t: int32[]; counts the steps of a phase, from 0.
         """
 
 
 class Feed(NamedTuple):
-    """Where the batches of a search come from."""
-
     arrays: Any  # pytree of arrays on the device
     draw: DrawFn
 
@@ -246,12 +231,10 @@ nothing = Feed((), lambda key, arrays, t: Batch())
 
 class GiveFn(Protocol):
     def __call__(self, state: State, /) -> Any:
-        """What a phase is handed by the one before it, of that one's last state."""
+        """What a phase takes over from the last state of the one before it."""
 
 
 class Phase(NamedTuple):
-    """A strategy, and how long it runs on which data."""
-
     strategy: Strategy
     steps: int
     data: Feed = nothing

@@ -23,7 +23,7 @@ CLOSED = -1e9  # the logit of an operation that is out of the search: its softma
 
 
 class SampleFn(Protocol):
-    def __call__(self, key: Key, theta: Theta, t: jax.Array, /) -> Action:
+    def __call__(self, key: Key, theta: Theta, t: jax.Array | int, /) -> Action:
         """M draws.
 
         Args:
@@ -111,7 +111,7 @@ def draw(theta: Theta, paths: int, key: Key, row: Callable[[Key, jax.Array, tupl
     return tree.unflatten([row(k, a, (paths, *a.shape)) for k, a in zip(keys, leaves, strict=True)])
 
 
-def annealed(name: str, value: optax.ScalarOrSchedule) -> Callable[[jax.Array], jax.Array]:
+def annealed(name: str, value: optax.ScalarOrSchedule) -> Callable[[jax.Array | int], jax.Array]:
     """A schedule t -> value, at least `SMALLEST`, from a number or a schedule.
 
     Raises:

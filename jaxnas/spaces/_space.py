@@ -147,10 +147,10 @@ def space(
         depth[d] = depth[parent[d]] + 1
 
     def on(v):  # int32[D] -> bool[D]
-        wanted = jnp.asarray(when)[each_decision, v[up]] | root  # [D]: the parent holds a value that switches d on
+        wanted = jnp.asarray(root) | jnp.asarray(when)[each_decision, v[up]]  # [D]: the parent holds a value that switches d on
         out = wanted
         for _ in range(max(depth, default=0) - 1):
-            out = wanted & (out[up] | root)
+            out = wanted & (jnp.asarray(root) | out[up])
         return out
 
     def zero_inactive(v, values=None):  # inactive decisions are 0

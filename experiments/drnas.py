@@ -25,7 +25,6 @@ from jaxnas import policies, training
 from jaxnas.base import Phase, then
 from jaxnas.weight_sharing import Given, strongest_operations, widen_variables
 
-
 SMOKE = _common.StagedSetting(
     **dict(data="digits", batch=32, space=nas.spaces.nasbench201(), channels=8, cells=(1, 1)),
     **dict(epoch=4, alone=10, both=20),

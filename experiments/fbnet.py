@@ -87,7 +87,8 @@ def main(name: str = "smoke") -> None:
         all = []
         for m, arch in enumerate(archs):
             key = jax.random.fold_in(jax.random.fold_in(k_train, i), m)
-            all.append({**_common.train_mobile(key, net, arch, dataset, feed, steps), "macs": float(net.macs(space.gates(arch))) / 1e3})
+            macs = float(net.macs(space.gates(arch))) / 1e3
+            all.append({**_common.train_mobile(key, net, arch, dataset, feed, steps), "macs": macs})
         return max(all, key=lambda r: r["valid"]), all
 
     draws = policies.concrete(space, paths=DRAWN)

@@ -94,7 +94,12 @@ def main(name: str = "smoke") -> None:
     chosen = {"found": list(dict.fromkeys(texts))[:n], "random": [space.to_text(space.sample(k)) for k in keys]}
     for kind, cells in chosen.items():
         test = np.asarray([retrained(setting, space, dataset, text) for text in cells])
-        print(f"{kind}: test {_common.plus_minus(100 * test)} % (95 % of {n}), {np.round(100 * test, 2)}", *cells, sep="\n", flush=True)
+        print(
+            f"{kind}: test {_common.plus_minus(100 * test)} % (95 % of {n}), {np.round(100 * test, 2)}",
+            *cells,
+            sep="\n",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

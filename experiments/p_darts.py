@@ -26,7 +26,6 @@ from jaxnas import policies, training
 from jaxnas.base import Phase, then
 from jaxnas.weight_sharing import Given, at_most_skips, strongest_operations
 
-
 SMOKE = _common.StagedSetting(
     **dict(data="digits", batch=32, space=nas.spaces.darts(nodes=2), channels=4, cells=(1, 3, 3)),
     **dict(epoch=4, alone=5, both=10),

@@ -24,7 +24,12 @@ from jaxnas.app.config import Config
 SETTINGS = {
     "smoke": Config(strategy="pc-darts"),
     "cifar10": dataclasses.replace(
-        _common.DARTS_CIFAR10, strategy="pc-darts", steps=50 * _common.DARTS_EPOCH // 4, batch=256, learning_rate=0.1, arch_learning_rate=6e-4
+        _common.DARTS_CIFAR10,
+        strategy="pc-darts",
+        steps=50 * _common.DARTS_EPOCH // 4,
+        batch=256,
+        learning_rate=0.1,
+        arch_learning_rate=6e-4,
     ),
 }
 

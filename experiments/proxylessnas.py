@@ -24,7 +24,6 @@ import jaxnas as nas
 from jaxnas import data, hardware, nets, spaces, weight_sharing
 from jaxnas.spaces._mobile import Mobile, MobileSpec, stages
 
-
 IMAGENET = _common.MobileSetting(
     data="tfds:imagenet2012",
     valid=50_000 / 1_281_167,

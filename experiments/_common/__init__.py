@@ -110,7 +110,7 @@ def stopwatch() -> Callable[[], float]:
 
 @contextlib.contextmanager
 def compiled_once(directory: pathlib.Path | None = None) -> Iterator[None]:
-    """Programs that differ in their key alone are compiled once within it; compiled code is kept in `directory`, if one is given."""
+    """Within it, programs that differ in their key alone are compiled once; `directory` keeps the compiled code."""
     with tempfile.TemporaryDirectory() as temporary:
         jax.config.update("jax_compilation_cache_dir", str(directory or temporary))
         yield

@@ -58,7 +58,7 @@ def plan(setting: _common.StagedSetting, dataset: nas.data.Dataset):
             steps = epochs * setting.epoch
             search = nas.drnas(net, training.sgd(lambda t, begun=begun: whole(begun + t)), training.adam())
             give = go_on if arch_steps else grow if stage else lambda state: None
-            feed = nas.data.batches(dataset, setting.batch, arch_steps=arch_steps)
+            feed = nas.data.batches(dataset, setting.batch, arch_steps=arch_steps, augment=setting.augment)
             phases.append(Phase(search, steps, feed, give, name=f"stage {stage + 1}"))
             begun += steps
     return then(*phases)

@@ -53,6 +53,7 @@ class Setting(_common.Setting):
     rate: float | None  # Adam's, of theta; None: the published one
     networks: int | None  # to a step of theta
     train_first: int  # of the training from scratch, five cosines
+    seeds: int  # searches, and random networks
     ranked: int  # random networks that are also trained alone, to see how shared weights rank them
 
 

@@ -54,7 +54,7 @@ SETTINGS = {"smoke": SMOKE, "paper": PAPER}
 
 
 def validation_accuracy(key: jax.Array, module, setting: Setting, dataset: data.Dataset) -> float:
-    feed = data.batches(dataset, setting.batch)
+    feed = data.batches(dataset, setting.batch, augment=setting.augment)
     try:
         variables = _common.train(key, module, optax.adam(setting.rate), dataset, feed, setting.steps, clip=None)
     except Diverged:

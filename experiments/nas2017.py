@@ -40,6 +40,7 @@ class Setting(_common.Setting):
     children: int
     update: int  # children an update
     rate: float  # Adam's, of the controller
+    seeds: int = 1
 
 
 EPOCH = 45_000 // 128

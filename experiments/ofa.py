@@ -43,6 +43,7 @@ class Setting(_common.Setting):
     steps: dict  # of each phase of progressive shrinking
     weights: Callable  # (phase, steps) -> its weight optimizer
     calibration: int  # batches that the statistics of a network are taken from
+    seeds: int
     random: int  # networks to a seed, besides the largest and the smallest
     pairs: int  # (network, accuracy) that the predictor sees; a fifth are held out
     epochs: int  # of the predictor

@@ -58,7 +58,7 @@ def plan(setting: _common.StagedSetting, dataset: nas.data.Dataset):
                 skip_dropout=dropout,
             )
             search = nas.darts(net, training.sgd(schedule), training.adam(6e-4), order="first")
-            feed = nas.data.batches(dataset, setting.batch, arch_steps=arch_steps)
+            feed = nas.data.batches(dataset, setting.batch, arch_steps=arch_steps, augment=setting.augment)
             give = go_on if arch_steps else drop if stage else lambda state: None
             phases.append(Phase(search, steps, feed, give, name=f"stage {stage + 1}, {name}"))
     return then(*phases)

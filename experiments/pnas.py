@@ -52,7 +52,8 @@ def main(name: str = "smoke") -> None:
     space = spaces.pnas(s.blocks, s.ops)
     net = nets.cell_net(space, image=dataset.image, classes=dataset.classes, channels=s.channels, cells=s.cells)
     evaluator = evaluate.train_from_scratch(net, _common.cosine_sgd(s.rate, s.steps))
-    feed = data.batches(dataset, s.batch, weight_steps=s.steps, arch_steps=len(dataset.valid.y) // s.batch)
+    scored = len(dataset.valid.y) // s.batch
+    feed = data.batches(dataset, s.batch, weight_steps=s.steps, arch_steps=scored, augment=s.augment)
     growth = ask_tell.growing_blocks(space)
     predictor = surrogates.BlockPerceptron(s.blocks + 2, len(s.ops))
     surrogate = surrogates.ensemble(predictor, surrogates.block_tokens(space), later_rate=0.002, folds=True)

@@ -35,6 +35,7 @@ class Setting(_common.Setting):
     rate: float  # of Adam, for the HyperNet and what is shared
     alone_rate: float  # where one architecture is trained
     epochs: int  # of the HyperNet
+    seeds: int
     archs: int  # that are ranked
     alone: int  # epochs of their training
     alone_batch: int
@@ -61,7 +62,7 @@ def adam(rate: float, steps: int):
 def stand_alone(key, s: Setting, net: nets.Net, dataset: data.Dataset, archs) -> np.ndarray:
     """Validation accuracy [N, R] of every architecture with weights of its own."""
     steps = s.alone * len(dataset.train.y) // s.alone_batch
-    feed = data.batches(dataset, s.alone_batch, weight_steps=steps, arch_steps=0)
+    feed = data.batches(dataset, s.alone_batch, weight_steps=steps, arch_steps=0, augment=s.augment)
     score = lambda logits_of, held: {"accuracy": training.accuracy(logits_of, held)}
     train = population(net, adam(s.alone_rate, steps), score)
 
@@ -76,7 +77,7 @@ def stand_alone(key, s: Setting, net: nets.Net, dataset: data.Dataset, archs) ->
 
 def smash(key, s: Setting, net: nets.Net, dataset: data.Dataset):
     """(variables of the HyperNet trained on random architectures, score(variables, archs) -> validation accuracies)."""
-    feed = data.batches(dataset, s.batch, arch_steps=0)
+    feed = data.batches(dataset, s.batch, arch_steps=0, augment=s.augment)
     steps = s.epochs * len(dataset.train.y) // s.batch
     weights = weight_sharing.Weights(adam(s.rate, steps))
     search = weight_sharing.weight_sharing(net, policies.uniform(net.space), weight_sharing.frozen, weights)
@@ -116,7 +117,8 @@ def retrained(key, s: Setting, net: nets.Net, dataset: data.Dataset, arch) -> fl
     """Test accuracy of the plain module, its 1 x 1 weights its own, trained from scratch on all but the test images."""
     module, _ = net.specialize(arch)
     steps = s.retrain * (len(dataset.train.y) + len(dataset.valid.y)) // s.batch
-    variables = _common.train(key, module, adam(s.alone_rate, steps), dataset, data.training(dataset, s.batch), steps)
+    feed = data.training(dataset, s.batch, augment=s.augment)
+    variables = _common.train(key, module, adam(s.alone_rate, steps), dataset, feed, steps)
     return float(_common.jit(lambda v, test: training.accuracy(lambda x: module.apply(v, x), test))(variables, dataset.test))
 
 

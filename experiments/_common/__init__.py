@@ -44,7 +44,6 @@ class Setting:
     batch: int
     valid: float = 0.5  # the part of the training images that scores architectures, or moves their parameters
     augment: Augment = identity
-    seeds: int = 1  # searches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +57,7 @@ class MobileSetting(Setting):
     weight_steps: int  # to an architecture step
     arch_rate: float
     train: int  # epochs from scratch
+    seeds: int  # searches, and random networks
     aim: float | None = None  # multiply-adds; FBNet has none
 
 

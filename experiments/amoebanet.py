@@ -15,26 +15,22 @@ head.  The batches of a child are drawn at once.
 """
 
 import sys
-from typing import NamedTuple
+from dataclasses import dataclass
 
+import _common
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 import jaxnas as nas
 from jaxnas import data, evaluate, nets, spaces, training
-from jaxnas.driver import journal
 from jaxnas.spaces.blocks import AMOEBANET_OPS
 
 
-class Setting(NamedTuple):
-    data: str
-    valid: float  # the part of the training images that scores a child
-    augment: data.Augment
+@dataclass(frozen=True, kw_only=True)
+class Setting(_common.Setting):
     blocks: int
     ops: tuple[str, ...]
-    batch: int
     population: int
     tournament: int
     models: int
@@ -58,6 +54,8 @@ SMOKE = Setting(
     **dict(final_size=dict(channels=4, cells=1), final_steps=200, drop_path=0.1, repeats=3),
 )
 
+SETTINGS = {"smoke": SMOKE, "paper": PAPER}
+
 
 def mutation(space: spaces.Space, identity: float = 0.05):
     def mutate(key, arch):
@@ -71,7 +69,7 @@ def mutation(space: spaces.Space, identity: float = 0.05):
 def retrained(setting: Setting, space: spaces.Space, dataset: data.Dataset, arch) -> np.ndarray:
     """Test accuracies [repeats], each with a key of its own: the same keys for every architecture."""
     module = nets.evaluation_net(space, arch, classes=dataset.classes, **setting.final_size)
-    optimizer = training.sgd(optax.cosine_decay_schedule(setting.rate, setting.final_steps))
+    optimizer = _common.cosine_sgd(setting.rate, setting.final_steps)
     strategy = training.train(module, optimizer, dataset.image, steps=setting.final_steps, drop_path=setting.drop_path)
     feed = data.training(dataset, setting.batch, augment=setting.augment)
     trained = nas.run(jax.random.key(1), strategy, steps=setting.final_steps, data=feed, seeds=setting.repeats)
@@ -80,11 +78,11 @@ def retrained(setting: Setting, space: spaces.Space, dataset: data.Dataset, arch
 
 
 def main(name: str = "smoke") -> None:
-    setting = {"smoke": SMOKE, "paper": PAPER}[name]
+    setting = _common.named(SETTINGS, name)
     dataset = data.load(setting.data, jax.random.key(0), valid=setting.valid)
     space = spaces.amoebanet(setting.blocks, setting.ops)
     net = nets.cell_net(space, image=dataset.image, classes=dataset.classes, **setting.size)
-    evaluator = evaluate.train_from_scratch(net, training.sgd(optax.cosine_decay_schedule(setting.rate, setting.steps)))
+    evaluator = evaluate.train_from_scratch(net, _common.cosine_sgd(setting.rate, setting.steps))
     steps = dict(weight_steps=setting.steps, arch_steps=len(dataset.valid.y) // setting.batch)
     feed = data.batches(dataset, setting.batch, augment=setting.augment, **steps)
     aging = nas.aging_evolution(space, setting.population, setting.tournament, mutate=mutation(space))
@@ -94,7 +92,7 @@ def main(name: str = "smoke") -> None:
         found = nas.run(jax.random.key(0), nas.black_box(algorithm, evaluator), steps=setting.models, data=feed)
         a = np.asarray(found.infos[0].metrics["accuracy"])[:, 0]
         quarters = [f"{100 * np.nanmean(q):5.2f} ({100 * np.nanstd(q, ddof=1):5.2f})" for q in np.split(a, 4)[::3]]
-        test = "{:5.2f} +- {:5.2f}".format(*journal.interval(100 * retrained(setting, space, dataset, found.best)))
+        test = _common.plus_minus(100 * retrained(setting, space, dataset, found.best))
         print(f"{name:10}", *quarters, f"{100 * np.nanmax(a):5.2f}", test, sep="    ")
         print(space.to_text(found.best), flush=True)
 

@@ -9,14 +9,10 @@ Results: docs/results.md#bananas
 
 import functools
 
-import jax
-import numpy as np
+import _common
 
 from jaxnas import ask_tell, surrogates
 from jaxnas.app import bench
-from jaxnas.evaluate.benchmark import find
-
-SEEDS, QUERIES, MARKS = 16, 100, (30, 50, 100)
 
 
 def bananas(space, budget, *, encode=surrogates.path_encoding, acquisition=None, options=None):
@@ -40,16 +36,5 @@ ROWS = {
 }
 
 
-def report(rows):
-    """Prints the test accuracy of each row's answers at the marks, with its standard error."""
-    table = find("nasbench201:cifar10")
-    for name, make in rows.items():
-        history = bench.search(jax.random.key(0), make, table, queries=QUERIES, seeds=SEEDS, at_once=8)
-        test = np.nanmax(table.test) - bench.regret_curve(table, history.index)[:, np.asarray(MARKS) - 1]  # [S, marks]
-        error = test.std(0, ddof=1) / np.sqrt(SEEDS)
-        cells = " | ".join(f"{m:.3f} ± {e:.3f}" for m, e in zip(test.mean(0), error, strict=True))
-        print(f"| {name} | {cells} |  {history.seconds:.0f} s", flush=True)
-
-
 if __name__ == "__main__":
-    report(ROWS)
+    _common.show_queries(ROWS, seeds=16, marks=(30, 50, 100))

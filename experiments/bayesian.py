@@ -12,7 +12,7 @@ Results: docs/results.md#gaussian-processes-and-tpe
 
 import functools
 
-from bananas import report
+import _common
 
 from jaxnas import ask_tell, surrogates
 from jaxnas.app import bench
@@ -45,4 +45,4 @@ ROWS = {
 
 
 if __name__ == "__main__":
-    report(ROWS)
+    _common.show_queries(ROWS, seeds=16, marks=(30, 50, 100))

@@ -20,49 +20,30 @@ Results: docs/results.md#found-against-random-cells-on-cifar-10
 """
 
 import json
-import pathlib
 import sys
-import time
 
+import _common
 import jax
 import numpy as np
 import optax
+from _common import cifar10
 
 from jaxnas import data, nets, spaces, training, weight_sharing
 from jaxnas.analysis import ranking
 from jaxnas.driver import run
 
-SEARCHES, EXAMPLES = 5, 5_000
+SEARCHES = 5
 SIZE = dict(channels=8, cells=5)
 SEARCH = dict(batch=32, epochs=3)
 TRAIN = dict(batch=64, epochs=8)
 
 
-def arrays(path):
-    """-> (x, y), (x_test, y_test), images uint8 [N, H, W, C]."""
-    with np.load(path) as file:
-        held = dict(file)
-    if "x" in held:
-        return (held["x"][:EXAMPLES], held["y"][:EXAMPLES]), (held["x_test"], held["y_test"])
-    import io
-
-    from PIL import Image
-
-    def decode(part, n):
-        blob, at, y = held[f"{part}_jpeg"].tobytes(), held[f"{part}_offset"], held[f"{part}_label"]
-        n = min(n, len(y))
-        return np.stack([np.asarray(Image.open(io.BytesIO(blob[at[i] : at[i + 1]]))) for i in range(n)]), y[:n].astype(np.int32)
-
-    return decode("train", EXAMPLES), decode("test", 4_000)
-
-
 def main(source, out, part="all"):
-    out = pathlib.Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    out = _common.made(out)
     jax.config.update("jax_compilation_cache_dir", str(out / "compiled"))  # the five searches are one program
     key = jax.random.key(0)
     k_data, k_search, k_random, k_train = jax.random.split(key, 4)
-    (x, y), test = arrays(source)
+    (x, y), test = cifar10.arrays(source)
     dataset = data.split(k_data, x, y, test=test, name="cifar10")
     augment = data.chain(data.crop(), data.flip())
     space = spaces.darts()
@@ -74,8 +55,8 @@ def main(source, out, part="all"):
 
     def once(name, work):
         if name not in done():
-            started = time.perf_counter()
-            record = {"name": name, **work(), "minutes": (time.perf_counter() - started) / 60}
+            seconds = _common.stopwatch()
+            record = {"name": name, **work(), "minutes": seconds() / 60}
             with records.open("a") as file:
                 file.write(json.dumps(record) + "\n")
             print(record, flush=True)
@@ -91,12 +72,14 @@ def main(source, out, part="all"):
 
     def train(arch, i):
         module = nets.evaluation_net(space, arch, classes=dataset.classes, **SIZE)
-        steps = TRAIN["epochs"] * EXAMPLES // TRAIN["batch"]
-        strategy = training.train(module, training.sgd(rate(steps, 0.0)), dataset.image, steps=steps)
+        steps = TRAIN["epochs"] * cifar10.EXAMPLES // TRAIN["batch"]
         feed = data.training(dataset, TRAIN["batch"], augment=augment)
-        variables = run(jax.random.fold_in(k_train, i), strategy, steps=steps, data=feed).best
-        test = jax.jit(lambda v, split: training.accuracy(lambda x: module.apply(v, x), split))(variables, dataset.test)
-        return {"test": float(test), "genotype": space.to_text(arch), "parameters": nets.count_parameters(variables)}
+        variables = _common.train(jax.random.fold_in(k_train, i), module, training.sgd(rate(steps, 0.0)), dataset, feed, steps)
+        return {
+            "test": _common.accuracy(module, variables, dataset.test),
+            "genotype": space.to_text(arch),
+            "parameters": nets.count_parameters(variables),
+        }
 
     def rival(j):
         arch = jax.tree.map(np.asarray, space.sample(jax.random.fold_in(k_random, j)))

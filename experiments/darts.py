@@ -12,35 +12,16 @@ The published recipe trains the found cell with C=36, 20 cells, auxiliary head, 
 (`jaxnas.nets.evaluation_net`, `jaxnas.training.train`); `jaxnas search` trains at the size of the search instead.
 """
 
-import dataclasses
 import sys
 
-from jaxnas.app import search
-from jaxnas.app.config import Config, prepare
+import _common
+
+from jaxnas.app.config import Config
 
 SMOKE = Config(space="darts", strategy="darts", data="digits", steps=100, channels=4, cells=3, train_steps=300)
 
-EPOCH = 25_000 // 64  # half of CIFAR-10's training images, as published
-CIFAR10 = dataclasses.replace(
-    SMOKE,
-    data="tfds:cifar10",
-    steps=50 * EPOCH,
-    batch=64,
-    channels=16,
-    cells=8,
-    arch_learning_rate=3e-4,
-    augment="crop+flip",
-    train_steps=600 * 2 * EPOCH,
-)
-
-SETTINGS = {"smoke": SMOKE, "cifar10": CIFAR10}
-
-
-def main(name: str = "smoke", out: str | None = None, settings=SETTINGS) -> None:
-    config = settings[name]
-    result = search.execute(prepare(out, config), config, progress=sys.stderr.isatty(), say=print)
-    print(result["verdict"])
+SETTINGS = {"smoke": SMOKE, "cifar10": _common.DARTS_CIFAR10}
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    _common.search_and_train(SETTINGS, *sys.argv[1:])

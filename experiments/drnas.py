@@ -14,8 +14,8 @@ optimizer begins anew on the cosine where it stood.
 """
 
 import sys
-from typing import NamedTuple
 
+import _common
 import jax
 import numpy as np
 import optax
@@ -25,25 +25,23 @@ from jaxnas import policies, training
 from jaxnas.base import Phase, then
 from jaxnas.weight_sharing import Given, strongest_operations, widen_variables
 
-
-class Setting(NamedTuple):
-    data: str
-    channels: int
-    cells: int  # a stage of the net
-    batch: int
-    epoch: int  # steps
-    alone: int  # epochs of weight steps
-    both: int  # epochs
-
-
-SMOKE = Setting("digits", channels=8, cells=1, batch=32, epoch=4, alone=10, both=20)
-CIFAR10 = Setting("tfds:cifar10", channels=16, cells=5, batch=64, epoch=390, alone=10, both=40)
+SMOKE = _common.StagedSetting(
+    **dict(data="digits", batch=32, space=nas.spaces.nasbench201(), channels=8, cells=(1, 1)),
+    **dict(epoch=4, alone=10, both=20),
+)
+CIFAR10 = _common.StagedSetting(
+    **dict(data="tfds:cifar10", batch=64, space=nas.spaces.nasbench201(), channels=16, cells=(5, 5)),
+    **dict(epoch=390, alone=10, both=40),
+)
 SETTINGS = {"smoke": SMOKE, "cifar10": CIFAR10}
+PARTIAL = 4, 2  # of the channels one in so many, in each stage
 
 
-def plan(setting: Setting, space, dataset):
-    size = dict(image=dataset.image, classes=dataset.classes, channels=setting.channels, cells=setting.cells)
-    narrow, wide = (nas.cell_net(space, **size, partial=K) for K in (4, 2))
+def plan(setting: _common.StagedSetting, dataset: nas.data.Dataset):
+    size = dict(image=dataset.image, classes=dataset.classes, channels=setting.channels)
+    narrow, wide = (
+        nas.cell_net(setting.space, **size, cells=cells, partial=K) for cells, K in zip(setting.cells, PARTIAL, strict=True)
+    )
     shapes = jax.eval_shape(wide.init, jax.random.key(0))
     whole = optax.cosine_decay_schedule(0.025, 2 * (setting.alone + setting.both) * setting.epoch, alpha=0.04)
     phases, begun = [], 0
@@ -60,20 +58,20 @@ def plan(setting: Setting, space, dataset):
             steps = epochs * setting.epoch
             search = nas.drnas(net, training.sgd(lambda t, begun=begun: whole(begun + t)), training.adam())
             give = go_on if arch_steps else grow if stage else lambda state: None
-            feed = nas.data.batches(dataset, setting.batch, arch_steps=arch_steps)
+            feed = nas.data.batches(dataset, setting.batch, arch_steps=arch_steps, augment=setting.augment)
             phases.append(Phase(search, steps, feed, give, name=f"stage {stage + 1}"))
             begun += steps
     return then(*phases)
 
 
 def main(name: str = "smoke", out: str | None = None) -> None:
-    setting, space = SETTINGS[name], nas.spaces.nasbench201()
+    setting = _common.named(SETTINGS, name)
     k_data, k_search = jax.random.split(jax.random.key(0))
-    dataset = nas.data.load(setting.data, k_data)
-    result = nas.run(k_search, plan(setting, space, dataset), directory=out)
+    dataset = nas.data.load(setting.data, k_data, valid=setting.valid)
+    result = nas.run(k_search, plan(setting, dataset), directory=out)
     for stage, state in enumerate(result.states[1::2]):
         print(f"stage {stage + 1}: {np.asarray(policies.still_open(state.theta)).sum(-1).tolist()} operations an edge")
-    print(space.to_text(jax.tree.map(np.asarray, result.best)))
+    print(setting.space.to_text(jax.tree.map(np.asarray, result.best)))
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
     python experiments/enas_rnn.py smoke FILE         the characters of a text, hidden 32
     python experiments/enas_rnn.py ptb DIRECTORY      the paper's setting, words (needs Penn Treebank, and an accelerator)
 
-smoke: 6 nodes, 1,204 + 301 steps, then 602; 3 searches; 2 busy CPU cores, 7 minutes.  Theta's rate is 1e-2, as in `enas_macro`,
-the other rates are those of `darts_rnn`.  ptb: 12 nodes, hidden 720, 100 epochs; then 748, 2,000 epochs, on an accelerator; not
-run.
+smoke: 6 nodes, 1,204 + 301 steps, then 602; 3 searches; 2 busy CPU cores, 7 minutes.  Theta's rate is 1e-2, as in
+`experiments/enas.py`, the other rates are those of `experiments/darts_rnn.py`.  ptb: 12 nodes, hidden 720, 100 epochs; then 748,
+2,000 epochs, on an accelerator; not run.
 
 Results: docs/results.md#enas-recurrent-cells
 
@@ -18,18 +18,15 @@ sums over the tokens of a window: rates, clips and decays are those of its mean 
 """
 
 import sys
-import time
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
+import _common
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import proxylessnas
-from darts_rnn import SMOKE as DARTS
-from darts_rnn import Part, alone, model, read, show, steps_of, tested, weights
-from enas_macro import DRAWN, rank
+from _common.recurrent import Part, TextSetting, alone, model, read, show_cells, steps_of, tested, weights
 
 import jaxnas as nas
 from jaxnas import evaluate, weight_sharing
@@ -41,20 +38,18 @@ from jaxnas.spaces._space import Space
 from jaxnas.spaces.enas import enas_rnn
 from jaxnas.weight_sharing._enas import controller_adam, enas, final_choice, perplexity, sampler
 
+DRAWN = 10  # cells from which the answer is chosen
 
-class Setting(NamedTuple):
-    level: str
-    length: int
+
+@dataclass(frozen=True, kw_only=True)
+class Setting(TextSetting):
     space: Space
-    search: Part
     falls: Callable  # (rate, batches of an epoch, steps) -> schedule, of the search
-    train: Part
     ends: Callable  # the same, of the training
     weight_steps: int  # to a step of theta
     rate: float | None  # Adam's, of theta; None: the published one
     networks: int | None  # to a step of theta
     units: int  # of the controller
-    seeds: int  # searches, and random cells
     ranked: int  # random cells that are trained alone, no fewer than the seeds; if more, to see how shared weights rank them
     repeats: int  # trainings of each
 
@@ -89,9 +84,9 @@ SMOKE = Setting(
     level="char",
     length=25,
     space=enas_rnn(6),
-    search=DARTS.search._replace(epochs=0.54, beta=0.0),
+    search=Part(32, 16, 0.54, 3.0, 5e-7, None, 0.3, beta=0.0),
     falls=falling(1, 1.0),
-    train=DARTS.train._replace(batch=16, epochs=0.27),
+    train=Part(32, 16, 0.27, 20.0, 8e-7, None, 0.1),
     ends=cosine,
     weight_steps=4,
     rate=1e-2,
@@ -105,7 +100,7 @@ SETTINGS = {"ptb": PTB, "smoke": SMOKE}
 
 
 def main(name: str = "smoke", where: str = "tinyshakespeare.txt") -> None:
-    s = SETTINGS[name]
+    s = _common.named(SETTINGS, name)
     source, space, length = read(where, s.level), s.space, s.length
     k_search, k_choose, k_means, k_random = jax.random.split(jax.random.key(0), 4)
     steps = lambda part: steps_of(part, source, length)
@@ -139,28 +134,29 @@ def main(name: str = "smoke", where: str = "tinyshakespeare.txt") -> None:
     training = dict(steps=steps(s.train), data=bptt(source, s.train.batch, length, arch_steps=0))
     again = Phase(train, **training, give=lambda state: weight_sharing.Given(theta=state.theta))
     test = lambda state: tested(evaluated, state, source, length)
-    clock = time.perf_counter()
-    say = lambda what: print(f"{(time.perf_counter() - clock) / 60:.1f} minutes: {what}", flush=True)
+    seconds = _common.stopwatch()
+    say = lambda what: print(f"{seconds() / 60:.1f} minutes: {what}", flush=True)
     say(f"{len(source.vocabulary)} tokens, {steps(s.search)} steps of search, {steps(s.train)} of training")
     plan = then(Phase(search, steps(s.search) // s.weight_steps, feed), Phase(train, **training, give=give, name="train"))
     found = nas.run(k_search, plan, seeds=s.seeds, progress=sys.stderr.isatty())
-    show("found", space, found.best, test(found.state))
+    show_cells("found", space, found.best, test(found.state))
     searched = found.states[0]
     quarters = [part.mean(1) for part in np.array_split(np.asarray(found.infos[0].gradient["reward"], float), 4, axis=1)]
-    proxylessnas.show("reward by quarter of the search", **{f"quarter {q + 1}": each for q, each in enumerate(quarters)})
+    _common.show("reward by quarter of the search", **{f"quarter {q + 1}": each for q, each in enumerate(quarters)})
     by = jax.jit(jax.vmap(means))(jax.random.split(k_means, s.seeds), searched)
-    proxylessnas.show("reward with shared weights, at the end", **{n: np.asarray(a, float) for n, a in by.items()})
+    _common.show("reward with shared weights, at the end", **{n: np.asarray(a, float) for n, a in by.items()})
     say("random cells")
     random = nas.run(k_random, then(Phase(train, **training), *[again] * (s.repeats - 1)), seeds=s.ranked)
     truth = np.stack([test(state) for state in random.states], -1)  # nats, [N, R]
-    show("random", space, jax.tree.map(lambda a: a[: s.seeds], random.best), truth[: s.seeds, 0])
+    show_cells("random", space, jax.tree.map(lambda a: a[: s.seeds], random.best), truth[: s.seeds, 0])
     if s.repeats > 1:
         spread = f"{truth.mean():.3f} nats, sd {truth.mean(1).std():.3f}; reliability {ranking.reliability(truth):.2f}"
         print(f"{s.ranked} cells alone: {spread}", flush=True)
     if s.ranked > s.seeds:
         scores = jax.jit(jax.vmap(lambda state: losses(state, random.best, None)))(searched)
         for i, each in enumerate(np.asarray(scores)):
-            rank(f"search {i}, shared weights {each.mean():.3f} nats", -each, -truth)
+            rank = ranking.ranking(jax.random.key(0), -each, np.mean(-truth, 1), 5)
+            print(f"search {i}, shared weights {each.mean():.3f} nats: {_common.told(rank)}", flush=True)
     say("done")
 
 

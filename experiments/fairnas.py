@@ -8,9 +8,14 @@ as `experiments/spos.py`, with a quarter of the steps, so as many passes.  Two b
 Results: docs/results.md#spos-and-its-relatives
 """
 
-from spos import sgd, smoke
+from _common import cosine_sgd, one_shot
 
 from jaxnas import weight_sharing
 
+
+def phases(net, n, cost, limit):
+    return [(weight_sharing.fairnas(net, cosine_sgd(0.025, n // 4)), n // 4, None)]
+
+
 if __name__ == "__main__":
-    smoke("FairNAS", lambda net, n, cost, limit: [(weight_sharing.fairnas(net, sgd(n // 4)), n // 4, None)])
+    one_shot.study("FairNAS", phases)

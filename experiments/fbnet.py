@@ -13,21 +13,18 @@ random crops and flips for resized crops; the training from scratch, its length 
 """
 
 import sys
-import tempfile
-import time
 
+import _common
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from proxylessnas import SMOKE as DIGITS
-from proxylessnas import Setting, quarters, scratch, show
 
 import jaxnas as nas
-from jaxnas import data, hardware, nets, policies, spaces, training, weight_sharing
+from jaxnas import data, hardware, nets, policies, spaces, weight_sharing
 from jaxnas.spaces._mobile import MobileSpec, stages
 
-IMAGENET = Setting(
+IMAGENET = _common.MobileSetting(
     data="tfds:imagenet2012",  # the search takes 100 of its classes
     valid=0.2,
     spec=spaces.fbnet().spec,
@@ -43,15 +40,28 @@ IMAGENET = Setting(
 )
 OPS = ("k3_e1", "k3_e3", "k5_e3", "k5_e6")
 SPEC = MobileSpec(stages(8, [(8, 1, 1), (16, 3, 2)], OPS, "skip"), stem=8, head=32, stem_stride=1, relu6=False)
-SMOKE = DIGITS._replace(spec=SPEC, warm=5, epochs=25, weight_steps=4, arch_rate=0.05)
+SMOKE = _common.MobileSetting(
+    data="digits",
+    valid=0.5,
+    spec=SPEC,
+    augment=data.identity,
+    batch=32,
+    epoch=719 // 32,
+    warm=5,
+    epochs=25,
+    weight_steps=4,
+    arch_rate=0.05,
+    train=20,
+    seeds=3,
+)
 SETTINGS = {"smoke": SMOKE, "imagenet": IMAGENET}
 DRAWN = 2  # networks from softmax(theta), of which validation picks one
 
 
-def plan(net: nets.Net, s: Setting, dataset: data.Dataset, price, cost: hardware.Priced | None):
+def plan(net: nets.Net, s: _common.MobileSetting, dataset: data.Dataset, price, cost: hardware.Priced | None):
     """The warm-up, then the search; its first phase ends at the temperature with which the second begins."""
     n = s.epoch // s.weight_steps
-    weights = training.sgd(optax.cosine_decay_schedule(0.1, s.epochs * s.epoch), weight_decay=1e-4)
+    weights = _common.cosine_sgd(0.1, s.epochs * s.epoch, weight_decay=1e-4)
     theta = optax.chain(optax.add_decayed_weights(5e-4), optax.adam(s.arch_rate))
     at = lambda epoch: lambda t: 5 * jnp.exp(-4.05 * (epoch + t / n) / s.epochs)  # published: 0.045 an epoch, 90 epochs
     of = lambda epoch: weight_sharing.fbnet(net, weights, theta, temperature=at(epoch), cost=cost)
@@ -64,7 +74,7 @@ def plan(net: nets.Net, s: Setting, dataset: data.Dataset, price, cost: hardware
 
 
 def main(name: str = "smoke") -> None:
-    s = SETTINGS[name]
+    s = _common.named(SETTINGS, name)
     k_data, k_random, k_search, k_draw, k_train = jax.random.split(jax.random.key(0), 5)
     dataset, space = data.load(s.data, k_data, valid=s.valid), spaces.mobile(s.spec)
     net = nets.mobile_net(space, image=dataset.image, classes=dataset.classes)
@@ -77,12 +87,13 @@ def main(name: str = "smoke") -> None:
         all = []
         for m, arch in enumerate(archs):
             key = jax.random.fold_in(jax.random.fold_in(k_train, i), m)
-            all.append({**scratch(key, net, arch, dataset, feed, steps), "macs": float(net.macs(space.gates(arch))) / 1e3})
+            macs = float(net.macs(space.gates(arch))) / 1e3
+            all.append({**_common.train_mobile(key, net, arch, dataset, feed, steps), "macs": macs})
         return max(all, key=lambda r: r["valid"]), all
 
     draws = policies.concrete(space, paths=DRAWN)
     for method, cost in {"cost": priced, "no cost": None, "random": None}.items():
-        started, picked, trained, moved = time.perf_counter(), [], [], []
+        seconds, picked, trained, moved = _common.stopwatch(), [], [], []
         for i in range(s.seeds):
             if method == "random":
                 archs = [space.sample(k) for k in jax.random.split(jax.random.fold_in(k_random, i), DRAWN)]
@@ -95,14 +106,13 @@ def main(name: str = "smoke") -> None:
             one, all = among(archs, i)
             picked.append(one)
             trained.append(all)
-        print(f"{method}: {(time.perf_counter() - started) / 60:.1f} minutes")
+        print(f"{method}: {seconds() / 60:.1f} minutes")
         if moved:
-            quarters(moved)
-        show(f"{method}, best of {DRAWN}", **{c: [r[c] for r in picked] for c in ("valid", "test", "macs")})
-        show(f"{method}, all", **{c: [np.mean([r[c] for r in rs]) for rs in trained] for c in ("test", "macs")})
+            _common.show_costs(moved)
+        _common.show(f"{method}, best of {DRAWN}", **{c: [r[c] for r in picked] for c in ("valid", "test", "macs")})
+        _common.show(f"{method}, all", **{c: [np.mean([r[c] for r in rs]) for rs in trained] for c in ("test", "macs")})
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as compiled:  # searches that differ in their key alone are compiled once
-        jax.config.update("jax_compilation_cache_dir", compiled)
+    with _common.compiled_once():
         main(*sys.argv[1:])

@@ -9,20 +9,18 @@ child on an eighth, so as many steps in all.  Two busy CPU cores, 3.5 minutes.
 Results: docs/results.md#spos-and-its-relatives
 """
 
-from spos import LAYERS, sgd, smoke
+from _common import cosine_sgd, one_shot
 
-from jaxnas import spaces, weight_sharing
-from jaxnas.spaces._mobile import MobileSpec
+from jaxnas import weight_sharing
 
 SPLIT = [1]  # the layer that halves
 
 
 def phases(net, n, cost, limit):
     give = lambda state: weight_sharing.Given(state.variables)
-    children = weight_sharing.few_shot(net, sgd(n // 8), decisions=SPLIT)
-    return [(weight_sharing.spos(net, sgd(n // 2)), n // 2, None), (children, n // 8, give)]
+    children = weight_sharing.few_shot(net, cosine_sgd(0.025, n // 8), decisions=SPLIT)
+    return [(weight_sharing.spos(net, cosine_sgd(0.025, n // 2)), n // 2, None), (children, n // 8, give)]
 
 
 if __name__ == "__main__":
-    space = spaces.mobile(MobileSpec(LAYERS, stem=8, head=32, stem_stride=1))
-    smoke("few-shot", phases, pick=weight_sharing.pick_child(space, SPLIT))
+    one_shot.study("few-shot", phases, pick=weight_sharing.pick_child(one_shot.SPACE, SPLIT))

@@ -14,14 +14,14 @@ docs/results.md#nine-differentiable-methods-on-nas-bench-201
 import dataclasses
 import sys
 
-from darts import CIFAR10, EPOCH, main
+import _common
 
 from jaxnas.app.config import Config
 
 SETTINGS = {
     "smoke": Config(strategy="gaea"),
-    "cifar10": dataclasses.replace(CIFAR10, strategy="gaea", steps=25 * EPOCH),
+    "cifar10": dataclasses.replace(_common.DARTS_CIFAR10, strategy="gaea", steps=25 * _common.DARTS_EPOCH),
 }
 
 if __name__ == "__main__":
-    main(*(sys.argv[1:] or ["smoke"]), settings=SETTINGS)
+    _common.search_and_train(SETTINGS, *sys.argv[1:])

@@ -22,11 +22,9 @@ Two CPU cores with much other work on them: 5 minutes, 40 seconds and 6 minutes.
 Results: docs/results.md#multi-fidelity-search
 """
 
-import json
-import pathlib
 import sys
-import time
 
+import _common
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,17 +39,13 @@ from jaxnas.ask_tell._hyperband import hyperband
 from jaxnas.ask_tell.halving import Proposer, brackets
 from jaxnas.ask_tell.halving import steps as steps_of
 from jaxnas.base import Batch, black_box
-from jaxnas.driver import compiler_options, journal
+from jaxnas.driver import journal
 from jaxnas.evaluate.fidelity import Fidelity, setting
 from jaxnas.evaluate.population import population
 from jaxnas.evaluate.trials import Held, by_budget, train_trials
 from jaxnas.training.scratch import accuracy
 
 SEEDS = 200
-
-
-def jit(f):
-    return jax.jit(f, compiler_options=compiler_options())
 
 
 def searches(space, algorithm, evaluator, fixed, steps, seeds=SEEDS, chunk=50):
@@ -68,7 +62,7 @@ def searches(space, algorithm, evaluator, fixed, steps, seeds=SEEDS, chunk=50):
         return jax.lax.scan(step, strategy.init(k_init), jnp.arange(steps))[1]
 
     keys = jax.random.split(jax.random.key(0), seeds)
-    index, cost = jit(lambda keys, fixed: jax.lax.map(lambda k: one(k, fixed), keys, batch_size=chunk))(keys, fixed)
+    index, cost = _common.jit(lambda keys, fixed: jax.lax.map(lambda k: one(k, fixed), keys, batch_size=chunk))(keys, fixed)
     return np.asarray(index), np.cumsum(np.asarray(cost), 1)
 
 
@@ -83,14 +77,14 @@ def compare(space, rows, evaluator, fixed, budgets, worth):
     """Prints one line a row: what its answers are worth at each budget, and a test against the first row."""
     first = {}
     for name, (algorithm, cheapest) in rows.items():
-        started = time.perf_counter()
+        seconds = _common.stopwatch()
         index, spent = searches(space, algorithm, evaluator, fixed, -(-budgets[-1] // cheapest) + 1)
         cells = []
         for epochs in budgets:
             found = worth[at(index, spent, epochs)]
             p = stats.mannwhitneyu(found, first.setdefault(epochs, found), alternative="two-sided").pvalue
             cells.append(f"{found.mean():.3f} +- {1.96 * found.std() / np.sqrt(len(found)):.3f} | {p:.0e}")
-        print(f"| {name} | {' | '.join(cells)} | {time.perf_counter() - started:.0f} s |", flush=True)
+        _common.row(name, *cells, f"{seconds():.0f} s")
 
 
 def table(path):
@@ -148,8 +142,7 @@ def from_scratch(evaluator):
 
 
 def digits(out):
-    out = pathlib.Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    out = _common.made(out)
     space = spaces.nasbench201()
     small = Fidelity(R, 0.72, channels=4, cells=1, resolution=8)
     net, dataset, steps = setting(small, space, data.load("digits", jax.random.key(0)), BATCH)
@@ -163,12 +156,11 @@ def digits(out):
         run = population(net, moves(lambda t: t / steps), lambda f, held: {"accuracy": accuracy(f, held)})
         return run(jax.random.split(k_members, CELLS), pool, train, test)["accuracy"]
 
-    path = out / "alone.json"
-    if not path.exists():
-        run = jit(alone)
-        keys = jax.random.split(jax.random.key(2), REPEATS)
-        path.write_text(json.dumps([np.asarray(run(k, feed.arrays, dataset.test)).tolist() for k in keys]))
-    each = 100 * np.asarray(json.loads(path.read_text()))
+    def all_alone():
+        run, keys = _common.jit(alone), jax.random.split(jax.random.key(2), REPEATS)
+        return [np.asarray(run(k, feed.arrays, dataset.test)).tolist() for k in keys]
+
+    each = 100 * np.asarray(_common.kept(out / "alone.json", all_alone))
     truth = each.mean(0)
     tau = ranking.kendall(*each[:2])
     print(f"pool: {truth.mean():.2f} % in the mean, the best {truth.max():.2f}, tau of two trainings {tau:.2f}", flush=True)
@@ -183,7 +175,7 @@ def digits(out):
     }
     held = Batch(fixed=Held(feed.arrays, dataset.valid))
     for name, (plan, evaluator) in rows.items():
-        started, strategy, found = time.perf_counter(), black_box(brackets(space, plan, propose=from_pool), evaluator), []
+        seconds, strategy, found = _common.stopwatch(), black_box(brackets(space, plan, propose=from_pool), evaluator), []
 
         def one(key, held):
             k_init, k_steps = jax.random.split(key)
@@ -191,14 +183,13 @@ def digits(out):
             state, info = jax.lax.scan(step, strategy.init(k_init), jnp.arange(steps_of(plan)))
             return space.flat(strategy.best(state)), state.algorithm.answer.score, jnp.sum(info.metrics["cost"])
 
-        run = jit(one)
+        run = _common.jit(one)
         for key in jax.random.split(jax.random.key(3), 12):
             arch, score, spent = run(key, held)
             i = np.flatnonzero((flat == np.asarray(arch)).all(1))[0]
             found.append((truth[i], 100 * float(score), float(spent)))
         mean, half = journal.interval(found)  # [3]
-        seconds = time.perf_counter() - started
-        print(f"| {name} | {mean[0]:.2f} +- {half[0]:.2f} | {mean[1]:.2f} | {mean[2]:.0f} | {seconds:.0f} s |", flush=True)
+        _common.row(name, f"{mean[0]:.2f} +- {half[0]:.2f}", f"{mean[1]:.2f}", f"{mean[2]:.0f}", f"{seconds():.0f} s")
 
 
 if __name__ == "__main__":

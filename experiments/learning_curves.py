@@ -23,8 +23,8 @@ Results: docs/results.md#learning-curves
 
 import pathlib
 import sys
-import time
 
+import _common
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,18 +35,12 @@ from sklearn.metrics import r2_score
 from jaxnas import data, nets, spaces
 from jaxnas.analysis import learning_curves, ranking
 from jaxnas.app.tabulate import choose
-from jaxnas.driver import compiler_options, journal
 from jaxnas.evaluate.population import population
 from jaxnas.training import sgd
 from jaxnas.training.scratch import accuracy
 
 SEEDS, KNOWN = 5, 100
 EPOCHS, BATCH = 20, 32
-
-
-def plus_minus(values, digits=3):
-    mean, half = journal.interval(values)
-    return f"{mean:.{digits}f} +- {half:.{digits}f}"
 
 
 def by_cut(curves, losses, final, extra, network, known, cuts):
@@ -78,8 +72,9 @@ def by_cut(curves, losses, final, extra, network, known, cuts):
             winners, lost = winners + np.sum(final[new] > best), lost + np.sum(ended & (final[new] > best))
             rows.append([r2_score(final[new], last), r2_score(final[new], predicted), *rho, 100 * ended.mean()])
         rows = np.asarray(rows)
-        cells = [*[plus_minus(c, 2) for c in rows[:, :2].T], *[plus_minus(c) for c in rows[:, 2:7].T], plus_minus(rows[:, 7], 0)]
-        print(f"| {cut} | {' | '.join(cells)} | {lost} of {winners} |", flush=True)
+        plus_minus = _common.plus_minus
+        cells = [*[plus_minus(c, 2) for c in rows[:, :2].T], *[plus_minus(c, 3) for c in rows[:, 2:7].T], plus_minus(rows[:, 7], 0)]
+        _common.row(cut, *cells, f"{lost} of {winners}")
 
 
 def nlp(path):
@@ -108,7 +103,7 @@ def trainer(net, dataset):
         found = train(keys, archs, feed.draw(k_batches, arrays, 0).train, held)
         return {"losses": found["losses"], **found["curves"]}
 
-    compiled = jax.jit(program, compiler_options=compiler_options())
+    compiled = _common.jit(program)
     held = {"valid": dataset.valid, "test": dataset.test}
     return lambda *inputs: jax.tree.map(np.asarray, compiled(*inputs, feed.arrays, held))
 
@@ -119,12 +114,12 @@ def population_curves(path, rates, repeats, count):
     net = nets.cell_net(space, image=dataset.image, classes=dataset.classes, channels=4, cells=1)
     flat = np.tile(choose(jax.random.key(1), space, count), (repeats, 1))
     if not path.exists():
-        began, train, parts = time.perf_counter(), trainer(net, dataset), []
+        seconds, train, parts = _common.stopwatch(), trainer(net, dataset), []
         for i, rate in enumerate(rates):
             archs = jax.vmap(space.unflat)(jnp.asarray(flat))
             parts.append(train(jax.random.fold_in(jax.random.key(2), i), archs, jnp.float32(rate)))
         np.savez(path, **{name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
-        print(f"{len(rates)} x {len(flat)} networks, {time.perf_counter() - began:.0f} s with compiling")
+        print(f"{len(rates)} x {len(flat)} networks, {seconds():.0f} s with compiling")
     with np.load(path) as file:
         return {name: file[name] for name in file.files}, np.tile(flat, (len(rates), 1)), np.repeat(rates, len(flat))
 

@@ -17,24 +17,23 @@ are no restarts at a lower rate for a chain that is at chance after its first ep
 """
 
 import sys
-from typing import NamedTuple
+from dataclasses import dataclass
 
+import _common
 import jax
 import numpy as np
 import optax
 
 import jaxnas as nas
-from jaxnas import data, nets, spaces, training
+from jaxnas import data, nets, spaces
 from jaxnas.ask_tell._q_learning import SCHEDULE
 from jaxnas.driver.errors import Diverged
 
 
-class Setting(NamedTuple):
-    data: str
-    valid: float  # the part of the training images that scores a chain
+@dataclass(frozen=True, kw_only=True)
+class Setting(_common.Setting):
     space: dict  # of `metaqnn`
     schedule: tuple[tuple[float, int], ...]  # (epsilon, different chains)
-    batch: int
     steps: int  # of a chain's training
     rate: optax.Schedule  # of Adam
 
@@ -51,19 +50,20 @@ SMOKE = Setting(
     rate=optax.exponential_decay(1e-2, 15, 0.2, staircase=True),
 )
 
+SETTINGS = {"smoke": SMOKE, "paper": PAPER}
+
 
 def validation_accuracy(key: jax.Array, module, setting: Setting, dataset: data.Dataset) -> float:
-    strategy = training.train(module, optax.adam(setting.rate), dataset.image, steps=setting.steps, clip=None)
-    feed = data.batches(dataset, setting.batch)
+    feed = data.batches(dataset, setting.batch, augment=setting.augment)
     try:
-        variables = nas.run(key, strategy, steps=setting.steps, data=feed).best
+        variables = _common.train(key, module, optax.adam(setting.rate), dataset, feed, setting.steps, clip=None)
     except Diverged:
         return 0.0
-    return float(jax.jit(lambda v, split: training.accuracy(lambda x: module.apply(v, x), split))(variables, dataset.valid))
+    return _common.accuracy(module, variables, dataset.valid)
 
 
 def main(name: str = "smoke") -> None:
-    setting, key = {"smoke": SMOKE, "paper": PAPER}[name], jax.random.key(0)
+    setting, key = _common.named(SETTINGS, name), jax.random.key(0)
     dataset = data.load(setting.data, key, valid=setting.valid)
     mdp = spaces.metaqnn(**setting.space)
     net = nets.chain_net(spaces.chain(mdp), image=dataset.image, classes=dataset.classes)

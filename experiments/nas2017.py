@@ -18,8 +18,9 @@ too much for most devices in the paper's setting.
 """
 
 import sys
-from typing import NamedTuple
+from dataclasses import dataclass
 
+import _common
 import jax
 import numpy as np
 import optax
@@ -30,14 +31,11 @@ from jaxnas.driver import journal
 from jaxnas.spaces._layerwise import anchors, kind
 
 
-class Setting(NamedTuple):
-    data: str
-    valid: float  # the part of the training images that gives the reward
-    augment: data.Augment
+@dataclass(frozen=True, kw_only=True)
+class Setting(_common.Setting):
     layers: int
     sizes: tuple[int, ...]  # heights and widths of the filters
     filters: tuple[int, ...]
-    batch: int
     train_steps: int  # of a child
     children: int
     update: int  # children an update
@@ -68,7 +66,7 @@ def accuracies(strategy: nas.Strategy, setting: Setting, dataset: data.Dataset) 
 
 
 def main(name: str = "smoke") -> None:
-    setting = SETTINGS[name]
+    setting = _common.named(SETTINGS, name)
     dataset = data.load(setting.data, jax.random.key(0), valid=setting.valid)
     space = spaces.layerwise(setting.layers, setting.sizes, setting.sizes, setting.filters)
     net = nets.layer_net(space, image=dataset.image, classes=dataset.classes)

@@ -12,21 +12,19 @@ Two CPU cores, busy for most of it, 3 to 9 minutes a method.  Exact DARTS, singl
 Results: docs/results.md#nine-differentiable-methods-on-nas-bench-201
 """
 
-import json
-import pathlib
 import sys
-import time
 
+import _common
 import jax
 import numpy as np
 import optax
-from robust_darts import EPOCHS, EVERY, SEEDS, prepare
+from _common import cifar10
 
 from jaxnas import data, nets, training
 from jaxnas import weight_sharing as ws
-from jaxnas.driver import journal, run
+from jaxnas.driver import run
 
-STEPS = EPOCHS * EVERY
+SEEDS, STEPS = 8, 40 * 39  # epochs of 39 steps
 falling = lambda start, end: optax.linear_schedule(start, end, STEPS)
 METHODS = {  # name -> (what the net has, the search)
     "DARTS, first order": ({}, lambda net, w, a: ws.darts(net, w, a, order="first")),
@@ -44,31 +42,30 @@ METHODS = {  # name -> (what the net has, the search)
 }
 
 
-def main(images, table, out, *names):
-    out = pathlib.Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    dataset, space, truth, k_search = prepare(images, table)
-    feed = data.batches(dataset, 32)
+def search(name, dataset, space, feed, key):
+    """-> {the index of each seed's cell, the mean number of skips, minutes}."""
+    seconds = _common.stopwatch()
+    has, make = METHODS[name]
     weights = training.sgd(optax.cosine_decay_schedule(0.025, STEPS, alpha=0.04))
+    net = nets.cell_net(space, image=dataset.image, classes=dataset.classes, channels=4, cells=1, **has)
+    found = run(key, make(net, weights, training.adam(3e-3)), steps=STEPS, data=feed, seeds=SEEDS).best
+    index = np.asarray(jax.vmap(space.index)(found)).tolist()
+    ops = np.asarray(found.op)  # [S, 6]
+    skips = float((ops == space.spec.ops.index("skip_connect")).sum(1).mean())
+    return {"index": index, "skips": skips, "minutes": seconds() / 60}
+
+
+def main(images, table, out, *names):
+    out = _common.made(out)
+    dataset, space, truth, k_search = cifar10.halved_and_table(images, table)
+    feed = data.batches(dataset, 32)
     print(f"a random cell: {truth.mean():.2f} %, the median {np.median(truth):.2f} %, the best {truth.max():.2f} %")
     for name in names or METHODS:
-        path = out / f"{name}.json"
-        if not path.exists():
-            started = time.perf_counter()
-            has, make = METHODS[name]
-            net = nets.cell_net(space, image=dataset.image, classes=dataset.classes, channels=4, cells=1, **has)
-            found = run(k_search, make(net, weights, training.adam(3e-3)), steps=STEPS, data=feed, seeds=SEEDS).best
-            index = np.asarray(jax.vmap(space.index)(found)).tolist()
-            ops = np.asarray(found.op)  # [S, 6]
-            skips = float((ops == space.spec.ops.index("skip_connect")).sum(1).mean())
-            minutes = (time.perf_counter() - started) / 60
-            path.write_text(json.dumps({"index": index, "skips": skips, "minutes": minutes}))
-        held = json.loads(path.read_text())
+        held = _common.kept(out / f"{name}.json", lambda name=name: search(name, dataset, space, feed, k_search))
         accuracy = truth[np.asarray(held["index"])]
-        mean, half = journal.interval(accuracy)
         worse = np.mean([np.mean(truth < a) for a in accuracy])
         print(
-            f"{name}: {mean:.2f} +- {half:.2f} %, better than {100 * worse:.0f} % of cells, {held['skips']:.1f} skips, "
+            f"{name}: {_common.plus_minus(accuracy)} %, better than {100 * worse:.0f} % of cells, {held['skips']:.1f} skips, "
             f"{held['minutes']:.1f} minutes, by seed {np.round(accuracy, 1).tolist()}",
             flush=True,
         )

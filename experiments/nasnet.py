@@ -15,25 +15,22 @@ decisions.  The batches of a child are drawn at once.
 """
 
 import sys
-from typing import NamedTuple
+from dataclasses import dataclass
 
+import _common
 import jax
 import numpy as np
 import optax
 
 import jaxnas as nas
-from jaxnas import data, evaluate, nets, policies, spaces, training
-from jaxnas.driver import journal
+from jaxnas import data, evaluate, nets, policies, spaces
 from jaxnas.spaces.blocks import GENOTYPES, NASNET_OPS
 
 
-class Setting(NamedTuple):
-    data: str
-    valid: float  # the part of the training images that gives the reward
-    augment: data.Augment
+@dataclass(frozen=True, kw_only=True)
+class Setting(_common.Setting):
     blocks: int
     ops: tuple[str, ...]
-    batch: int
     children: int
     update: int  # children an update
     controller_rate: float
@@ -59,18 +56,19 @@ SMOKE = Setting(
     **dict(final_size=dict(channels=4, cells=1), final_steps=200, drop_path=0.1),
 )
 
+SETTINGS = {"smoke": SMOKE, "paper": PAPER}
+
 
 def retrained(setting: Setting, space: spaces.Space, dataset: data.Dataset, text: str) -> float:  # test accuracy
     module = nets.evaluation_net(space, space.from_text(text), classes=dataset.classes, **setting.final_size)
-    optimizer = training.sgd(optax.cosine_decay_schedule(setting.rate, setting.final_steps))
-    strategy = training.train(module, optimizer, dataset.image, steps=setting.final_steps, drop_path=setting.drop_path)
+    steps, optimizer = setting.final_steps, _common.cosine_sgd(setting.rate, setting.final_steps)
     feed = data.training(dataset, setting.batch, augment=setting.augment)
-    variables = nas.run(jax.random.key(1), strategy, steps=setting.final_steps, data=feed).best
-    return float(jax.jit(lambda v, split: training.accuracy(lambda x: module.apply(v, x), split))(variables, dataset.test))
+    variables = _common.train(jax.random.key(1), module, optimizer, dataset, feed, steps, drop_path=setting.drop_path)
+    return _common.accuracy(module, variables, dataset.test)
 
 
 def main(name: str = "smoke") -> None:
-    setting = {"smoke": SMOKE, "paper": PAPER}[name]
+    setting = _common.named(SETTINGS, name)
     published = dict(classes=10, keep=GENOTYPES["NASNET_A"][1], **PAPER.final_size)
     nasnet_a = nets.evaluation_net(spaces.nasnet(), spaces.nasnet().from_text("NASNET_A"), **published)
     print(f"NASNet-A, 6 @ 768: {nets.count_parameters(nasnet_a, (32, 32, 3)):,} weights")
@@ -78,7 +76,7 @@ def main(name: str = "smoke") -> None:
     dataset = data.load(setting.data, jax.random.key(0), valid=setting.valid)
     space = spaces.nasnet(setting.blocks, setting.ops)
     net = nets.cell_net(space, image=dataset.image, classes=dataset.classes, **setting.size)
-    evaluator = evaluate.train_from_scratch(net, training.sgd(optax.cosine_decay_schedule(setting.rate, setting.steps)))
+    evaluator = evaluate.train_from_scratch(net, _common.cosine_sgd(setting.rate, setting.steps))
     policy = policies.controller(space, hidden=100, layers=1, scale=0.1)
     update = policies.ppo(policy, optax.adam(setting.controller_rate), clip=0.2, entropy=1e-5, baseline=0.95)
     search = nas.black_box(nas.policy_gradient(space, policy, update, batch=setting.update), evaluator)
@@ -96,8 +94,12 @@ def main(name: str = "smoke") -> None:
     chosen = {"found": list(dict.fromkeys(texts))[:n], "random": [space.to_text(space.sample(k)) for k in keys]}
     for kind, cells in chosen.items():
         test = np.asarray([retrained(setting, space, dataset, text) for text in cells])
-        summary = "{:.2f} +- {:.2f}".format(*journal.interval(100 * test))
-        print(f"{kind}: test {summary} % (95 % of {n}), {np.round(100 * test, 2)}", *cells, sep="\n", flush=True)
+        print(
+            f"{kind}: test {_common.plus_minus(100 * test)} % (95 % of {n}), {np.round(100 * test, 2)}",
+            *cells,
+            sep="\n",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ the whole table's, with the standard error, and how many of the table's efficien
 Results: docs/results.md#nsga-ii
 """
 
+import _common
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +16,6 @@ import numpy as np
 from jaxnas import ask_tell, objectives
 from jaxnas.analysis import pareto
 from jaxnas.base import Batch, black_box
-from jaxnas.driver import compiler_options
 from jaxnas.evaluate import rows, table
 from jaxnas.evaluate.benchmark import find
 from jaxnas.spaces import nasbench201
@@ -43,7 +43,7 @@ def fronts(algorithm, objective, fixed, space):
         asked = jax.lax.scan(step, strategy.init(k_init), jnp.arange(EVALUATIONS // 20))[1]
         return asked.reshape(-1, 2)
 
-    program = jax.jit(jax.vmap(one, (0, None)), compiler_options=compiler_options())
+    program = _common.jit(jax.vmap(one, (0, None)))
     return np.asarray(program(jax.random.split(jax.random.key(0), SEEDS), fixed))
 
 
@@ -72,8 +72,7 @@ def main():
         found = [efficient(points) for points in fronts(algorithm, objective, fixed, space)]
         share = np.asarray([volume(points) for points in found]) / volume(best)
         hits = np.asarray([sum((best == p).all(-1).any() for p in points) for points in found])
-        line = " | ".join(f"{v.mean():.4f} ± {v.std(ddof=1) / SEEDS**0.5:.4f}" for v in (share, hits))
-        print(f"| {name} | {line} |")
+        _common.row(name, *(f"{v.mean():.4f} ± {v.std(ddof=1) / SEEDS**0.5:.4f}" for v in (share, hits)))
 
 
 if __name__ == "__main__":

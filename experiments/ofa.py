@@ -19,10 +19,9 @@ images that must fit in memory, one device's batch.
 
 import dataclasses
 import sys
-import time
 from collections.abc import Callable
-from typing import NamedTuple
 
+import _common
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,19 +31,15 @@ import jaxnas as nas
 from jaxnas import data, evaluate, policies, training, weight_sharing
 from jaxnas.analysis import ranking
 from jaxnas.ask_tell._constrained_evolution import constrained_evolution
-from jaxnas.driver import journal
 from jaxnas.nets._elastic_net import elastic_net
 from jaxnas.spaces._elastic import ElasticSpec, elastic, largest, ofa_mobilenet_v3, ofa_small, smallest
 from jaxnas.surrogates._ensemble import Perceptron, ensemble
 from jaxnas.weight_sharing import ofa
 
 
-class Setting(NamedTuple):
-    data: str
-    valid: float  # the part of the training images that scores networks
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setting(_common.Setting):
     spec: ElasticSpec
-    augment: data.Augment
-    batch: int
     steps: dict  # of each phase of progressive shrinking
     weights: Callable  # (phase, steps) -> its weight optimizer
     calibration: int  # batches that the statistics of a network are taken from
@@ -59,7 +54,7 @@ class Setting(NamedTuple):
 
 def smoke_weights(name: str, steps: int) -> optax.GradientTransformation:
     rate = 0.1 if name in ("full", "naive", "sandwich") else 0.05
-    return training.sgd(optax.cosine_decay_schedule(rate, steps), weight_decay=3e-5, nesterov=True)
+    return _common.cosine_sgd(rate, steps, weight_decay=3e-5, nesterov=True)
 
 
 SMOKE = Setting(
@@ -79,7 +74,7 @@ SMOKE = Setting(
     limit=80e3,
     alone=600,
 )
-RANK = SMOKE._replace(steps={name: n // 3 for name, n in SMOKE.steps.items()}, seeds=1, pairs=0)
+RANK = dataclasses.replace(SMOKE, steps={name: n // 3 for name, n in SMOKE.steps.items()}, seeds=1, pairs=0)
 EPOCH = 1_271_167 // 64
 IMAGENET = Setting(
     data="tfds:imagenet2012",
@@ -128,16 +123,6 @@ def scorer(s: Setting, net: nas.nets.Net, dataset: data.Dataset) -> Callable:
     return lambda variables, archs, part: 100 * np.asarray(run(variables, archs, held[part])["accuracy"], float)
 
 
-def show(name: str, values) -> None:
-    mean, half = journal.interval(values)
-    print(f"{name}: {mean:.2f} +- {half:.2f} ({np.round(values, 2).tolist()})", flush=True)
-
-
-def told(rank: ranking.Ranking) -> str:
-    of = lambda name, e: f"{name} {e.value:.2f} ({e.low:.2f} to {e.high:.2f})"
-    return ", ".join([of("tau", rank.tau), of("spearman", rank.spearman), of("regret of the top 5", rank.regret)])
-
-
 def trained_alone(s: Setting, net: nas.nets.Net, dataset: data.Dataset, feed: nas.Feed, archs, key) -> np.ndarray:
     """Test accuracies in percent, [N, REPEATS]: each network extracted, and trained from scratch."""
     out, optimizer = [], s.weights("full", s.alone)
@@ -153,7 +138,7 @@ def trained_alone(s: Setting, net: nas.nets.Net, dataset: data.Dataset, feed: na
 def searched(s: Setting, net: nas.nets.Net, variables, score: Callable, cost: Callable, key) -> None:
     """The predictor, and evolution on it under the limit, against ten times as many random networks."""
     k_archs, k_init, k_fit, k_search, k_random = jax.random.split(key, 5)
-    space, started = net.space, time.perf_counter()
+    space, seconds = net.space, _common.stopwatch()
     sample = jax.jit(lambda key, n: jax.vmap(space.sample)(jax.random.split(key, n)), static_argnums=1)
     archs = sample(k_archs, s.pairs)
     y = score(variables, archs, "valid")
@@ -164,8 +149,7 @@ def searched(s: Setting, net: nas.nets.Net, variables, score: Callable, cost: Ca
     model = jax.jit(predictor.fit)(k_fit, model, archs, jnp.asarray((y - mean) / std, jnp.float32), jnp.arange(s.pairs) < n)
     predict = jax.jit(lambda archs: mean + std * predictor.predict(model, archs)[0])
     rmse = np.sqrt(np.mean(np.square(np.asarray(predict(archs))[n:] - y[n:])))
-    minutes = (time.perf_counter() - started) / 60
-    print(f"predictor: {minutes:.1f} minutes; RMSE {rmse:.3f}, a standard deviation of {y[n:].std():.3f}", flush=True)
+    print(f"predictor: {seconds() / 60:.1f} minutes; RMSE {rmse:.3f}, a standard deviation of {y[n:].std():.3f}", flush=True)
 
     evolution = constrained_evolution(space, cost, s.limit)
     search = nas.black_box(evolution, nas.stateless(lambda key, archs, batch: {"accuracy": predict(archs)}))
@@ -183,9 +167,9 @@ def searched(s: Setting, net: nas.nets.Net, variables, score: Callable, cost: Ca
 
 
 def main(name: str = "smoke") -> None:
-    s = SETTINGS[name]
+    s = _common.named(SETTINGS, name)
     k_data, k_archs, k_train, k_search = jax.random.split(jax.random.key(0), 4)
-    k_alone, began = jax.random.key(1), time.perf_counter()
+    k_alone, seconds = jax.random.key(1), _common.stopwatch()
     dataset, space = data.load(s.data, k_data, valid=s.valid), elastic(s.spec)
     net = elastic_net(space, image=dataset.image, classes=dataset.classes)
     cost = lambda arch: net.macs(space.gates(arch))
@@ -196,20 +180,20 @@ def main(name: str = "smoke") -> None:
     if s.alone:
         alone = trained_alone(s, net, dataset, feed, few, k_alone)
         print(f"{s.random} alone: {alone.mean():.2f} %, sd {alone.mean(1).std():.2f}; {ranking.reliability(alone):.2f} reliable")
-        print(f"    {(time.perf_counter() - began) / 60:.1f} minutes", flush=True)
+        print(f"    {seconds() / 60:.1f} minutes", flush=True)
     for method, plan in plans(s, net, feed).items():
-        started = time.perf_counter()
+        trained = _common.stopwatch()
         state = nas.run(k_train, plan, seeds=s.seeds, progress=sys.stderr.isatty()).state
         variables = (state.search if method == "shrinking" else state).variables
         of = lambda i: jax.tree.map(lambda a: a[i], variables)
         tested = np.stack([score(of(i), archs, "test") for i in range(s.seeds)])
-        print(f"{method}: {(time.perf_counter() - started) / 60:.1f} minutes", flush=True)
+        print(f"{method}: {trained() / 60:.1f} minutes", flush=True)
         for what, values in (("smallest", tested[:, 0]), ("largest", tested[:, 1]), ("random ones", tested[:, 2:].mean(1))):
-            show(f"    {what}", values)
+            print(f"    {what}: {_common.each(values)}", flush=True)
         for i in range(s.seeds if s.alone else 0):
             shared = score(of(i), few, "valid")
             rank = ranking.ranking(jax.random.key(i), shared, alone.mean(1), k=5)
-            print(f"    shared {shared.mean():.2f} %; {told(rank)}", flush=True)
+            print(f"    shared {shared.mean():.2f} %; {_common.told(rank)}", flush=True)
         if method == "shrinking" and s.pairs:
             searched(s, net, of(0), score, cost, k_search)
 

@@ -10,15 +10,15 @@ Results: docs/results.md#spos-and-its-relatives
 """
 
 import optax
-from spos import smoke
+from _common import cosine_sgd, one_shot
 
-from jaxnas import training, weight_sharing
+from jaxnas import weight_sharing
 
 
 def phases(net, n, cost, limit):
-    weights = training.sgd(optax.cosine_decay_schedule(0.025, n), weight_decay=0.0)
+    weights = cosine_sgd(0.025, n, weight_decay=0.0)
     return [(weight_sharing.one_shot(net, weights, warm_up=optax.linear_schedule(0.0, 1.0, n), decay=3e-4), n, None)]
 
 
 if __name__ == "__main__":
-    smoke("One-Shot", phases, statistics="batch")
+    one_shot.study("One-Shot", phases, statistics="batch")

@@ -14,8 +14,8 @@ leaves two in the final normal cell.  As published: linear decay in the first ph
 """
 
 import sys
-from typing import NamedTuple
 
+import _common
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,26 +26,20 @@ from jaxnas import policies, training
 from jaxnas.base import Phase, then
 from jaxnas.weight_sharing import Given, at_most_skips, strongest_operations
 
-
-class Setting(NamedTuple):
-    data: str
-    nodes: int
-    channels: int
-    cells: tuple[int, int, int]
-    batch: int
-    epoch: int  # steps
-    alone: int  # epochs of weight steps
-    both: int  # epochs
-
-
-SMOKE = Setting("digits", nodes=2, channels=4, cells=(1, 3, 3), batch=32, epoch=4, alone=5, both=10)
-CIFAR10 = Setting("tfds:cifar10", nodes=4, channels=16, cells=(5, 11, 17), batch=96, epoch=260, alone=10, both=15)
+SMOKE = _common.StagedSetting(
+    **dict(data="digits", batch=32, space=nas.spaces.darts(nodes=2), channels=4, cells=(1, 3, 3)),
+    **dict(epoch=4, alone=5, both=10),
+)
+CIFAR10 = _common.StagedSetting(
+    **dict(data="tfds:cifar10", batch=96, space=nas.spaces.darts(nodes=4), channels=16, cells=(5, 11, 17)),
+    **dict(epoch=260, alone=10, both=15),
+)
 SETTINGS = {"smoke": SMOKE, "cifar10": CIFAR10}
 OPERATIONS, DROPOUT = (8, 5, 3), (0.0, 0.4, 0.7)
 
 
-def plan(setting: Setting, space, dataset):
-    phases, none = [], space.spec.ops.index("none")
+def plan(setting: _common.StagedSetting, dataset: nas.data.Dataset):
+    phases, none = [], setting.space.spec.ops.index("none")
     for stage, (cells, keep, start) in enumerate(zip(setting.cells, OPERATIONS, DROPOUT, strict=True)):
         alone, both = setting.alone * setting.epoch, setting.both * setting.epoch
         linear = optax.linear_schedule(start, 0.0, alone + both)
@@ -56,7 +50,7 @@ def plan(setting: Setting, space, dataset):
         go_on = lambda state: Given(state.variables, state.opt_state, state.theta)
         for name, dropout, steps, arch_steps in (("weights", linear, alone, 0), ("both", later, both, 1)):
             net = nas.cell_net(
-                space,
+                setting.space,
                 image=dataset.image,
                 classes=dataset.classes,
                 channels=setting.channels,
@@ -64,23 +58,23 @@ def plan(setting: Setting, space, dataset):
                 skip_dropout=dropout,
             )
             search = nas.darts(net, training.sgd(schedule), training.adam(6e-4), order="first")
-            feed = nas.data.batches(dataset, setting.batch, arch_steps=arch_steps)
+            feed = nas.data.batches(dataset, setting.batch, arch_steps=arch_steps, augment=setting.augment)
             give = go_on if arch_steps else drop if stage else lambda state: None
             phases.append(Phase(search, steps, feed, give, name=f"stage {stage + 1}, {name}"))
     return then(*phases)
 
 
 def main(name: str = "smoke", out: str | None = None) -> None:
-    setting, space = SETTINGS[name], nas.spaces.darts(nodes=SETTINGS[name].nodes)
+    setting = _common.named(SETTINGS, name)
     k_data, k_search = jax.random.split(jax.random.key(0))
-    dataset = nas.data.load(setting.data, k_data)
-    result = nas.run(k_search, plan(setting, space, dataset), directory=out)
-    policy = policies.softmax(space)
+    dataset = nas.data.load(setting.data, k_data, valid=setting.valid)
+    result = nas.run(k_search, plan(setting, dataset), directory=out)
+    policy = policies.softmax(setting.space)
     gates = jax.tree.map(lambda a: a[0], policy.sample(k_search, result.state.theta, 0))
     for stage, state in enumerate(result.states[1::2]):
         left = np.concatenate([np.asarray(policies.still_open(a)).sum(-1) for a in jax.tree.leaves(state.theta)])
         print(f"stage {stage + 1}: {left.min()} to {left.max()} operations an edge")
-    print(space.to_text(jax.tree.map(np.asarray, at_most_skips(space, gates))))
+    print(setting.space.to_text(jax.tree.map(np.asarray, at_most_skips(setting.space, gates))))
 
 
 if __name__ == "__main__":

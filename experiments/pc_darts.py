@@ -17,16 +17,21 @@ settings here leave out.
 import dataclasses
 import sys
 
-from darts import CIFAR10, EPOCH, main
+import _common
 
 from jaxnas.app.config import Config
 
 SETTINGS = {
     "smoke": Config(strategy="pc-darts"),
     "cifar10": dataclasses.replace(
-        CIFAR10, strategy="pc-darts", steps=50 * EPOCH // 4, batch=256, learning_rate=0.1, arch_learning_rate=6e-4
+        _common.DARTS_CIFAR10,
+        strategy="pc-darts",
+        steps=50 * _common.DARTS_EPOCH // 4,
+        batch=256,
+        learning_rate=0.1,
+        arch_learning_rate=6e-4,
     ),
 }
 
 if __name__ == "__main__":
-    main(*(sys.argv[1:] or ["smoke"]), settings=SETTINGS)
+    _common.search_and_train(SETTINGS, *sys.argv[1:])

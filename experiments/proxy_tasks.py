@@ -13,10 +13,9 @@ Results: docs/results.md#cheaper-trainings
 """
 
 import json
-import pathlib
 import sys
-import time
 
+import _common
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,7 +25,6 @@ from jaxnas.analysis import ranking
 from jaxnas.app.tabulate import choose
 from jaxnas.ask_tell.trial import Trial
 from jaxnas.base import Batch
-from jaxnas.driver import compiler_options, journal
 from jaxnas.evaluate.fidelity import Fidelity, relative_cost, setting
 from jaxnas.evaluate.trials import Held, train_trials
 
@@ -49,7 +47,7 @@ def trainer(space, dataset, fidelity, anneal, epochs):
     net, small, steps = setting(fidelity, space, dataset, BATCH)
     feed = data.batches(small, BATCH, arch_steps=0)
     evaluator = train_trials(net, moves, feed.draw, slots=CELLS, budget=FULL.epochs, unit=steps // FULL.epochs, anneal=anneal)
-    step = jax.jit(evaluator.step, compiler_options=compiler_options())
+    step = _common.jit(evaluator.step)
     archs, held = (
         jax.vmap(space.unflat)(jnp.asarray(choose(jax.random.key(1), space, CELLS))),
         Batch(fixed=Held(feed.arrays, small.valid)),
@@ -70,18 +68,17 @@ def trainer(space, dataset, fidelity, anneal, epochs):
 
 
 def main(out, seeds=5):
-    out, seeds = pathlib.Path(out), int(seeds)
-    out.mkdir(parents=True, exist_ok=True)
+    out, seeds = _common.made(out), int(seeds)
     space, dataset = spaces.nasbench201(), data.load("digits", jax.random.key(0))
     scores = {}  # (name, epochs) -> [seeds, cells]
     for number, (name, (fidelity, anneal, epochs)) in enumerate(PROXIES.items()):
         path = out / f"{name}.json"
-        held, run, started = json.loads(path.read_text()) if path.exists() else [], None, time.perf_counter()
+        held, run, seconds = json.loads(path.read_text()) if path.exists() else [], None, _common.stopwatch()
         for seed in range(len(held), seeds):
             run = trainer(space, dataset, fidelity, anneal, epochs) if run is None else run
             held.append(run(jax.random.fold_in(jax.random.key(2 + number), seed)))
             path.write_text(json.dumps(held))
-        print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
+        print(f"{name}: {seconds():.0f} s", flush=True)
         for e in epochs:
             scores[name, e] = np.asarray([h[str(e)] if str(e) in h else h[e] for h in held[:seeds]])
     truth = scores["full", 10]  # [seeds, cells]
@@ -94,17 +91,13 @@ def main(out, seeds=5):
 
     for (name, e), each in scores.items():
         found = taus(each, truth)
-        mean, half = journal.interval([t.value for t in found])
+        tau = _common.plus_minus([t.value for t in found], 3)
         low, high = (np.mean([getattr(t, end) for t in found]) for end in ("low", "high"))
         cost = relative_cost(PROXIES[name][0]._replace(epochs=e), FULL)
-        print(
-            f"| {name} | {e} | {cost:.3f} | {100 * each.mean():.1f} | {mean:.3f} +- {half:.3f} | {low:.2f} to {high:.2f} |",
-            flush=True,
-        )
+        _common.row(name, e, f"{cost:.3f}", f"{100 * each.mean():.1f}", tau, f"{low:.2f} to {high:.2f}")
     matrix = {1: scores["short", 1], 3: scores["short", 3], 10: truth}
     for e, a in matrix.items():
-        cells = [journal.interval([t.value for t in taus(a, b)]) for b in matrix.values()]
-        print(f"| {e} | {' | '.join(f'{mean:.3f} +- {half:.3f}' for mean, half in cells)} |", flush=True)
+        _common.row(e, *(_common.plus_minus([t.value for t in taus(a, b)], 3) for b in matrix.values()))
 
 
 if __name__ == "__main__":

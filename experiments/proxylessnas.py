@@ -15,37 +15,16 @@ REINFORCE's weights train without label smoothing; the length of the training fr
 
 import functools
 import sys
-import tempfile
-import time
-from typing import NamedTuple
 
+import _common
 import jax
-import numpy as np
 import optax
 
 import jaxnas as nas
-from jaxnas import data, hardware, nets, spaces, training, weight_sharing
-from jaxnas.analysis import ranking
+from jaxnas import data, hardware, nets, spaces, weight_sharing
 from jaxnas.spaces._mobile import Mobile, MobileSpec, stages
 
-
-class Setting(NamedTuple):
-    data: str
-    valid: float  # the part of the training images that alpha sees
-    spec: MobileSpec
-    augment: data.Augment
-    batch: int
-    epoch: int  # weight steps
-    warm: int  # epochs of weight steps alone
-    epochs: int  # of the search behind them
-    weight_steps: int  # to an architecture step
-    arch_rate: float
-    train: int  # epochs from scratch
-    seeds: int  # searches, and random networks
-    aim: float | None = None  # multiply-adds; FBNet has none
-
-
-IMAGENET = Setting(
+IMAGENET = _common.MobileSetting(
     data="tfds:imagenet2012",
     valid=50_000 / 1_281_167,
     spec=spaces.proxylessnas().spec,
@@ -61,7 +40,7 @@ IMAGENET = Setting(
     seeds=1,
 )
 OPS = ("k3_e3", "k5_e3", "k3_e6", "k5_e6")
-SMOKE = Setting(
+SMOKE = _common.MobileSetting(
     data="digits",
     valid=0.5,
     spec=MobileSpec(stages(8, [(8, 1, 1), (16, 3, 2)], OPS, "zero"), stem=8, head=32, stem_stride=1),
@@ -79,10 +58,7 @@ SMOKE = Setting(
 SETTINGS = {"smoke": SMOKE, "imagenet": IMAGENET}
 
 
-def sgd(rate: float, steps: int) -> optax.GradientTransformation:
-    return training.sgd(optax.cosine_decay_schedule(rate, steps), weight_decay=4e-5, nesterov=True)
-
-
+sgd = functools.partial(_common.cosine_sgd, weight_decay=4e-5, nesterov=True)
 smoothed = functools.partial(nas.training.losses.cross_entropy, smoothing=0.1)
 
 
@@ -90,7 +66,7 @@ def probabilities(space: nas.spaces.Space, theta) -> Mobile:
     return Mobile(tuple(jax.nn.softmax(theta[d, :n]) for d, n in enumerate(space.arity)))
 
 
-def plan(make, s: Setting, dataset: data.Dataset, cost_of):
+def plan(make, s: _common.MobileSetting, dataset: data.Dataset, cost_of):
     """Warm-up, then the search; `make` is a method, less its weight optimizer."""
     options = dict(weight_steps=s.weight_steps, augment=s.augment)
     alone, both = (data.batches(dataset, s.batch, arch_steps=a, **options) for a in (0, 1))
@@ -104,29 +80,8 @@ def plan(make, s: Setting, dataset: data.Dataset, cost_of):
     )
 
 
-def scratch(key, net: nets.Net, arch, dataset: data.Dataset, feed: nas.Feed, steps: int) -> dict:
-    """Trains one network, specialised: accuracies in percent."""
-    module, _ = net.specialize(arch)
-    strategy = nas.train(module, sgd(0.05, steps), dataset.image, steps=steps, label_smoothing=0.1)
-    variables = nas.run(key, strategy, steps=steps, data=feed).best
-    accuracy = jax.jit(lambda v, split: training.accuracy(lambda x: module.apply(v, x), split))
-    return {part: 100 * float(accuracy(variables, getattr(dataset, part))) for part in ("valid", "test")}
-
-
-def show(name: str, **columns) -> None:
-    """Each column's mean, its 95 % interval over the searches, and its values."""
-    for what, values in columns.items():
-        mean, half = ranking.interval(values)
-        print(f"{name}: {what} {mean:.2f} +- {half:.2f} ({np.round(values, 2).tolist()})", flush=True)
-
-
-def quarters(moved) -> None:
-    mean = np.mean(moved, 0, dtype=float)
-    print(f"    expected, thousands: {mean[np.linspace(0, len(mean) - 1, 5).astype(int)].round(1).tolist()}", flush=True)
-
-
 def main(name: str = "smoke") -> None:
-    s = SETTINGS[name]
+    s = _common.named(SETTINGS, name)
     k_data, k_random, k_search, k_train = jax.random.split(jax.random.key(0), 4)
     dataset, space = data.load(s.data, k_data, valid=s.valid), spaces.mobile(s.spec)
     net = nets.mobile_net(space, image=dataset.image, classes=dataset.classes)
@@ -142,9 +97,9 @@ def main(name: str = "smoke") -> None:
     }
     steps = s.train * ((len(dataset.train.y) + len(dataset.valid.y)) // s.batch)
     feed = data.training(dataset, s.batch, augment=s.augment)
-    train = lambda arch, i: scratch(jax.random.fold_in(k_train, i), net, arch, dataset, feed, steps)["test"]
+    train = lambda arch, i: _common.train_mobile(jax.random.fold_in(k_train, i), net, arch, dataset, feed, steps)["test"]
     for method in ("random", *methods):
-        started, archs, moved = time.perf_counter(), [], []
+        seconds, archs, moved = _common.stopwatch(), [], []
         for i in range(s.seeds):
             if method == "random":
                 archs.append(space.sample(jax.random.fold_in(k_random, i)))
@@ -153,14 +108,12 @@ def main(name: str = "smoke") -> None:
             found = nas.run(jax.random.fold_in(k_search, i), phases, progress=sys.stderr.isatty())
             archs.append(found.best)
             moved.append(found.infos[-1].watched["cost"] / 1e3)
-        minutes = (time.perf_counter() - started) / 60
-        print(f"{method}: {minutes:.1f} minutes; {'; '.join(map(space.to_text, archs))}", flush=True)
+        print(f"{method}: {seconds() / 60:.1f} minutes; {'; '.join(map(space.to_text, archs))}", flush=True)
         if moved:
-            quarters(moved)
-        show(method, test=[train(a, i) for i, a in enumerate(archs)], macs=[thousands(a) for a in archs])
+            _common.show_costs(moved)
+        _common.show(method, test=[train(a, i) for i, a in enumerate(archs)], macs=[thousands(a) for a in archs])
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as compiled:  # searches that differ in their key alone are compiled once
-        jax.config.update("jax_compilation_cache_dir", compiled)
+    with _common.compiled_once():
         main(*sys.argv[1:])

@@ -1,7 +1,7 @@
 """How well do shared weights rank architectures?  SPOS, FairNAS, One-Shot and few-shot on NAS-Bench-201 cells.
 
     python experiments/ranking.py digits OUT
-    python experiments/ranking.py cifar OUT IMAGES.npz TABLE.npz       (see experiments/cifar10_cells.py for IMAGES)
+    python experiments/ranking.py cifar OUT IMAGES.npz TABLE.npz       (see experiments/_common/cifar10.py for IMAGES)
 
 The reference: 60 random cells, each trained on its own, three times, with the same images and batches; the score of a cell is
 its mean test accuracy, and `reliability` says how well that mean would agree with three more.  The supernets: five seeds each,
@@ -19,20 +19,19 @@ Results: docs/results.md#how-well-shared-weights-rank
 """
 
 import json
-import pathlib
 import sys
-import time
 
+import _common
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from _common import cifar10
 
 import jaxnas as nas
-from jaxnas import data, evaluate, nets, spaces, training, weight_sharing
+from jaxnas import data, evaluate, nets, spaces, weight_sharing
 from jaxnas.analysis import ranking
 from jaxnas.app.tabulate import choose, tabulate
-from jaxnas.driver import journal
 
 CELLS, REPEATS, SEEDS, BATCH = 60, 3, 5, 32
 EPOCHS, ALONE = 40, 20  # of a supernet, and of a cell on its own
@@ -40,7 +39,7 @@ SPLIT = 3  # the edge that few-shot splits, from the cell's input to its output
 
 
 def sgd(steps):
-    return training.sgd(optax.cosine_decay_schedule(0.025, steps))
+    return _common.cosine_sgd(0.025, steps)
 
 
 def single(make, steps):
@@ -57,7 +56,7 @@ def few_shot(net, batches):
 def one_shot(rate):
     def make(net, steps):
         share = optax.linear_schedule(0.0, 1.0, steps) if rate else lambda t: 0.0
-        weights = training.sgd(optax.cosine_decay_schedule(0.025, steps), weight_decay=0.0)
+        weights = _common.cosine_sgd(0.025, steps, weight_decay=0.0)
         return weight_sharing.one_shot(net, weights, rate=rate or 0.5, warm_up=share, decay=3e-4)
 
     return make
@@ -89,14 +88,11 @@ def scorer(net, batch, archs, pick):
 def prepare(name, images=None):
     if name == "digits":
         return data.load("digits", jax.random.key(0))
-    from robust_darts import halved_cifar
-
-    return halved_cifar(jax.random.key(0), images)
+    return cifar10.halved(jax.random.key(0), images)
 
 
 def main(name, out, images=None, table=None):
-    out = pathlib.Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    out = _common.made(out)
     dataset, space = prepare(name, images), spaces.nasbench201()
     net = nets.cell_net(space, image=dataset.image, classes=dataset.classes, channels=4, cells=1)
     epoch = len(dataset.train.y) // BATCH
@@ -126,20 +122,20 @@ def main(name, out, images=None, table=None):
         held = json.loads(path.read_text()) if path.exists() else []
         score = scorer(net, judge, archs, weight_sharing.pick_child(space, [SPLIT]) if method.startswith("few-shot") else None)
         for seed in range(len(held), SEEDS):
-            started = time.perf_counter()
-            phases = [nas.Phase(s, n, feed, **({"give": g} if g else {})) for s, n, g in make(net, EPOCHS * epoch)]
-            state = nas.run(jax.random.fold_in(jax.random.key(3), seed), nas.then(*phases)).state
-            held.append({"seconds": time.perf_counter() - started, **score(state.variables)})
+            seconds = _common.stopwatch()
+            phases = make(net, EPOCHS * epoch)
+            state = nas.run(jax.random.fold_in(jax.random.key(3), seed), _common.in_turn(phases, feed)).state
+            held.append({"seconds": seconds(), **score(state.variables)})
             path.write_text(json.dumps(held))
         for reference, worth in references.items():
             for statistics in STATISTICS:
                 each = [ranking.ranking(jax.random.key(4), h[statistics], worth) for h in held]
-                tau, half = journal.interval([r.tau.value for r in each])
+                tau = _common.plus_minus([r.tau.value for r in each], 3)
                 low, high = (np.mean([getattr(r.tau, end) for r in each]) for end in ("low", "high"))
                 rho, lost = np.mean([r.spearman.value for r in each]), np.mean([r.regret.value for r in each])
                 mean = 100 * np.nanmean([h[statistics] for h in held])
                 print(
-                    f"| {method} | {statistics} | {reference} | {tau:.3f} +- {half:.3f} | {low:.2f} to {high:.2f} | {rho:.3f} | "
+                    f"| {method} | {statistics} | {reference} | {tau} | {low:.2f} to {high:.2f} | {rho:.3f} | "
                     f"{lost:.2f} | {mean:.1f} | {np.mean([h['seconds'] for h in held]):.0f} s |",
                     flush=True,
                 )

@@ -1,6 +1,6 @@
 """Does DARTS collapse into skip connections on NAS-Bench-201, and do the diagnostics see it coming?
 
-    python experiments/robust_darts.py IMAGES.npz TABLE.npz OUT        (see experiments/cifar10_cells.py for IMAGES)
+    python experiments/robust_darts.py IMAGES.npz TABLE.npz OUT        (see experiments/_common/cifar10.py for IMAGES)
 
 Zela et al., Understanding and Robustifying Differentiable Architecture Search, ICLR 2020, arXiv:1909.09656; Ye et al.,
 beta-DARTS, CVPR 2022, arXiv:2203.01665; NAS-Bench-201: Dong and Yang, ICLR 2020.
@@ -16,45 +16,24 @@ Results: docs/results.md#darts-collapses-and-what-helps
 """
 
 import json
-import pathlib
 import sys
-import time
 
-import jax
+import _common
 import jax.numpy as jnp
 import numpy as np
 import optax
-from cifar10_cells import arrays
+from _common import cifar10
 
-from jaxnas import data, nets, policies, spaces, training, weight_sharing
-from jaxnas.analysis import diagnostics, ranking
+from jaxnas import data, nets, policies, training, weight_sharing
+from jaxnas.analysis import diagnostics
 from jaxnas.driver import run
 
 SEEDS, EPOCHS, BATCH, EVERY = 8, 40, 32, 39  # EVERY steps to an epoch
 
 
-def halved_cifar(key, images):
-    """The images as 16 x 16, means of 2 x 2."""
-    (x, y), test = arrays(images)
-    halved = lambda x: x.reshape(len(x), 16, 2, 16, 2, 3).mean((2, 4)).astype(np.uint8)
-    return data.split(key, halved(x), y, test=(halved(test[0]), test[1]), name="cifar10")
-
-
-def prepare(images, table):
-    """-> (data, space, the table's accuracy of each cell [15625] in percent, the key of the searches)."""
-    k_data, k_search = jax.random.split(jax.random.key(0))
-    dataset, space = halved_cifar(k_data, images), spaces.nasbench201()
-    with np.load(table) as file:
-        order = np.ravel_multi_index(file["ops"].astype(int).T, (5,) * 6)
-        truth = np.zeros(5**6)
-        truth[order] = file["test_acc_200"][:, 0]
-    return dataset, space, truth, k_search
-
-
 def main(images, table, out):
-    out = pathlib.Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    dataset, space, truth, k_search = prepare(images, table)
+    out = _common.made(out)
+    dataset, space, truth, k_search = cifar10.halved_and_table(images, table)
     net = nets.cell_net(space, image=dataset.image, classes=dataset.classes, channels=4, cells=1)
     feed = data.epochs(data.batches(dataset, BATCH), EVERY)
     steps = EPOCHS * EVERY
@@ -67,7 +46,7 @@ def main(images, table, out):
     }
     measure = weight_sharing.measurements(net, policies.softmax(space), iterations=10)
     for name, search in searches.items():
-        started = time.perf_counter()
+        seconds = _common.stopwatch()
 
         def whole(key, state, batch, search=search):  # measured after every epoch, with the genotype it would give
             found = measure(key, state, batch)
@@ -76,14 +55,14 @@ def main(images, table, out):
         result = run(k_search, weight_sharing.with_measurements(search, whole), steps=EPOCHS, data=feed, seeds=SEEDS, chunk=4)
         seen = {k: np.asarray(v) for k, v in result.infos[0].watched.items()}  # [S, T]
         seen["accuracy"] = truth[seen["cell"].astype(int)]
-        minutes = (time.perf_counter() - started) / 60
+        minutes = seconds() / 60
         (out / f"{name}.json").write_text(json.dumps({k: v.tolist() for k, v in seen.items()}))
         rows = np.arange(SEEDS)
         stopped = np.asarray([stop(v) for v in seen["eigenvalue"]])
         for label, at in {name: np.full(SEEDS, EPOCHS - 1), f"{name}, early stopping": stopped}.items():
-            mean, half = ranking.interval(seen["accuracy"][rows, at])
+            found = _common.plus_minus(seen["accuracy"][rows, at])
             skips = seen["skips"][rows, at].mean()
-            print(f"{label}: {mean:.2f} +- {half:.2f} %, {skips:.1f} skips of 6, epoch {at.mean() + 1:.0f}, {minutes:.0f} minutes")
+            print(f"{label}: {found} %, {skips:.1f} skips of 6, epoch {at.mean() + 1:.0f}, {minutes:.0f} minutes")
         print(f"    accuracy by seed {np.round(seen['accuracy'][:, -1], 2).tolist()}")
         for what in ("eigenvalue", "entropy", "skips", "gap", "accuracy"):
             print(f"    {what} at epochs 1, 10, 20, ...: {np.round(seen[what].mean(0)[[0, *range(9, EPOCHS, 10)]], 3).tolist()}")

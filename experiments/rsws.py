@@ -10,7 +10,7 @@ Results: docs/results.md#spos-and-its-relatives
 """
 
 import jax
-from spos import sgd, smoke
+from _common import cosine_sgd, one_shot
 
 from jaxnas import weight_sharing
 
@@ -26,4 +26,4 @@ def choose(key, trained):
 
 
 if __name__ == "__main__":
-    smoke("RSWS", lambda net, n, cost, limit: [(weight_sharing.rsws(net, sgd(n)), n, None)], choose)
+    one_shot.study("RSWS", lambda net, n, cost, limit: [(weight_sharing.rsws(net, cosine_sgd(0.025, n)), n, None)], choose)

@@ -10,10 +10,9 @@ Results: docs/results.md#smash
 """
 
 import sys
-import tempfile
-import time
-from typing import NamedTuple
+from dataclasses import dataclass
 
+import _common
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,22 +21,19 @@ import optax
 import jaxnas as nas
 from jaxnas import data, nets, policies, training, weight_sharing
 from jaxnas.analysis import ranking
-from jaxnas.driver import compiler_options
 from jaxnas.evaluate.population import population
 from jaxnas.evaluate.shared import shared_weights
 from jaxnas.nets._memory_bank_net import memory_bank_net
 from jaxnas.spaces._memory_bank import memory_bank
 
 
-class Setting(NamedTuple):
-    data: str
-    valid: float
+@dataclass(frozen=True, kw_only=True)
+class Setting(_common.Setting):
     space: dict  # of `memory_bank`
     net: dict  # of `memory_bank_net`
     hyper: tuple[int, int]  # width and depth of the HyperNet
     rate: float  # of Adam, for the HyperNet and what is shared
     alone_rate: float  # where one architecture is trained
-    batch: int
     epochs: int  # of the HyperNet
     seeds: int
     archs: int  # that are ranked
@@ -63,14 +59,10 @@ def adam(rate: float, steps: int):
     return optax.adam(optax.cosine_decay_schedule(rate, steps))
 
 
-def fast(f):
-    return jax.jit(f, compiler_options=compiler_options())
-
-
 def stand_alone(key, s: Setting, net: nets.Net, dataset: data.Dataset, archs) -> np.ndarray:
     """Validation accuracy [N, R] of every architecture with weights of its own."""
     steps = s.alone * len(dataset.train.y) // s.alone_batch
-    feed = data.batches(dataset, s.alone_batch, weight_steps=steps, arch_steps=0)
+    feed = data.batches(dataset, s.alone_batch, weight_steps=steps, arch_steps=0, augment=s.augment)
     score = lambda logits_of, held: {"accuracy": training.accuracy(logits_of, held)}
     train = population(net, adam(s.alone_rate, steps), score)
 
@@ -79,19 +71,19 @@ def stand_alone(key, s: Setting, net: nets.Net, dataset: data.Dataset, archs) ->
         keys = jax.random.split(k_weights, s.archs)
         return train(keys, archs, feed.draw(k_data, arrays, 0).train, held)["accuracy"]
 
-    run = fast(repeat)
+    run = _common.jit(repeat)
     return np.stack([run(k, archs, feed.arrays, dataset.valid) for k in jax.random.split(key, s.repeats)], 1)
 
 
 def smash(key, s: Setting, net: nets.Net, dataset: data.Dataset):
     """(variables of the HyperNet trained on random architectures, score(variables, archs) -> validation accuracies)."""
-    feed = data.batches(dataset, s.batch, arch_steps=0)
+    feed = data.batches(dataset, s.batch, arch_steps=0, augment=s.augment)
     steps = s.epochs * len(dataset.train.y) // s.batch
     weights = weight_sharing.Weights(adam(s.rate, steps))
     search = weight_sharing.weight_sharing(net, policies.uniform(net.space), weight_sharing.frozen, weights)
     held, evaluator = data.calibration(dataset, 128, 2).arrays, shared_weights(net)
     score = lambda variables, archs, held: evaluator.step(jax.random.key(0), (), archs, held._replace(fixed=variables))[1]
-    run = fast(lambda variables, archs, held: score(variables, archs, held)["accuracy"])
+    run = _common.jit(lambda variables, archs, held: score(variables, archs, held)["accuracy"])
     return nas.run(key, search, steps=steps, data=feed).state.variables, lambda variables, archs: run(variables, archs, held)
 
 
@@ -109,7 +101,7 @@ def search(key, space, score):
         scores = score(archs)
         return jax.tree.map(lambda a: a[np.argmax(scores)], archs), float(np.max(scores))
 
-    many, near = fast(jax.vmap(space.sample)), fast(jax.vmap(perturbed, (0, None)))
+    many, near = _common.jit(jax.vmap(space.sample)), _common.jit(jax.vmap(perturbed, (0, None)))
     arch, top = best(many(jax.random.split(k_random, 500)))
     tops = [top]
     other, top = best(near(jax.random.split(k_near, 100), arch))
@@ -125,13 +117,13 @@ def retrained(key, s: Setting, net: nets.Net, dataset: data.Dataset, arch) -> fl
     """Test accuracy of the plain module, its 1 x 1 weights its own, trained from scratch on all but the test images."""
     module, _ = net.specialize(arch)
     steps = s.retrain * (len(dataset.train.y) + len(dataset.valid.y)) // s.batch
-    strategy = training.train(module, adam(s.alone_rate, steps), dataset.image, steps=steps)
-    variables = nas.run(key, strategy, steps=steps, data=data.training(dataset, s.batch)).best
-    return float(fast(lambda v, test: training.accuracy(lambda x: module.apply(v, x), test))(variables, dataset.test))
+    feed = data.training(dataset, s.batch, augment=s.augment)
+    variables = _common.train(key, module, adam(s.alone_rate, steps), dataset, feed, steps)
+    return float(_common.jit(lambda v, test: training.accuracy(lambda x: module.apply(v, x), test))(variables, dataset.test))
 
 
 def main(name: str = "smoke") -> None:
-    s, key, began = SETTINGS[name], jax.random.key(0), time.perf_counter()
+    s, key, seconds = _common.named(SETTINGS, name), jax.random.key(0), _common.stopwatch()
     k_data, k_archs, k_alone, k_search, k_train, k_rank = jax.random.split(key, 6)
     dataset, space = data.load(s.data, k_data, valid=s.valid), memory_bank(**s.space)
     make = lambda hyper: memory_bank_net(space, image=dataset.image, classes=dataset.classes, hyper=hyper, **s.net)
@@ -155,10 +147,9 @@ def main(name: str = "smoke") -> None:
             for k, arch in enumerate([found, *(space.sample(jax.random.fold_in(k_archs, k)) for k in range(s.seeds))]):
                 test = retrained(jax.random.fold_in(k_train, k), s, net, dataset, arch)
                 print(f"{'random' if k else 'found'}, from scratch: test {100 * test:.2f} %, {space.to_text(arch)}")
-    print(f"{(time.perf_counter() - began) / 60:.1f} minutes")
+    print(f"{seconds() / 60:.1f} minutes")
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as compiled:  # programs that differ in their key alone are compiled once
-        jax.config.update("jax_compilation_cache_dir", compiled)
+    with _common.compiled_once():
         main(*sys.argv[1:])

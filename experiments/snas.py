@@ -17,14 +17,14 @@ The paper trains on all 50,000 images, weights and alpha on the same batch, with
 import dataclasses
 import sys
 
-from darts import CIFAR10, EPOCH, main
+import _common
 
 from jaxnas.app.config import Config
 
 SETTINGS = {
     "smoke": Config(strategy="snas"),
-    "cifar10": dataclasses.replace(CIFAR10, strategy="snas", steps=150 * EPOCH),
+    "cifar10": dataclasses.replace(_common.DARTS_CIFAR10, strategy="snas", steps=150 * _common.DARTS_EPOCH),
 }
 
 if __name__ == "__main__":
-    main(*(sys.argv[1:] or ["smoke"]), settings=SETTINGS)
+    _common.search_and_train(SETTINGS, *sys.argv[1:])

@@ -16,13 +16,13 @@ Results: docs/results.md#transfer-between-tasks
 
 import sys
 
+import _common
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import jaxnas as nas
 from jaxnas import evaluate, spaces
-from jaxnas.driver import journal
 
 SEEDS, QUERIES = 100, 60
 
@@ -46,12 +46,12 @@ def main(path):
 
     full, half = ({t: queried(t, n) for t in tasks} for n in (QUERIES, QUERIES // 2))
 
-    cell = lambda target, found: "{:.2f} +- {:.2f}".format(*journal.interval(worse[target][found]))
+    cell = lambda target, found: _common.plus_minus(worse[target][found])
     print(f"| searched on | {' | '.join(tasks)} |\n|---|{'---|' * len(tasks)}")
     for source in tasks:
-        print(f"| {source}, all {QUERIES} | {' | '.join(cell(t, best(source, full[source])) for t in tasks)} |")
+        _common.row(f"{source}, all {QUERIES}", *(cell(t, best(source, full[source])) for t in tasks))
     for source in tasks:
-        print(f"| {source}, {QUERIES // 2}, and its cells tried | {' | '.join(cell(t, best(t, half[source])) for t in tasks)} |")
+        _common.row(f"{source}, {QUERIES // 2}, and its cells tried", *(cell(t, best(t, half[source])) for t in tasks))
     rho = np.corrcoef([worse[t] for t in tasks])
     print("rank correlation of the tasks:", np.round(rho, 2).tolist())
 

@@ -18,19 +18,19 @@ import pathlib
 import sys
 import tempfile
 
+import _common
 import jax
 import numpy as np
 import optax
-from ofa import told
-from spos import ALONE, BATCH, EPOCHS, RANKED, SEEDS, sgd, show, smoke
+from _common import cosine_sgd, one_shot
 
 import jaxnas as nas
 from jaxnas import data, evaluate, hardware, policies, weight_sharing
 from jaxnas.analysis import ranking
-from jaxnas.app.tabulate import tabulate
 from jaxnas.nets._tunas_net import tunas_net
 from jaxnas.spaces._tunas import TunasSpec, TunasStage, tunas, widest
 
+BATCH, EPOCHS, ALONE, SEEDS, RANKED = 32, 40, 20, 3, 20  # of the searched filters; ALONE: epochs
 STAGES = TunasStage((8, 6, 4), 1, 1, (1,)), TunasStage((12, 8, 4), 2, 1, (4, 2)), TunasStage((24, 16, 8), 2, 2, (4, 2))
 SPEC = TunasSpec(STAGES, stem=(8, 4), head=(48, 32, 16), kernels=(5, 3), stem_stride=1)
 
@@ -39,7 +39,7 @@ def plan(net, n, cost, full=None, odds=1.0):
     """The warm-up, from `odds` on, then the search."""
     warm = n // 4
     theta = optax.adam(optax.exponential_decay(0.01, n - warm, 10.0), b1=0.0)
-    weights, give = sgd(n), lambda state: weight_sharing.Given(state.variables, state.opt_state)
+    weights, give = cosine_sgd(0.025, n), lambda state: weight_sharing.Given(state.variables, state.opt_state)
     first = weight_sharing.op_warm_up(net, weights, share=optax.linear_schedule(odds, 0.0, warm), full=full)
     return [(first, warm, None), (weight_sharing.tunas(net, weights, theta, cost=cost), n - warm, give)]
 
@@ -70,24 +70,22 @@ def filters(out: pathlib.Path) -> None:
     cost = hardware.priced(lambda gates: net.macs(gates) / 1e3, hardware.absolute_reward(target))
     for name, full, odds in (("both warm-ups", widest(space), 1.0), ("no warm-up", None, 0.0)):
         parts = plan(net, EPOCHS * epoch, cost, full, odds)
-        whole = nas.then(*(nas.Phase(s, n, feed, **({"give": give} if give else {})) for s, n, give in parts))
-        state = nas.run(jax.random.clone(k_search), whole, seeds=SEEDS).state
+        state = nas.run(jax.random.clone(k_search), _common.in_turn(parts, feed), seeds=SEEDS).state
         archs[name] = jax.vmap(parts[-1][0].best)(state)
         scores[name] = [np.asarray(score(jax.tree.map(lambda a, i=i: a[i], state.variables))) for i in range(SEEDS)]
 
     flat = np.concatenate([jax.vmap(space.flat)(a) for a in (*archs.values(), ranked)])
-    path, steps = out / "filters.npz", ALONE * epoch
-    if tabulate(path, net, dataset, sgd(steps), key=k_train, archs=flat, steps=steps, batch=BATCH, chunk=len(flat)):
-        raise SystemExit("a network diverged when it was trained alone: lower the learning rate")
-    with np.load(path) as file:
-        *tested, truth = np.split(100 * file["test"], np.cumsum([SEEDS] * len(archs)))
+    steps = ALONE * epoch
+    alone = dict(key=k_train, steps=steps, batch=BATCH)
+    test = _common.train_alone(out / "filters.npz", net, dataset, cosine_sgd(0.025, steps), flat, **alone)
+    *tested, truth = np.split(test, np.cumsum([SEEDS] * len(archs)))
     print(f"{space.size:.2g} networks, target {target:.1f}; {RANKED} alone: {truth.mean():.2f} %, sd {truth.std():.2f}", flush=True)
     for (name, found), test in zip(archs.items(), tested, strict=True):
-        show(name, test=test, macs=np.asarray(costs(found)))
+        _common.show(name, test=test, macs=np.asarray(costs(found)))
         for i, each in enumerate(scores.get(name, [])):
             rank = ranking.ranking(jax.random.key(i), each, truth, k=5)
             text = space.to_text(jax.tree.map(lambda a, i=i: a[i], found))
-            print(f"    {text}; shared {100 * each.mean():.1f} %; {told(rank)}", flush=True)
+            print(f"    {text}; shared {100 * each.mean():.1f} %; {_common.told(rank)}", flush=True)
 
 
 if __name__ == "__main__":
@@ -95,4 +93,4 @@ if __name__ == "__main__":
         with tempfile.TemporaryDirectory() as temporary:
             filters(pathlib.Path(temporary))
     else:
-        smoke("TuNAS", phases, likeliest, arch_steps=1)
+        one_shot.study("TuNAS", phases, likeliest, arch_steps=1)

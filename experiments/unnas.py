@@ -16,16 +16,13 @@ Two CPU cores with much other work on them, 40 minutes (16 of processor time).
 Results: docs/results.md#unnas
 """
 
-import json
-import pathlib
 import sys
-import time
 
+import _common
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from robust_darts import prepare
+from _common import cifar10
 from scipy import stats
 
 from jaxnas import data, evaluate, nets, training, weight_sharing
@@ -33,7 +30,7 @@ from jaxnas.analysis import ranking
 from jaxnas.app.tabulate import choose
 from jaxnas.base import Batch
 from jaxnas.data import pretext
-from jaxnas.driver import compiler_options, run
+from jaxnas.driver import run
 from jaxnas.nets._pretext_net import pretext_net
 
 CELLS, STEPS, HELD = 30, 300, (10, 250)  # HELD: validation batches
@@ -41,9 +38,8 @@ SEEDS, SEARCH = 4, 390  # of protocol B
 
 
 def main(images, table, out):
-    out = pathlib.Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    dataset, space, truth, k_search = prepare(images, table)
+    out = _common.made(out)
+    dataset, space, truth, k_search = cifar10.halved_and_table(images, table)
     k_cells, k_train, k_boot = jax.random.split(jax.random.key(1), 3)
     archs = jax.vmap(space.unflat)(jnp.asarray(choose(k_cells, space, CELLS)))
     build = lambda **of: nets.cell_net(space, channels=4, cells=1, **of)
@@ -57,11 +53,11 @@ def main(images, table, out):
     }
 
     def score(number, task, size, rate):
-        """Accuracies [CELLS] on the validation half: every cell is trained from scratch, on the same batches."""
+        """Accuracies [CELLS] on the validation half, and that of the commonest class; all train anew, on the same batches."""
         feed = data.batches(dataset, size, weight_steps=STEPS, arch_steps=HELD[0], valid_size=HELD[1])
         feed = feed if task is None else pretext.pretext_feed(feed, task)
         net = build(image=dataset.image, classes=dataset.classes) if task is None else pretext_net(task, build)
-        weights = training.sgd(optax.cosine_decay_schedule(rate, STEPS), weight_decay=5e-4, nesterov=True)
+        weights = _common.cosine_sgd(rate, STEPS, weight_decay=5e-4, nesterov=True)
         evaluator = evaluate.train_from_scratch(net, weights)
 
         def whole(key, arrays, archs):
@@ -71,17 +67,13 @@ def main(images, table, out):
             constant = jnp.max(jnp.bincount(labels.reshape(-1), length=net.classes)) / labels.size
             return evaluator.step(k_weights, (), archs, Batch(batch.train, batch.valid))[1]["accuracy"], constant
 
-        f = jax.jit(whole, compiler_options=compiler_options())
-        return f(jax.random.fold_in(k_train, number), feed.arrays, archs)
+        seconds = _common.stopwatch()
+        found, constant = _common.jit(whole)(jax.random.fold_in(k_train, number), feed.arrays, archs)
+        return {"accuracy": np.asarray(found).tolist(), "constant": float(constant), "seconds": seconds()}
 
     scores = {}
     for number, (name, (task, size, rate)) in enumerate(tasks.items()):
-        path, started = out / f"{name}.json", time.perf_counter()
-        if not path.exists():
-            found, constant = map(np.asarray, score(number, task, size, rate))
-            held = {"accuracy": found.tolist(), "constant": float(constant), "seconds": time.perf_counter() - started}
-            path.write_text(json.dumps(held))
-        held = json.loads(path.read_text())
+        held = _common.kept(out / f"{name}.json", lambda of=(number, task, size, rate): score(*of))
         scores[name] = 100 * np.asarray(held["accuracy"])
         line = f"{name}: {np.nanmean(scores[name]):.2f} % ({np.nanmin(scores[name]):.2f} to {np.nanmax(scores[name]):.2f}),"
         line += f" of one class {100 * held['constant']:.2f} %, {held['seconds']:.0f} s"
@@ -95,13 +87,13 @@ def main(images, table, out):
         rho = ranking.ranking(k_boot, scores[name], real).spearman
         print(f"{line}; with the table {rho.value:.3f} ({rho.low:.2f} to {rho.high:.2f})", flush=True)
 
-    started = time.perf_counter()
-    weights = training.sgd(optax.cosine_decay_schedule(0.05, SEARCH))
+    seconds = _common.stopwatch()
+    weights = _common.cosine_sgd(0.05, SEARCH)
     search = weight_sharing.darts(pretext_net(rotation, build), weights, training.adam(3e-3), order="first")
     result = run(k_search, search, steps=SEARCH, data=pretext.pretext_feed(data.batches(dataset, 32), rotation), seeds=SEEDS)
     cells = np.asarray(jax.vmap(lambda state: space.index(search.best(state)))(result.states[0]))
     accuracy = [np.round(np.asarray(result.infos[0].accuracy)[:, at], 2).tolist() for at in (0, -1)]
-    print(f"search by rotation, accuracy of the first and the last batch {accuracy}, {time.perf_counter() - started:.0f} s")
+    print(f"search by rotation, accuracy of the first and the last batch {accuracy}, {seconds():.0f} s")
     for cell in cells:
         print(f"    {space.to_text(jax.tree.map(np.asarray, space.from_index(int(cell))))}: {truth[cell]:.2f} %")
 

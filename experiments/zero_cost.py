@@ -5,7 +5,7 @@
     python experiments/zero_cost.py warm TABLE.npz SCORES.npz                      aging evolution from the best of synflow
 
 TABLE has `ops` [N, 6] and `test_acc_200` [N, D] (CIFAR-10 first), SCORES `scores` [N, M] and `proxy_names`, NaN where nothing was
-published; IMAGES as `experiments/cifar10_cells.py` wants them.  `deep` keeps what it has in OUT and goes on from there.
+published; IMAGES as `experiments/_common/cifar10.py` reads them.  `deep` keeps what it has in OUT and goes on from there.
 
 Weights within 1 / sqrt(fan in), as PyTorch draws them, but He's for nwot in `shallow`, and N(0, 1) for zen.  `deep` takes one
 draw of the weights and one batch of 64 for all cells; `shallow` 16 x 16 noise in batches of 32 and random labels, and its
@@ -17,12 +17,13 @@ Two CPU cores with much other work on them; `shallow` takes three minutes with n
 Results: docs/results.md#zero-cost-proxies, docs/results.md#warm-starts
 """
 
-import pathlib
 import sys
 
+import _common
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _common import cifar10
 
 import jaxnas as nas
 from jaxnas import proxies
@@ -76,16 +77,13 @@ def shallow(table):
 
 
 def deep(table, scores, images, out, n="1000"):
-    from cifar10_cells import arrays
-
-    table, published, out = np.load(table), np.load(scores), pathlib.Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    table, published, out = np.load(table), np.load(scores), _common.made(out)
     column = {str(name): published["scores"][:, i] for i, name in enumerate(published["proxy_names"])}
     there = np.flatnonzero(np.isfinite(column["synflow"]))
     rows = np.sort(np.random.default_rng(0).choice(there, int(n), replace=False))
     archs, truth = archs_of(table["ops"], rows), table["test_acc_200"][rows, 0]
     k_data, k_draw, k_batch = jax.random.split(jax.random.key(0), 3)
-    (x, y), _ = arrays(images)
+    (x, y), _ = cifar10.arrays(images)
     dataset = nas.data.split(k_data, x[:5000], y[:5000], name="cifar10")
     feed = nas.data.batches(dataset, 64, weight_steps=2, arch_steps=0)
     batch = jax.jit(feed.draw)(k_batch, feed.arrays, 0).train

@@ -361,9 +361,10 @@ def test_bad_input():
 
 
 @pytest.mark.slow
-def test_the_hyper_net_ranks_architectures_and_a_small_one_less():
+def test_the_hyper_net_ranks_architectures_and_a_small_one_less(monkeypatch):
     """40 architectures on digits: validation accuracy of generated weights against that of two epochs of their own."""
     path = pathlib.Path(__file__).parents[1] / "experiments" / "smash.py"
+    monkeypatch.syspath_prepend(str(path.parent))  # for what experiments share
     made = importlib.util.spec_from_file_location("smash_experiment", path)
     e = importlib.util.module_from_spec(made)
     made.loader.exec_module(e)

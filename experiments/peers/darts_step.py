@@ -57,9 +57,9 @@ def jax_step(order, channels, cells, batch):
 
 
 def torch_step(order, channels_last, channels, cells, batch):
-    import torch_darts
+    from torch_darts_net import make_step
 
-    step, info = torch_darts.make_step(order, channels, cells, batch, channels_last)
+    step, info = make_step(order, channels, cells, batch, channels_last)
     return lambda: [step(*info["data"]) for _ in range(TURN)], 0.0
 
 

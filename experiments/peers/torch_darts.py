@@ -1,7 +1,7 @@
 """DARTS search in PyTorch: the speed peer of the JAX supernet.
 
-The CNN supernet of `torch_darts_net`, and one search step of DARTS (Liu et al., 2019): an alpha step on a validation
-batch (first order, or second order with the published central difference), then a weight step on a train batch.
+One search step of DARTS (Liu et al., 2019), by `torch_darts_net`: an alpha step on a validation batch (first order, or second
+order with the published central difference), then a weight step on a train batch.
 
     python experiments/peers/torch_darts.py --check
     python experiments/peers/torch_darts.py [--threads 1] [--compiled]
@@ -19,148 +19,17 @@ Pooling on edges that share a source is computed once per edge, as in the publis
 from __future__ import annotations
 
 import argparse
-import contextlib
 import multiprocessing as mp
 import resource
 import statistics
 import time
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
-from torch_darts_net import MixedOp, Network
-
-LR, MOMENTUM, WEIGHT_DECAY, CLIP = 0.025, 0.9, 3e-4, 5.0
-ALPHA_LR, ALPHA_BETAS, ALPHA_WEIGHT_DECAY = 3e-4, (0.5, 0.999), 1e-3
-
-
-class Search:
-    """A supernet, its two optimisers, and the step that uses them."""
-
-    def __init__(self, net: Network, order: str, lr: float = LR, compiled: bool = False, radius: float = 0.01):
-        if order not in ("first", "second"):
-            raise ValueError(order)
-        self.net, self.order, self.lr, self.radius = net, order, lr, radius
-        if compiled:
-            # edge by edge: edges of one shape share their code, where the unrolled net is compiled for many minutes
-            torch._dynamo.config.recompile_limit = 64
-            for m in net.modules():
-                if isinstance(m, MixedOp):
-                    m.compile(dynamic=False)
-        self.alphas = list(net.alphas.values())
-        self.weights = list(net.weights().values())
-        self.norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
-        self.opt_w = torch.optim.SGD(self.weights, lr, MOMENTUM, weight_decay=WEIGHT_DECAY, fused=True)
-        self.opt_a = torch.optim.Adam(self.alphas, ALPHA_LR, ALPHA_BETAS, weight_decay=ALPHA_WEIGHT_DECAY, fused=True)
-        # the look-ahead and the perturbed weights are written over the weights, which come back from this copy
-        self.saved = [torch.empty_like(w) for w in self.weights] if order == "second" else []
-
-    @contextlib.contextmanager
-    def frozen_statistics(self) -> Iterator[None]:
-        """Normalise by the batch as in training, and leave the running statistics alone."""
-        for m in self.norms:
-            m.track_running_stats = False
-        try:
-            yield
-        finally:
-            for m in self.norms:
-                m.track_running_stats = True
-
-    def grads(self, batch: tuple[Tensor, Tensor], alpha: bool = False, weight: bool = False) -> tuple[Tensor, list, list]:
-        """The loss and its gradients with respect to what is asked for, and work for nothing else."""
-        for p in self.alphas:
-            p.requires_grad_(alpha)
-        for p in self.weights:
-            p.requires_grad_(weight)
-        wanted = self.alphas * alpha + self.weights * weight
-        loss = F.cross_entropy(self.net(batch[0]), batch[1])
-        # a gradient is None where a net of very few cells has only one kind of them
-        found = torch.autograd.grad(loss, wanted, allow_unused=True)
-        found = [torch.zeros_like(p) if g is None else g for p, g in zip(wanted, found, strict=True)]
-        n = len(self.alphas) * alpha
-        return loss.detach(), found[:n], found[n:]
-
-    @torch.no_grad()
-    def look_ahead(self, gradient: list[Tensor]) -> None:
-        """w <- w - lr (momentum * buffer + gradient + decay * w): the optimiser's next step, without the clip."""
-        buffers = [self.opt_w.state[w].get("momentum_buffer") for w in self.weights]
-        move = torch._foreach_add(gradient, self.weights, alpha=WEIGHT_DECAY)
-        if buffers[0] is not None:
-            torch._foreach_add_(move, buffers, alpha=MOMENTUM)
-        torch._foreach_add_(self.weights, move, alpha=-self.lr)
-
-    def architecture_gradient(self, train: tuple[Tensor, Tensor], valid: tuple[Tensor, Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """The validation loss and its gradient with respect to the alphas."""
-        with self.frozen_statistics():
-            if self.order == "first":
-                loss, gradient, _ = self.grads(valid, alpha=True)
-                return loss, gradient
-            weights, saved = self.weights, self.saved
-            with torch.no_grad():
-                torch._foreach_copy_(saved, weights)
-            try:
-                self.look_ahead(self.grads(train, weight=True)[2])
-                loss, gradient, v = self.grads(valid, alpha=True, weight=True)
-                # the Hessian-vector product: alpha-gradients of the train loss at w + eps v and w - eps v
-                eps = self.radius / float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(v))))
-                with torch.no_grad():
-                    torch._foreach_copy_(weights, saved)
-                    torch._foreach_add_(weights, v, alpha=eps)
-                _, plus, _ = self.grads(train, alpha=True)
-                with torch.no_grad():
-                    torch._foreach_add_(weights, v, alpha=-2 * eps)
-                _, minus, _ = self.grads(train, alpha=True)
-            finally:
-                with torch.no_grad():
-                    torch._foreach_copy_(weights, saved)
-            scale = self.lr / (2 * eps)
-            return loss, [g - scale * (p - m) for g, p, m in zip(gradient, plus, minus, strict=True)]
-
-    def step(self, train: tuple[Tensor, Tensor], valid: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Move the alphas, then the weights; the validation and the train loss."""
-        valid_loss, gradient = self.architecture_gradient(train, valid)
-        for p, g in zip(self.alphas, gradient, strict=True):
-            p.grad = g
-        self.opt_a.step()
-        train_loss, _, gradient = self.grads(train, weight=True)
-        for p, g in zip(self.weights, gradient, strict=True):
-            p.grad = g
-        nn.utils.clip_grad_norm_(self.weights, CLIP, foreach=True)
-        self.opt_w.step()
-        return valid_loss, train_loss
-
-
-def make_step(
-    order: str, channels: int, cells: int, batch: int, channels_last: bool, compiled: bool = False, threads: int = 2
-) -> tuple[Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]], dict[str, Any]]:
-    """`step(x_train, y_train, x_valid, y_valid) -> (valid loss, train loss)`, and what a benchmark wants to know.
-
-    `info["data"]` is a tuple of random arguments for `step`; images in another memory format are converted.
-    """
-    torch.set_num_threads(threads)
-    torch.manual_seed(0)
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    net = Network(channels, cells).to(memory_format=layout).train()
-    search = Search(net, order, compiled=compiled)
-
-    def step(x_train: Tensor, y_train: Tensor, x_valid: Tensor, y_valid: Tensor) -> tuple[Tensor, Tensor]:
-        images = [x.contiguous(memory_format=layout) for x in (x_train, x_valid)]
-        return search.step((images[0], y_train), (images[1], y_valid))
-
-    draw = lambda: (
-        torch.randn(batch, 3, 32, 32).contiguous(memory_format=layout),
-        torch.randint(net.head.out_features, (batch,)),
-    )
-    info = {
-        "net": net,
-        "search": search,
-        "data": (*draw(), *draw()),
-        "parameters": sum(w.numel() for w in search.weights),
-    }
-    return step, info
+from torch_darts_net import MOMENTUM, WEIGHT_DECAY, Network, Search, make_step
 
 
 # ---------------------------------------------------------------------------------------------------------- checks

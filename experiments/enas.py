@@ -1,52 +1,52 @@
-"""ENAS on whole networks: Pham et al., ICML 2018, arXiv:1802.03268.  Searches, the best of ten, training from scratch.
+"""ENAS: Pham et al., ICML 2018, arXiv:1802.03268.  Whole networks, and cells: searches, the best of ten, training from scratch.
 
-    python experiments/enas_macro.py smoke            digits, 6 layers
-    python experiments/enas_macro.py cifar10          the paper's setting (needs tfds:cifar10 prepared, and an accelerator)
+    python experiments/enas.py macro                  digits, whole networks of 6 layers
+    python experiments/enas.py micro                  digits, cells of 3 blocks
+    python experiments/enas.py macro-cifar10          the paper's settings (need tfds:cifar10 prepared, and an accelerator)
+    python experiments/enas.py micro-cifar10
 
-smoke: 6 layers, 620 + 310 steps, 3 searches; 2 busy CPU cores, 8 minutes; then 40 random networks, trained 3 times each, to
-rank (11 minutes at a load of 8).  Its rate of theta is 1e-2 and not 1e-3, for 310 steps and not 15,500; it was set once.
-cifar10: 12 layers, 310 epochs, then 310 (half a GPU day in the paper); not run.
+macro: 6 layers, 620 + 310 steps, 3 searches; 2 busy CPU cores, 8 minutes; then 40 random networks, trained 3 times each, to
+rank (11 minutes at a load of 8).  micro: 3 + 2 cells, otherwise alike, 20 random networks; 9 minutes.  Theta's rate is 1e-2 and
+not 1e-3, for 310 steps and not 15,500; it was set once.  macro-cifar10: 12 layers, 310 epochs, then 310; micro-cifar10: 6 + 2
+cells, 150 epochs, then 15 + 2, 620 (half a GPU day each in the paper); not run.
 
-Results: docs/results.md#enas-whole-networks
+Results: docs/results.md#enas-whole-networks, docs/results.md#enas-cells
 
-Not as published: the network that is trained from scratch is the search's, of more channels (theirs: 24 layers, skips
-concatenated, channels doubled); the steps of theta are spread among those of the weights, one in 7 (one in 2 in the smoke).
-See also `jaxnas.weight_sharing.enas`.
+Not as published: the whole network that is trained from scratch is the search's, of more channels (theirs: 24 layers, skips
+concatenated, channels doubled); the steps of theta are spread among those of the weights, one in 7 (one in 2 on digits).  Cells
+have no drop path and no auxiliary head from scratch.  See also `jaxnas.weight_sharing.enas`.
 """
 
 import pathlib
 import sys
 import tempfile
-import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
+import _common
 import jax
 import numpy as np
-from proxylessnas import show
 
 import jaxnas as nas
 from jaxnas import data, evaluate, training
 from jaxnas.analysis import ranking
-from jaxnas.app.tabulate import tabulate
 from jaxnas.nets._macro_net import macro_net
 from jaxnas.nets.base import Net
-from jaxnas.spaces.enas import enas_macro
+from jaxnas.nets.cells import cell_net
+from jaxnas.spaces.enas import enas_macro, enas_micro
 from jaxnas.weight_sharing._enas import controller_adam, enas, final_choice, published, sampler, warm_restarts
 
 DRAWN = 10  # networks from which the answer is chosen
 REPEATS = 3  # trainings of each ranked network
 
 
-class Setting(NamedTuple):
-    data: str
-    valid: float  # the part of the training images that gives the reward
+@dataclass(frozen=True, kw_only=True)
+class Setting(_common.Setting):
     space: nas.spaces.Space
     make: Callable[..., Net]  # (space, image=, classes=, **size)
     search: dict[str, Any]  # the size of the search net
     final: dict[str, Any]  # the size from scratch
-    augment: data.Augment
-    batch: int
     first: int  # weight steps of the first cosine of the search
     cycles: int
     weight_steps: int  # to a step of theta
@@ -58,7 +58,7 @@ class Setting(NamedTuple):
 
 
 EPOCH = 45_000 // 128
-CIFAR10 = Setting(
+MACRO_CIFAR10 = Setting(
     data="tfds:cifar10",
     valid=0.1,
     space=enas_macro(),
@@ -76,7 +76,7 @@ CIFAR10 = Setting(
     seeds=1,
     ranked=0,
 )
-SMOKE = Setting(
+MACRO = Setting(
     data="digits",
     valid=0.5,
     space=enas_macro(6),
@@ -94,7 +94,23 @@ SMOKE = Setting(
     seeds=3,
     ranked=40,
 )
-SETTINGS = {"smoke": SMOKE, "cifar10": CIFAR10}
+MICRO = replace(
+    MACRO, space=enas_micro(3), make=cell_net, search=dict(channels=4, cells=1), final=dict(channels=4, cells=1), ranked=20
+)
+MICRO_CIFAR10 = replace(
+    MACRO_CIFAR10,
+    space=enas_micro(),
+    make=cell_net,
+    search=dict(channels=20, cells=2),
+    final=dict(channels=36, cells=5),
+    augment=data.chain(data.crop(), data.flip(), data.cutout(16)),
+    batch=160,
+    first=10 * (45_000 // 160),
+    cycles=4,
+    weight_steps=9,
+    train_first=20 * (50_000 // 144),
+)
+SETTINGS = {"macro": MACRO, "micro": MICRO, "macro-cifar10": MACRO_CIFAR10, "micro-cifar10": MICRO_CIFAR10}
 
 
 def optimizer(s: Setting, first: int, cycles: int):
@@ -104,35 +120,26 @@ def optimizer(s: Setting, first: int, cycles: int):
 def scratch(key, s: Setting, dataset: data.Dataset, arch) -> float:
     """Trains one network, specialised, and tests it: accuracy in percent."""
     module, _ = s.make(s.space, image=dataset.image, classes=dataset.classes, **s.final).specialize(arch)
-    steps = 31 * s.train_first
-    strategy = nas.train(module, optimizer(s, s.train_first, 5), dataset.image, steps=steps)
-    variables = nas.run(key, strategy, steps=steps, data=data.training(dataset, s.batch, augment=s.augment)).best
-    return 100 * float(jax.jit(lambda v: training.accuracy(lambda x: module.apply(v, x), dataset.test))(variables))
+    feed = data.training(dataset, s.batch, augment=s.augment)
+    variables = _common.train(key, module, optimizer(s, s.train_first, 5), dataset, feed, 31 * s.train_first)
+    return 100 * _common.accuracy(module, variables, dataset.test)
 
 
 def alone(key, s: Setting, dataset: data.Dataset, net: Net, archs) -> np.ndarray:
     """Trains networks on the images that the search's weights see: test accuracies in percent, [N, R]."""
-    flat, steps, truth = np.asarray(jax.vmap(s.space.flat)(archs)), 31 * s.train_first, []
+    flat, moves = np.asarray(jax.vmap(s.space.flat)(archs)), optimizer(s, s.train_first, 5)
     with tempfile.TemporaryDirectory() as out:
-        for repeat in range(REPEATS):
-            path, given = pathlib.Path(out) / f"{repeat}.npz", dict(key=jax.random.fold_in(key, repeat), archs=flat)
-            made = dict(steps=steps, batch=s.batch, chunk=len(flat))
-            if tabulate(path, net, dataset, optimizer(s, s.train_first, 5), **given, **made):
-                raise SystemExit("a network diverged when it was trained alone: lower the learning rate")
-            with np.load(path) as file:
-                truth.append(100 * file["test"])
+        files = [pathlib.Path(out) / f"{repeat}.npz" for repeat in range(REPEATS)]
+        keys = [jax.random.fold_in(key, repeat) for repeat in range(REPEATS)]
+        options = dict(steps=31 * s.train_first, batch=s.batch)
+        truth = [
+            _common.train_alone(path, net, dataset, moves, flat, key=k, **options) for path, k in zip(files, keys, strict=True)
+        ]
     return np.stack(truth, -1)
 
 
-def rank(name: str, scores, truth, k: int = 5) -> None:
-    """How scores [N] rank a truth [N, R] of R repeats, with bootstrap intervals over the architectures."""
-    found = ranking.ranking(jax.random.key(0), scores, np.mean(truth, 1), k)
-    columns = {"tau": found.tau, "spearman": found.spearman, f"regret of the top {k}": found.regret}
-    print(f"{name}: " + ", ".join(f"{what} {e.value:.2f} ({e.low:.2f} to {e.high:.2f})" for what, e in columns.items()), flush=True)
-
-
-def main(name: str = "smoke", settings=SETTINGS) -> None:
-    s = settings[name]
+def main(name: str = "macro") -> None:
+    s = _common.named(SETTINGS, name)
     k_data, k_random, k_search, k_choose, k_train, k_rank = jax.random.split(jax.random.key(0), 6)
     dataset, space = data.load(s.data, k_data, valid=s.valid), s.space
     net = s.make(space, image=dataset.image, classes=dataset.classes, **s.search)
@@ -153,7 +160,7 @@ def main(name: str = "smoke", settings=SETTINGS) -> None:
         random = jax.vmap(space.sample)(jax.random.split(k_space, 50))
         return arch, score(None, drawn).mean(), score(None, random).mean()
 
-    started, found, rewards, means, scores = time.perf_counter(), [], [], [], []
+    seconds, found, rewards, means, scores = _common.stopwatch(), [], [], [], []
     for i in range(s.seeds):
         result = nas.run(jax.random.fold_in(k_search, i), search, steps=steps, data=feed, progress=sys.stderr.isatty())
         arch, *mean = jax.jit(answer)(jax.random.fold_in(k_choose, i), result.state)
@@ -162,24 +169,26 @@ def main(name: str = "smoke", settings=SETTINGS) -> None:
         if s.ranked:
             scores.append(judge(result.state.variables, data.calibration(dataset, s.batch, 1).arrays.valid))
         rewards.append([100 * q.mean() for q in np.array_split(np.asarray(result.infos[0].gradient["reward"], float), 4)])
-    print(f"{s.seeds} searches of {steps} steps: {(time.perf_counter() - started) / 60:.1f} minutes", flush=True)
+    print(f"{s.seeds} searches of {steps} steps: {seconds() / 60:.1f} minutes", flush=True)
     for arch in found:
         print("   ", space.to_text(jax.tree.map(np.asarray, arch)))
-    show("reward by quarter of the search", **{f"quarter {q + 1}": values for q, values in enumerate(np.transpose(rewards))})
-    show("with shared weights, at the end", **dict(zip(("drawn", "random"), np.transpose(means), strict=True)))
+    _common.show(
+        "reward by quarter of the search", **{f"quarter {q + 1}": values for q, values in enumerate(np.transpose(rewards))}
+    )
+    _common.show("with shared weights, at the end", **dict(zip(("drawn", "random"), np.transpose(means), strict=True)))
     random = [space.sample(jax.random.fold_in(k_random, i)) for i in range(s.seeds)]
     for kind, archs in (("found", found), ("random", random)):
-        show(kind, test=[scratch(jax.random.fold_in(k_train, i), s, dataset, arch) for i, arch in enumerate(archs)])
+        _common.show(kind, test=[scratch(jax.random.fold_in(k_train, i), s, dataset, arch) for i, arch in enumerate(archs)])
     if s.ranked:
         truth = alone(k_rank, s, dataset, net, ranked)
         spread = f"{truth.mean():.2f} %, sd {truth.mean(1).std():.2f}; reliability {ranking.reliability(truth):.2f}"
         print(f"{s.ranked} networks alone: {spread}", flush=True)
         for i, each in enumerate(scores):
-            rank(f"search {i}, shared weights {100 * np.mean(each):.1f} %", each, truth)
-    print(f"{(time.perf_counter() - started) / 60:.1f} minutes in all", flush=True)
+            rank = ranking.ranking(jax.random.key(0), each, np.mean(truth, 1), 5)
+            print(f"search {i}, shared weights {100 * np.mean(each):.1f} %: {_common.told(rank)}", flush=True)
+    print(f"{seconds() / 60:.1f} minutes in all", flush=True)
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as compiled:  # searches that differ in their key alone are compiled once
-        jax.config.update("jax_compilation_cache_dir", compiled)
+    with _common.compiled_once():
         main(*sys.argv[1:])

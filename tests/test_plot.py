@@ -12,8 +12,9 @@ import pytest
 from matplotlib.patches import FancyArrowPatch
 from matplotlib.text import Text
 
-from jaxnas import plot
+from jaxnas import plot, spaces
 from jaxnas.analysis.ranking import interval
+from jaxnas.plot import chains
 from jaxnas.plot.lines import _smooth
 from jaxnas.spaces import cell, space
 from jaxnas.spaces._darts import darts
@@ -162,14 +163,27 @@ def test_import_is_light():
 
 
 def test_wrong_architectures_are_refused():
-    with pytest.raises(ValueError, match="give a space of cells"):
-        plot.architecture(space([2, 3]), [0, 1])
     with pytest.raises(ValueError, match="pick one"):
         plot.architecture(BENCH, FULL._replace(op=jax.numpy.stack([FULL.op] * 3)))
+    with pytest.raises(ValueError, match="without layers"):
+        chains.layers([])
+
+
+def test_what_is_no_cell_is_drawn_layer_by_layer(tmp_path):
+    layers = ("k3_e1", "k5_e3", "zero")
+    wide = spaces.mobile(spaces.MobileSpec(tuple(spaces.MobileLayer(4, 4, 1, layers) for _ in range(30)), stem=4, head=4))
+    arch = wide.from_text(" ".join(layers[i % 3] for i in range(30)))
+    figure = plot.architecture(wide, arch, title="thirty layers")
+    texts = [t.get_text() for t in figure.axes[0].texts]
+    assert texts == [layers[i % 3] for i in range(30)]
+    boxes = [p for p in figure.axes[0].patches if type(p).__name__ == "FancyBboxPatch"]
+    assert len(boxes) == 30 and len({round(b.get_y(), 3) for b in boxes}) > 1  # more than one row
+    assert all(b.get_x() >= 0 and b.get_x() + b.get_width() <= figure.get_size_inches()[0] for b in boxes)
+    plot.save(figure, tmp_path / "a.png")
 
 
 @pytest.mark.parametrize(("spec", "T"), [(BENCH.spec, 1), (BENCH.spec, 2), (DARTS.spec, 2000)])
-def test_alphas(spec, T):
+def test_gates(spec, T):
     shape = (T, len(spec.edges), len(spec.ops))
     p = np.random.default_rng(0).dirichlet(np.ones(shape[2]), shape[:2])
     p[0, 0] = np.nan
@@ -183,7 +197,7 @@ def test_alphas(spec, T):
     np.testing.assert_array_equal(images[1].images[0].get_array()[:, -1], p[-1, 1])
 
 
-def test_wrong_alphas_are_refused():
+def test_wrong_gates_are_refused():
     for history, match in (
         ({}, "empty"),
         ({"": np.ones((2, 5, 5))}, "6 edges"),

@@ -157,12 +157,20 @@ def first_space(strategy):
     return next(s for s in preferred if s not in LARGE and not isinstance(plan_of(s, strategy, "scratch"), ValueError))
 
 
-@pytest.mark.parametrize("strategy", [s for s in METHODS if s != COMPILES])
+CELLS_ALONE = ("pc-darts", "darts-minus", "darts-pt", "te-nas", "pnas")  # rows that no quick net can run
+QUICK_SPACES = ("enas-macro", "tunas", "layerwise", "chain", "memory-bank", "darts-rnn")  # and mobile, elastic: by the rows above
+
+
+def slow_unless(quick, names):
+    return [name if quick(name) else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+@pytest.mark.parametrize("strategy", slow_unless(lambda s: s not in (COMPILES, *CELLS_ALONE), METHODS))
 def test_every_strategy_traces_where_it_first_can(strategy):
     assert jax.tree.leaves(traced(plan_of(first_space(strategy), strategy, "scratch")))
 
 
-@pytest.mark.parametrize("space", [s for s in SPACES if s not in LARGE and s != "nasbench201"])
+@pytest.mark.parametrize("space", slow_unless(lambda s: s in QUICK_SPACES, [s for s in SPACES if s not in LARGE]))
 def test_every_space_is_searched_by_random_search(space):
     assert jax.tree.leaves(traced(plan_of(space, "random", "scratch")))
 

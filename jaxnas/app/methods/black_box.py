@@ -270,7 +270,8 @@ def _asha(space, budget, settings, cost):
 def _bohb(space, budget, settings, cost):
     from jaxnas import ask_tell
 
-    return ask_tell.bohb(space, settings.largest, capacity=budget, eta=settings.eta)
+    enough = len(space.arity) + 3  # scores of one budget that its model needs
+    return ask_tell.bohb(space, settings.largest, capacity=max(budget, enough), eta=settings.eta)
 
 
 @dataclasses.dataclass(frozen=True)

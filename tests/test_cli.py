@@ -189,7 +189,7 @@ def test_a_run_without_or_with_a_damaged_result(refused, tmp_path):
 def test_help_does_not_wait_for_jax():
     code = """
         import sys, time
-        from jaxnas.cli import main
+        from jaxnas.app.cli import main
         try:
             main(["--help"])
         except SystemExit as end:
@@ -341,7 +341,7 @@ def test_rank_judges_proxies_on_a_table(tmp_path, capsys):
 INTERRUPTIBLE = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from jaxnas.cli import main
+from jaxnas.app.cli import main
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -64,6 +64,11 @@ TINY_METHODS = {
 }
 
 
+QUICK = ("darts", "gdas", "enas", "tunas", "spos", "ofa", "smash", "metanas", "aging", "hyperband", "nsga2")  # one of each kind
+QUICK_SPACES = ("enas-macro", "tunas", "layerwise", "chain", "memory-bank", "darts-rnn")  # and mobile, elastic: by the rows above
+MANY_OPERATIONS = ("nasnet", "amoebanet")  # whose nets take long to trace
+
+
 @functools.cache
 def images(size):
     rng = np.random.default_rng(0)
@@ -126,6 +131,10 @@ def says_why(error):
     assert any(word in line for word in ("need", "give", "take", "search", "read", "must", "only", "are of", "asks for")), line
 
 
+def slow_unless(quick, names):
+    return [name if quick(name) else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
 COMPILES = "constrained-evolution"  # its plan compiles what the candidates cost
 
 
@@ -145,7 +154,7 @@ def whole_matrix():
     return [(strategy, evaluator) for strategy in METHODS for evaluator in evaluators_of(strategy)]
 
 
-@pytest.mark.parametrize("space", [s for s in SPACES if s not in LARGE])
+@pytest.mark.parametrize("space", slow_unless(lambda s: s not in MANY_OPERATIONS, [s for s in SPACES if s not in LARGE]))
 def test_every_strategy_has_a_plan_or_says_why(space):
     made = plans(space, [(s, e) for s, e in whole_matrix() if e == "scratch" and s != COMPILES])
     made |= plans(space, [("random", evaluator) for evaluator in EVALUATORS])
@@ -157,15 +166,7 @@ def first_space(strategy):
     return next(s for s in preferred if s not in LARGE and not isinstance(plan_of(s, strategy, "scratch"), ValueError))
 
 
-CELLS_ALONE = ("pc-darts", "darts-minus", "darts-pt", "te-nas", "pnas")  # rows that no quick net can run
-QUICK_SPACES = ("enas-macro", "tunas", "layerwise", "chain", "memory-bank", "darts-rnn")  # and mobile, elastic: by the rows above
-
-
-def slow_unless(quick, names):
-    return [name if quick(name) else pytest.param(name, marks=pytest.mark.slow) for name in names]
-
-
-@pytest.mark.parametrize("strategy", slow_unless(lambda s: s not in (COMPILES, *CELLS_ALONE), METHODS))
+@pytest.mark.parametrize("strategy", slow_unless(lambda s: s in QUICK, METHODS))
 def test_every_strategy_traces_where_it_first_can(strategy):
     assert jax.tree.leaves(traced(plan_of(first_space(strategy), strategy, "scratch")))
 

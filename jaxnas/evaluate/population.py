@@ -64,7 +64,8 @@ def advance(
 
         def loss(params):
             logits, new = net.apply({**stats, "params": params}, x, gates, train=True, path=path)
-            return cross_entropy(logits, y), new
+            kept = {name: new[name] for name in stats}  # and not what the net adds to the loss
+            return sum(jax.tree.leaves(new.get("losses", {})), cross_entropy(logits, y)), kept
 
         (value, new), grads = jax.value_and_grad(loss, has_aux=True)(params)
         updates, opt_state = optimizer.update(grads, member.opt_state, params)

@@ -9,7 +9,7 @@ import tomllib
 from typing import Any
 
 from jaxnas.app.methods import METHODS
-from jaxnas.app.methods.black_box import EVALUATORS
+from jaxnas.app.methods.evaluators import EVALUATORS
 from jaxnas.app.settings import load_plugins, read_settings
 from jaxnas.app.spaces import SPACES
 

@@ -8,7 +8,7 @@ A plan is a function of a `Job`, its net, data and settings, and returns phases;
 
 from jaxnas.app.methods import black_box, differentiable, one_shot
 from jaxnas.app.methods.base import Job, Method, Need, check_needs
-from jaxnas.app.methods.black_box import EVALUATORS
+from jaxnas.app.methods.evaluators import EVALUATORS
 from jaxnas.app.settings import NoSettings
 from jaxnas.registry import Table
 

@@ -316,6 +316,8 @@ def test_a_method_of_ones_own_joins_by_one_call(tmp_path):
 def test_an_unknown_evaluator_and_what_trials_cannot_ask():
     with pytest.raises(ValueError, match="unknown evaluator"):
         tiny("nasbench201", "aging", "supernett")
+    with pytest.raises(ValueError, match="gdas asks no evaluator: leave --evaluator supernet out"):
+        raise plan_of("mobile", "gdas", "supernet")
     with pytest.raises(ValueError, match="asks for trials"):
         raise plan_of("nasbench201", "hyperband", "supernet")
     assert isinstance(METHODS["hyperband"], Method)

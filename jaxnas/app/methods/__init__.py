@@ -26,9 +26,11 @@ def plan(job: Job, method: Method) -> tuple:
     """
     name = job.config.strategy
     check_needs(name, method, job.net, job.config.space)
-    if method.plan is not None:
-        return method.plan(job)
     evaluator = EVALUATORS.find(job.config.evaluator)
+    if method.plan is not None:
+        if job.config.evaluator != "scratch":
+            raise ValueError(f"{name} asks no evaluator: leave --evaluator {job.config.evaluator} out, or take --strategy aging")
+        return method.plan(job)
     if method.asks not in evaluator.asks:
         raise ValueError(f"{name} asks for {method.asks}, which --evaluator {job.config.evaluator} does not give: leave it out")
     check_needs(f"--evaluator {job.config.evaluator}", Method("", needs=evaluator.needs), job.net, job.config.space)

@@ -328,6 +328,32 @@ def test_seeds_are_one_program_and_one_of_them_is_kept(tmp_path, capsys):
     assert np.isfinite(line["loss_ci"]) and result["search"]["loss"] == line["loss"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "arguments, by",
+    [
+        (["--space", "darts-rnn", "--strategy", "gdas", "--batch", "4"], "validation loss on the shared weights"),
+        (["--space", "nasbench201", "--strategy", "te-nas", "--strategy.points", "10"], "none: the search trains no weights"),
+        (["--space", "nasbench201", "--strategy", "random", "--candidate-steps", "2"], "score of the best candidate"),
+    ],
+)
+def test_what_chose_the_seed_is_said(arguments, by, tmp_path):
+    (tmp_path / "text.txt").write_text("the rain in spain falls mainly on the plain. " * 100)
+    data = ["--data", str(tmp_path / "text.txt")] if "darts-rnn" in arguments else []
+    sizes = ["--steps", "3", "--train-steps", "2", "--channels", "4", "--seeds", "2"]
+    assert cli.main(["search", *arguments, *data, *sizes, "--out", str(tmp_path / "run")]) == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["chosen_by"].startswith(by)
+    assert result["chosen_seed"] == 0 or not by.startswith("none")
+    assert result["genotype"] == result["genotypes"][result["chosen_seed"]]
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    command = f"{sys.executable} -m jaxnas.app.cli list | head -1"
+    done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout.count("\n") == 1 and done.stderr == ""
+
+
 def test_rank_judges_proxies_on_a_table(tmp_path, capsys):
     size = ["--cells", "1", "--channels", "2", "--architectures", "12", "--top", "3", "--batch", "4"]
     assert cli.main(["rank", "--proxy", "params", "flops", *size, "--out", str(tmp_path / "rank")]) == 0

@@ -194,6 +194,9 @@ def main(arguments: list[str] | None = None) -> int:
         command = parse(arguments or ["--help"])
         run = next(run for kind, run in RUN.items() if isinstance(command, kind))
         run(command)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has gone, as in `jaxnas list | head`: what is left to print has nowhere to go
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print("jaxnas: interrupted", file=sys.stderr)
         return 130

@@ -49,7 +49,7 @@ class Config:
     train_steps: int = 600
     """Training steps of the found and of the random architecture."""
     seeds: int = 1
-    """Whole searches, run as one vmapped program; the one with the best validation is kept."""
+    """Whole searches, run as one vmapped program; the one with the best validation is kept (the first, where a search has none)."""
     seed: int = 0
     """The root of all randomness."""
     use: tuple[str, ...] = ()

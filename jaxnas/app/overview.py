@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from jaxnas.app.methods import EVALUATORS, METHODS, black_box, differentiable, one_shot
+from jaxnas.app.methods import EVALUATORS, METHODS, black_box, darts, differentiable, one_shot
 from jaxnas.app.spaces import NETS, SPACES
 
 
@@ -26,8 +26,11 @@ def tables() -> dict[str, dict[str, str]]:
 
 def families() -> dict[str, list[str]]:
     """Kind of method -> the names; those that were registered later come last."""
-    rows = {"differentiable and policies on shared weights": differentiable.ROWS, "one supernet, then a search": one_shot.ROWS}
-    rows["algorithms that ask for candidates"] = black_box.ROWS
+    rows = {
+        "differentiable and policies on shared weights": {**darts.ROWS, **differentiable.ROWS},
+        "one supernet, then a search": one_shot.ROWS,
+        "algorithms that ask for candidates": black_box.ROWS,
+    }
     found = {kind: list(names) for kind, names in rows.items()}
     known = {name for names in found.values() for name in names}
     own = [name for name in METHODS if name not in known]

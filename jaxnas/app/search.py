@@ -85,9 +85,10 @@ def execute(directory, config: Config, *, progress: bool = False, say: Callable[
     say(f"searching: {config.strategy} in {config.space} on {config.data}, {config.steps} steps")
     searched = stage.run(k_search, plan, directory, seeds=seeds)
     lines = journal.read(directory)
-    best, chosen = searched.best, 0
+    best, chosen, by = searched.best, 0, ""
     if seeds is not None:
-        chosen = _best_seed(job, searched)
+        chosen, by = _best_seed(job, task, searched)
+        say(f"seed {chosen} of {seeds} goes on, by {by}")
         best = jax.tree.map(lambda a: a[chosen], searched.best)
     best = jax.tree.map(np.asarray, best)
     rivals = {"found": best, "random": jax.tree.map(np.asarray, space.sample(k_random))}
@@ -99,7 +100,7 @@ def execute(directory, config: Config, *, progress: bool = False, say: Callable[
     result["collapsed"] = diagnostics.collapsed(space, best)
     if seeds is not None:
         every = [space.to_text(jax.tree.map(lambda a: np.asarray(a)[i], searched.best)) for i in range(seeds)]
-        result.update(chosen_seed=chosen, genotypes=every)
+        result.update(chosen_seed=chosen, chosen_by=by, genotypes=every)
         result["search"] = {k: v for k, v in lines[-1].items() if isinstance(v, float)} if lines else {}
     for name, arch in rivals.items():
         say(f"training the {name} architecture from scratch: {space.to_text(arch)}")
@@ -144,23 +145,22 @@ def _retrain(job: Job, task: Task, arch, stage: Stage, key, where: pathlib.Path,
     return {"genotype": job.space.to_text(arch), **training.test(best), "parameters": parameters}
 
 
-def _best_seed(job: Job, searched) -> int:
-    """The seed whose search ended with the best validation: score of the best candidate, or, under the weights that were shared,
-    the loss of the architecture found, on the first examples with their own statistics."""
+def _best_seed(job: Job, task: Task, searched) -> tuple[int, str]:
+    """(the seed to go on with, by what): the score of the best candidate, or the validation loss of what was found under the weights
+    that were shared; the first, where a search has neither."""
     import jax
     import jax.numpy as jnp
 
-    from jaxnas.training.losses import cross_entropy
-
     if hasattr(searched.state, "best_score"):
-        return int(jnp.argmax(searched.state.best_score))
-    net, state = job.net, getattr(searched.state, "search", searched.state)  # `search`: of early stopping
-    if not hasattr(state, "variables") or not hasattr(job.data.valid, "y"):
-        return 0
-    x, y = (a[:256] for a in job.data.valid)
-    logits = lambda variables, arch: net.apply(variables, x, net.space.gates(arch), train=True)[0]
-    losses = jax.jit(jax.vmap(lambda variables, arch: cross_entropy(logits(variables, arch), y)))(state.variables, searched.best)
-    return int(jnp.nanargmin(losses))
+        return int(jnp.argmax(searched.state.best_score)), "score of the best candidate"
+    state = getattr(searched.state, "search", searched.state)  # `search`: of early stopping
+    if not hasattr(state, "variables"):
+        return 0, "none: the search trains no weights and scores no candidate"
+    judge = lambda variables, arch: task.judge(job.config, job.net, job.data, variables, arch)
+    losses = jax.jit(jax.vmap(judge))(state.variables, searched.best)
+    if not jnp.isfinite(losses).any():
+        return 0, "none: the validation loss is not finite with any seed"
+    return int(jnp.nanargmin(losses)), "validation loss on the shared weights"
 
 
 def _plots(directory, space, search_lines, train_lines) -> None:

@@ -20,6 +20,7 @@ class Training(NamedTuple):
 class Task(NamedTuple):
     load: Callable[..., Any]  # (config, key) -> data
     train: Callable[..., Training]  # (config, net entry, net, data, arch) -> Training
+    judge: Callable[..., Any]  # (config, net, data, variables, arch) -> [], a loss of validation data under shared weights
     score: str  # the name of the score that `test` gives
     sign: int  # 1: the more the better; -1: the less
     words: Callable[[dict], str]  # what `test` gives, for a person
@@ -59,6 +60,14 @@ def _train_images(config, entry, net, dataset, arch) -> Training:
     return Training(strategy, feed, test, module, lambda variables: variables)
 
 
+def _judge_images(config, net, dataset, variables, arch):
+    """On the first examples, with their own statistics."""
+    from jaxnas import training
+
+    x, y = (a[:256] for a in dataset.valid)
+    return training.cross_entropy(net.apply(variables, x, net.space.gates(arch), train=True)[0], y)
+
+
 # --- text -------------------------------------------------------------------------------------------------------------
 
 
@@ -74,6 +83,25 @@ def _load_text(config, key):
     return text(path, name=config.data)
 
 
+def _nats(config, net, gates, variables, stream):
+    """The mean loss over a stream, its hidden states carried from window to window."""
+    import jax
+    import jax.numpy as jnp
+
+    from jaxnas import training
+    from jaxnas.data.text import windows
+
+    def step(variables, window):
+        logits, variables = net.apply(variables, window[0], gates, train=False, path=True)
+        return variables, training.cross_entropy(logits, window[1])
+
+    return jnp.mean(jax.lax.scan(step, variables, windows(stream, config.batch, LENGTH))[1])
+
+
+def _judge_text(config, net, source, variables, arch):
+    return _nats(config, net, net.space.gates(arch), variables, source.valid)
+
+
 def _train_text(config, entry, net, source, arch) -> Training:
     """At the gates of one architecture, in the form that is trained at the end: without norms."""
     import jax
@@ -82,7 +110,7 @@ def _train_text(config, entry, net, source, arch) -> Training:
 
     from jaxnas import policies, training
     from jaxnas import weight_sharing as ws
-    from jaxnas.data.text import bptt, windows
+    from jaxnas.data.text import bptt
 
     final = entry.final(net.space, arch, source, config)
     gates = net.space.gates(arch)
@@ -99,15 +127,8 @@ def _train_text(config, entry, net, source, arch) -> Training:
     strategy = strategy._replace(best=lambda state: state.variables)
     feed = bptt(source, config.batch, LENGTH, arch_steps=0)
 
-    def nats(variables, stream):
-        def step(variables, window):
-            logits, variables = final.apply(variables, window[0], gates, train=False, path=True)
-            return variables, training.cross_entropy(logits, window[1])
-
-        return jnp.mean(jax.lax.scan(step, variables, windows(stream, config.batch, LENGTH))[1])
-
     def test(variables):
-        score = jnp.exp(jax.jit(nats)(variables, source.test))
+        score = jnp.exp(jax.jit(lambda variables, stream: _nats(config, final, gates, variables, stream))(variables, source.test))
         return {"test_perplexity": float(score), "test_examples": len(source.test)}
 
     module, extract = final.specialize(arch)
@@ -118,6 +139,7 @@ TASKS: dict[str, Task] = {
     "images": Task(
         _load_images,
         _train_images,
+        _judge_images,
         "test_accuracy",
         1,
         lambda r: f"{100 * r['test_accuracy']:.2f} % of {r['test_examples']}",
@@ -127,6 +149,7 @@ TASKS: dict[str, Task] = {
     "text": Task(
         _load_text,
         _train_text,
+        _judge_text,
         "test_perplexity",
         -1,
         lambda r: f"perplexity {r['test_perplexity']:.3f} on {r['test_examples']} tokens",

@@ -6,13 +6,13 @@ A plan is a function of a `Job`, its net, data and settings, and returns phases;
 (space, budget, settings, cost) and returns an `AskTell`, which then meets every evaluator and `jaxnas bench`.
 """
 
-from jaxnas.app.methods import black_box, differentiable, one_shot
+from jaxnas.app.methods import black_box, darts, differentiable, one_shot
 from jaxnas.app.methods.base import Job, Method, Need, check_needs
 from jaxnas.app.methods.evaluators import EVALUATORS
 from jaxnas.app.settings import NoSettings
 from jaxnas.registry import Table
 
-METHODS: Table[Method] = Table("strategy", {**differentiable.ROWS, **one_shot.ROWS, **black_box.ROWS})
+METHODS: Table[Method] = Table("strategy", {**darts.ROWS, **differentiable.ROWS, **one_shot.ROWS, **black_box.ROWS})
 register = METHODS.register
 
 __all__ = ["EVALUATORS", "METHODS", "Job", "Method", "Need", "NoSettings", "check_needs", "plan", "register"]

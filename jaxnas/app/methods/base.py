@@ -62,6 +62,7 @@ class Job(NamedTuple):
 
 
 LENGTH = 16  # tokens of a window of text
+LOWEST_RATE = 0.001  # of the weights, at the end of a search
 
 
 class Need(NamedTuple):
@@ -104,3 +105,23 @@ def check_needs(name: str, method: Method, net, space: str) -> None:
     for need in method.needs:
         if not need.holds(net):
             raise ValueError(f"{name} needs {need.text}: search {space} with --strategy aging, or see jaxnas list for others")
+
+
+def one_phase(make, weight_steps: int = 1, arch_steps: int = 1):
+    """The plan of one phase: make(job, weights, architecture) -> Strategy, its schedules over the whole search."""
+
+    def plan(job: Job):
+        from jaxnas import base, training
+
+        weights = training.sgd(job.cosine(job.config.steps, LOWEST_RATE))
+        strategy = make(job, weights, training.adam(job.config.arch_learning_rate))
+        return base.then(base.Phase(strategy, job.config.steps, job.batches(weight_steps, arch_steps)))
+
+    return plan
+
+
+def ramp(job: Job, start: float, end: float):
+    """A number that goes linearly from start to end over the search."""
+    import optax
+
+    return optax.linear_schedule(start, end, job.config.steps)

@@ -1,168 +1,8 @@
-"""Rows: differentiable searches, one phase each."""
+"""Rows: differentiable searches that draw samples or weigh a cost, one phase each."""
 
 import dataclasses
-from typing import Literal
 
-from jaxnas.app.methods.base import CELLS, COUNTED, FREE, IMAGES, MIXES, MOBILE, ONE_INPUT, Job, Method
-
-LOWEST_RATE = 0.001  # of the weights, at the end of a search
-
-
-def search(make, weight_steps: int = 1, arch_steps: int = 1):
-    """The plan of one phase: make(job, weights, architecture) -> Strategy, its schedules over the whole search."""
-
-    def plan(job: Job):
-        from jaxnas import base, training
-
-        weights = training.sgd(job.cosine(job.config.steps, LOWEST_RATE))
-        strategy = make(job, weights, training.adam(job.config.arch_learning_rate))
-        return base.then(base.Phase(strategy, job.config.steps, job.batches(weight_steps, arch_steps)))
-
-    return plan
-
-
-def over(job: Job, start: float, end: float):
-    """A number that goes linearly from start to end over the search."""
-    import optax
-
-    return optax.linear_schedule(start, end, job.config.steps)
-
-
-# --- DARTS and what differs from it in one thing ----------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class Darts:
-    order: Literal["exact", "first", "finite_difference"] = "exact"
-    """Of the architecture's gradient: exact second order, first order, or the published finite differences."""
-
-
-def _darts(job, weights, architecture):
-    from jaxnas import weight_sharing as ws
-
-    return ws.darts(job.net, weights, architecture, order=job.settings.order)
-
-
-@dataclasses.dataclass(frozen=True)
-class FirstOrder:
-    order: Literal["exact", "first", "finite_difference"] = "first"
-    """Of the architecture's gradient."""
-
-
-def _pc_darts(job, weights, architecture):
-    from jaxnas import weight_sharing as ws
-
-    return ws.pc_darts(job.net, weights, architecture, order=job.settings.order)
-
-
-@dataclasses.dataclass(frozen=True)
-class PcDarts(FirstOrder):
-    partial: int = 4
-    """One channel in so many goes through the operations."""
-
-
-def _partial(settings, steps):
-    return {"partial": settings.partial}
-
-
-def _auxiliary_skip(settings, steps):
-    import optax
-
-    return {"auxiliary_skip": optax.linear_schedule(1.0, 0.0, steps)}
-
-
-@dataclasses.dataclass(frozen=True)
-class EarlyStopping:
-    factor: float = 1.3
-    """Of the eigenvalue's means at which the search stops."""
-    window: int = 5
-    """Epochs to a mean."""
-    lag: int = 4
-    """Epochs between the two means."""
-    first: int = 10
-    """The epoch from which on it may stop."""
-
-
-def _robust_darts(job: Job):
-    """50 looks at the eigenvalue in a short search, and one in 20 steps of a longer."""
-    from jaxnas import base, data, policies, training
-    from jaxnas import weight_sharing as ws
-
-    steps = job.config.steps
-    epoch = min(20, max(1, steps // 50))
-    weights = training.sgd(job.cosine(steps, LOWEST_RATE))
-    search = ws.darts(job.net, weights, training.adam(job.config.arch_learning_rate), order="first")
-    watched = ws.with_measurements(search, ws.measurements(job.net, policies.softmax(job.space)))
-    stopping = ws.early_stopping(watched, **dataclasses.asdict(job.settings))
-    return base.then(base.Phase(stopping, -(-steps // epoch), data.epochs(job.batches(), epoch)))
-
-
-@dataclasses.dataclass(frozen=True)
-class Perturbed:
-    perturbation: Literal["random", "adversarial"] = "random"
-    """Of the gates that the weights see."""
-    start: float = 0.03
-    """Its size at first."""
-    end: float = 0.3
-    """Its size at the end."""
-    ascents: int = 7
-    """Steps of the adversarial one."""
-
-
-def _smooth_darts(job, weights, architecture):
-    from jaxnas import weight_sharing as ws
-
-    size, s = over(job, job.settings.start, job.settings.end), job.settings
-    perturb = ws.random_noise(size) if s.perturbation == "random" else ws.adversarial(size, s.ascents)
-    return ws.smooth_darts(job.net, weights, architecture, perturb=perturb)
-
-
-@dataclasses.dataclass(frozen=True)
-class BetaDecay:
-    weight: float = 50.0
-    """Of the regulariser at the end of the search; it rises linearly from 0."""
-
-
-def _beta_darts(job, weights, architecture):
-    from jaxnas import training
-    from jaxnas import weight_sharing as ws
-
-    without_decay = training.adam(job.config.arch_learning_rate, 0.0)
-    return ws.beta_darts(job.net, weights, without_decay, decay=over(job, 0.0, job.settings.weight))
-
-
-@dataclasses.dataclass(frozen=True)
-class Projection:
-    share: float = 0.5
-    """Of the steps that train the supernet before its operations are decided, one a step."""
-    weight_steps: int = 5
-    """Training steps behind each decision."""
-
-
-def _darts_pt(job: Job):
-    """First-order DARTS, then the operations by what their removal costs, then the edges where two a node are kept."""
-    from jaxnas import base, training
-    from jaxnas import weight_sharing as ws
-
-    spec, s = job.space.spec, job.settings
-    if not 0 < s.share <= 1:
-        raise ValueError(f"--strategy.share is a part of the steps, above 0 and at most 1: not {s.share}")
-    steps, kinds = max(1, round(s.share * job.config.steps)), max(len(spec.kinds), 1)
-    weights = training.sgd(job.cosine(steps, LOWEST_RATE))
-    tuned = training.sgd(job.config.learning_rate / 10)
-    feed = job.batches(s.weight_steps, 1)
-    handed = lambda state: ws.Given(state.variables, None, state.theta)
-    phases = [
-        base.Phase(ws.darts(job.net, weights, training.adam(job.config.arch_learning_rate), order="first"), steps, job.batches()),
-        base.Phase(ws.project_operations(job.net, tuned), kinds * len(spec.edges), feed, handed, name="operations"),
-    ]
-    if spec.inputs == 2:
-        spare = kinds * (len(spec.edges) - 2 * spec.nodes)
-        kept = lambda state: ws.Given(state.search.variables, state.search.opt_state, state.search.theta)
-        if spare:
-            phases.append(base.Phase(ws.project_edges(job.net, tuned), spare, feed, kept, name="edges"))
-    return base.then(*phases)
-
+from jaxnas.app.methods.base import COUNTED, FREE, LOWEST_RATE, MIXES, MOBILE, ONE_INPUT, Job, Method, one_phase, ramp
 
 # --- samples ----------------------------------------------------------------------------------------------------------
 
@@ -181,7 +21,7 @@ def _snas(job, weights, architecture):
     from jaxnas import weight_sharing as ws
 
     s = job.settings
-    return ws.snas(job.net, weights, architecture, temperature=over(job, s.start, s.end), paths=s.paths)
+    return ws.snas(job.net, weights, architecture, temperature=ramp(job, s.start, s.end), paths=s.paths)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,7 +35,7 @@ class Gdas:
 def _gdas(job, weights, architecture):
     from jaxnas import weight_sharing as ws
 
-    return ws.gdas(job.net, weights, architecture, temperature=over(job, job.settings.start, job.settings.end))
+    return ws.gdas(job.net, weights, architecture, temperature=ramp(job, job.settings.start, job.settings.end))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -276,7 +116,7 @@ def _fbnet(job, weights, architecture):
 
     s = job.settings
     priced = hardware.priced(job.cost(), hardware.fbnet_product(s.alpha, s.beta)) if s.priced else None
-    return ws.fbnet(job.net, weights, architecture, temperature=over(job, s.start, s.end), cost=priced)
+    return ws.fbnet(job.net, weights, architecture, temperature=ramp(job, s.start, s.end), cost=priced)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -352,36 +192,15 @@ def _te_nas(job: Job):
 
 
 ROWS: dict[str, Method] = {
-    "darts": Method("softmax mixture, exact second order (Liu et al. 2019)", search(_darts), Darts, (MIXES,)),
-    "robust-darts": Method(
-        "first order, stopped before the Hessian's eigenvalue rises (Zela et al. 2020)", _robust_darts, EarlyStopping, (MIXES,)
-    ),
-    "snas": Method("concrete samples on the training loss (Xie et al. 2019)", search(_snas), Snas, (MIXES,)),
-    "gdas": Method("straight-through Gumbel, one operation an edge (Dong and Yang 2019)", search(_gdas), Gdas, (MIXES,)),
-    "pc-darts": Method(
-        "one channel in four, normalised edges (Xu et al. 2020)", search(_pc_darts), PcDarts, (MIXES, CELLS), _partial
-    ),
-    "drnas": Method("Dirichlet gates (Chen et al. 2021)", search(_drnas), Drnas, (MIXES,)),
-    "gaea": Method("exponentiated gradients on the simplex (Li et al. 2021)", search(_gaea), Gaea, (MIXES,)),
-    "sdarts": Method(
-        "DARTS under random or adversarial perturbations (Chen and Hsieh 2020)", search(_smooth_darts), Perturbed, (MIXES,)
-    ),
-    "darts-minus": Method(
-        "DARTS with an auxiliary skip that fades (Chu et al. 2021)",
-        search(_darts),
-        FirstOrder,
-        (MIXES, CELLS, IMAGES),
-        _auxiliary_skip,
-    ),
-    "beta-darts": Method("DARTS with beta decay (Ye et al. 2022)", search(_beta_darts), BetaDecay, (MIXES,)),
-    "darts-pt": Method(
-        "DARTS, then operations by what their removal costs (Wang et al. 2021)", _darts_pt, Projection, (MIXES, CELLS)
-    ),
+    "snas": Method("concrete samples on the training loss (Xie et al. 2019)", one_phase(_snas), Snas, (MIXES,)),
+    "gdas": Method("straight-through Gumbel, one operation an edge (Dong and Yang 2019)", one_phase(_gdas), Gdas, (MIXES,)),
+    "drnas": Method("Dirichlet gates (Chen et al. 2021)", one_phase(_drnas), Drnas, (MIXES,)),
+    "gaea": Method("exponentiated gradients on the simplex (Li et al. 2021)", one_phase(_gaea), Gaea, (MIXES,)),
     "proxylessnas": Method(
-        "binary gates, two paths, a cost in the loss (Cai et al. 2019)", search(_proxylessnas), Proxyless, (MIXES, MOBILE)
+        "binary gates, two paths, a cost in the loss (Cai et al. 2019)", one_phase(_proxylessnas), Proxyless, (MIXES, MOBILE)
     ),
-    "fbnet": Method("Gumbel softmax with the sample's cost (Wu et al. 2019)", search(_fbnet), Fbnet, (MIXES,)),
-    "enas": Method("REINFORCE of an LSTM on shared weights (Pham et al. 2018)", search(_enas), Enas, (FREE,)),
+    "fbnet": Method("Gumbel softmax with the sample's cost (Wu et al. 2019)", one_phase(_fbnet), Fbnet, (MIXES,)),
+    "enas": Method("REINFORCE of an LSTM on shared weights (Pham et al. 2018)", one_phase(_enas), Enas, (FREE,)),
     "tunas": Method("REINFORCE at a given cost, after a warm-up (Bender et al. 2020)", _tunas, TuNas, (MIXES, COUNTED)),
     "te-nas": Method("pruning at initialisation, without labels (Chen et al. 2021)", _te_nas, TeNas, (ONE_INPUT,)),
 }

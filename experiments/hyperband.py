@@ -34,7 +34,7 @@ from jaxnas import data, evaluate, spaces, training
 from jaxnas.analysis import ranking
 from jaxnas.app.tabulate import choose
 from jaxnas.ask_tell._asha import asha
-from jaxnas.ask_tell._bohb import bohb
+from jaxnas.ask_tell._bohb import KernelModel, bohb
 from jaxnas.ask_tell._hyperband import hyperband
 from jaxnas.ask_tell.halving import Proposer, brackets
 from jaxnas.ask_tell.halving import steps as steps_of
@@ -103,7 +103,7 @@ def table(path):
         "Hyperband": (hyperband(space, R, eta, r=r), 38),
         "ASHA": (asha(space, R, r, eta, capacity=600), 20),
         "BOHB": (bohb(space, R, eta=eta, r=r, capacity=270), 38),
-        "BOHB, bandwidths of 0.3": (bohb(space, R, eta=eta, r=r, capacity=270, minimum=0.3), 38),
+        "BOHB, bandwidths of 0.3": (bohb(space, R, eta=eta, r=r, capacity=270, model=KernelModel(minimum=0.3)), 38),
     }
     worth = np.asarray(columns["test"], np.float64)
     compare(space, rows, by_budget(space, (r, R), restart=True), fixed, (4_000, 10_000), worth)

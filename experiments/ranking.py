@@ -31,7 +31,7 @@ from _common import cifar10
 import jaxnas as nas
 from jaxnas import data, evaluate, nets, spaces, weight_sharing
 from jaxnas.analysis import ranking
-from jaxnas.app.tabulate import choose, tabulate
+from jaxnas.app.tabulate import Recipe, choose, tabulate
 
 CELLS, REPEATS, SEEDS, BATCH = 60, 3, 5, 32
 EPOCHS, ALONE = 40, 20  # of a supernet, and of a cell on its own
@@ -102,7 +102,7 @@ def main(name, out, images=None, table=None):
     for repeat in range(REPEATS):  # the stand-alone sample
         path = out / f"alone{repeat}.npz"
         key = jax.random.fold_in(jax.random.key(2), repeat)
-        tabulate(path, net, dataset, sgd(ALONE * epoch), key=key, archs=flat, steps=ALONE * epoch, batch=BATCH, chunk=10)
+        tabulate(path, net, dataset, Recipe(sgd(ALONE * epoch), ALONE * epoch, BATCH), key=key, archs=flat, chunk=10)
         with np.load(path) as file:
             found = {tuple(row): value for row, value in zip(file["archs"].tolist(), file["test"], strict=True)}
         truth.append([100 * found.get(tuple(row), np.nan) for row in flat.tolist()])

@@ -18,6 +18,7 @@ Results: docs/results.md#zero-cost-proxies, docs/results.md#warm-starts
 """
 
 import sys
+from functools import partial
 
 import _common
 import jax
@@ -30,6 +31,7 @@ from jaxnas import proxies
 from jaxnas.analysis import ranking
 from jaxnas.app import rank
 from jaxnas.base import Batch
+from jaxnas.evaluate import zero_cost
 
 SPACE = nas.spaces.nasbench201()
 PUBLISHED = {"jacob_cov": "jacov"}  # where the file has another name
@@ -41,7 +43,7 @@ def scored(key, archs, names, batch, cells, draw, kept=None, own=False):
         return dict(np.load(kept))
     net = nas.cell_net(SPACE, image=batch[0].shape[2:], classes=10, cells=cells)
     say = lambda line: print(line, flush=True)
-    scores = rank.scored(key, net, archs, batch, names, draw=draw, own=own, chunk=20, say=say)
+    scores = rank.scored(key, net, archs, batch, names, evaluator=partial(zero_cost, draw=draw, own=own), chunk=20, say=say)
     if kept is not None:
         np.savez(kept, **scores)
     return scores

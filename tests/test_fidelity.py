@@ -16,7 +16,7 @@ from searching import MIXED, TOY, run_seeds
 
 from jaxnas import data, nets, spaces
 from jaxnas.ask_tell._asha import asha
-from jaxnas.ask_tell._bohb import ModelState, bohb, kernel_model, split_at
+from jaxnas.ask_tell._bohb import KernelModel, ModelState, bohb, kernel_model, split_at
 from jaxnas.ask_tell._hyperband import hyperband, hyperband_plan
 from jaxnas.ask_tell._tpe import joint, normal_reference, points_of
 from jaxnas.ask_tell.halving import brackets, epochs, steps, successive_halving
@@ -306,7 +306,7 @@ def test_new_members_maximise_the_ratio_at_that_budget():
     archs, budget = rng.integers(0, 24, 60), np.repeat([1, 9], 30)
     worth = rng.permutation(24)
     scores = np.where(budget == 9, worth[archs], -worth[archs])
-    propose = kernel_model(TOY, [1, 3, 9], 60, rho=0.0, candidates=3000, minimum=0.2)
+    propose = kernel_model(TOY, [1, 3, 9], 60, model=KernelModel(rho=0.0, candidates=3000, minimum=0.2))
     state = model_of(archs, budget, scores)
     asked = int(jax.vmap(TOY.index)(quick.jit(propose.ask)(jax.random.key(0), state))[0])
     order = sorted(range(30, 60), key=lambda i: -scores[i])
@@ -319,7 +319,7 @@ def test_new_members_maximise_the_ratio_at_that_budget():
 def test_candidates_are_drawn_from_wider_kernels():
     """Where the good are one architecture, a candidate of three decisions is it with odds (1 - 3 * 0.1)^3."""
     n = 4000
-    propose = kernel_model(TOY, [1], 12, rho=0.0, candidates=1, minimum=0.1)
+    propose = kernel_model(TOY, [1], 12, model=KernelModel(rho=0.0, candidates=1, minimum=0.1))
     state = model_of([7] * 6 + [16] * 6, [1] * 12, [1.0] * 6 + [0.0] * 6)
     drawn = quick.jit(jax.vmap(lambda key: TOY.index(jax.tree.map(lambda a: a[0], propose.ask(key, state)))))
     share = np.mean(np.asarray(drawn(jax.random.split(jax.random.key(0), n))) == 7)
@@ -349,7 +349,7 @@ def test_scores_of_all_budgets_are_kept_and_idle_trials_are_not():
 def test_a_third_is_drawn_at_random():
     """A model so narrow that its own candidates are one architecture: what else is asked for was drawn."""
     n, B = 400, 8
-    propose = kernel_model(TOY, [1], 12, B, candidates=4)
+    propose = kernel_model(TOY, [1], 12, B, KernelModel(candidates=4))
     state = model_of([7] * 6 + [16] * 6, [1] * 12, [1.0] * 6 + [0.0] * 6)
     asked = quick.jit(jax.vmap(lambda key: jax.vmap(TOY.index)(propose.ask(key, state))))(jax.random.split(jax.random.key(0), n))
     share = np.mean(np.asarray(asked) != 7)
@@ -400,7 +400,7 @@ def test_step_is_a_scan_body(name, s):
         (lambda: asha(TOY, 9, capacity=0), "got capacity=0"),
         (lambda: asha(TOY, 9, capacity=4, batch=5), "got batch=5"),
         (lambda: bohb(TOY, 9, capacity=5), "needs 6 scores of one budget"),
-        (lambda: bohb(TOY, 9, capacity=50, rho=1.5), "rho in .0, 1."),
+        (lambda: bohb(TOY, 9, capacity=50, model=KernelModel(rho=1.5)), "rho in .0, 1."),
         (lambda: by_budget(TOY, (12, 12)), "budgets of a table rise"),
         (lambda: train_trials(None, None, None, slots=0, budget=3), "at least 1"),
         (lambda: train_trials(None, None, None, slots=3, budget=3, anneal="short"), "got 'short'"),

@@ -286,7 +286,9 @@ def test_candidates_share_a_draw_or_have_their_own():
     net, _, (x, y) = toy()
     net = net._replace(space=net.space._replace(gates=lambda a: a[0].astype(np.float32)))
     alike, data = (jnp.ones((5, 2), jnp.int32),), (x.astype(np.float32), y)
-    of = lambda own, chunk=2: rank.scored(jax.random.key(0), net, alike, data, ("params", "snip"), own=own, chunk=chunk)
+    of = lambda own, chunk=2: rank.scored(
+        jax.random.key(0), net, alike, data, ("params", "snip"), evaluator=functools.partial(zero_cost, own=own), chunk=chunk
+    )
     shared, own = of(False), of(True)
     assert np.array_equal(own["snip"], of(True, 5)["snip"])
     assert len(set(shared["snip"])) == 1 and len(set(own["snip"])) == 5

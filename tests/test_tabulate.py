@@ -23,7 +23,9 @@ def parts():
 
 def make(path, archs, rate=0.1, steps=3, **kw):
     net, dataset = parts()
-    return tabulate.tabulate(path, net, dataset, optax.sgd(rate), key=jax.random.key(1), archs=archs, steps=steps, batch=8, **kw)
+    return tabulate.tabulate(
+        path, net, dataset, tabulate.Recipe(optax.sgd(rate), steps, 8), key=jax.random.key(1), archs=archs, **kw
+    )
 
 
 def test_every_architecture_or_different_ones():

@@ -24,7 +24,7 @@ import jaxnas as nas
 from jaxnas import nets, spaces, training
 from jaxnas.analysis import ranking
 from jaxnas.app import bench, config, search
-from jaxnas.app.tabulate import tabulate
+from jaxnas.app.tabulate import Recipe, tabulate
 from jaxnas.data import Augment, Dataset, identity
 from jaxnas.driver import compiler_options
 from jaxnas.evaluate.benchmark import find
@@ -243,7 +243,7 @@ def train_alone(path: pathlib.Path, net: nets.Net, dataset: Dataset, optimizer, 
     Raises:
         SystemExit: one of them diverged.
     """
-    if tabulate(path, net, dataset, optimizer, key=key, archs=flat, steps=steps, batch=batch, chunk=len(flat)):
+    if tabulate(path, net, dataset, Recipe(optimizer, steps, batch), key=key, archs=flat, chunk=len(flat)):
         raise SystemExit("a network diverged when it was trained alone: lower the learning rate")
     with np.load(path) as file:
         return 100 * file["test"]

@@ -5,6 +5,7 @@ Whatever a person can get wrong is answered with one line on stderr and exit cod
 
 import contextlib
 import dataclasses
+import functools
 import json
 import logging
 import os
@@ -139,8 +140,8 @@ def _tabulate(command: Tabulate) -> None:
     dataset, net = search.data_and_net(config, k_data)
     archs = tabulate.choose(k_archs, net.space, command.architectures)
     optimizer = training.sgd(optax.cosine_decay_schedule(config.learning_rate, config.steps))
-    sizes = dict(steps=config.steps, batch=config.batch)
-    diverged = tabulate.tabulate(command.out, net, dataset, optimizer, key=k_train, archs=archs, **sizes, say=_say)
+    recipe = tabulate.Recipe(optimizer, config.steps, config.batch)
+    diverged = tabulate.tabulate(command.out, net, dataset, recipe, key=k_train, archs=archs, say=_say)
     print(f"{len(archs) - diverged} architectures in {command.out}, {diverged} diverged")
     if len(archs) == net.space.size:
         print(f"compare algorithms on it: jaxnas bench --tables {command.out}")
@@ -153,6 +154,7 @@ def _rank(command: Rank) -> None:
     import jax
 
     from jaxnas.app import rank, search
+    from jaxnas.evaluate import zero_cost
     from jaxnas.evaluate.benchmark import find, load
 
     space = search.make_space(config.space)
@@ -160,12 +162,15 @@ def _rank(command: Rank) -> None:
     if list(benchmark.space.arity) != list(space.arity):
         raise ValueError(f"the rows of {command.table} are not of {command.space}: give the --space that they are of")
     k_data, k_rank, k_judge = jax.random.split(jax.random.key(command.seed), 3)
+    k_rows, k_batch, k_draw = jax.random.split(k_rank, 3)
     dataset, net = search.data_and_net(config, k_data)
     with empty(command.out) as out:  # before anything is computed: nothing is lost for want of a place to keep it
-        sizes = dict(architectures=command.architectures, batch=command.batch, own=command.own, k=command.top)
-        texts, scores, truth = rank.rank_proxies(k_rank, net, dataset, benchmark, command.proxy, **sizes, say=_say)
-        judged = rank.judge(k_judge, scores, truth, command.top)
-        rank.write(out, texts, scores, truth, judged, command.top)
+        of = rank.reference(k_rows, space, benchmark, command.architectures, command.top)
+        two = rank.two_batches(k_batch, dataset, command.batch)
+        evaluator = functools.partial(zero_cost, own=command.own)
+        scores = rank.scored(k_draw, net, of.archs, two, command.proxy, evaluator=evaluator, say=_say)
+        judged = rank.judge(k_judge, scores, of.truth, command.top)
+        rank.write(out, of.texts, scores, of.truth, judged, command.top)
         print(rank.markdown(judged, command.top))
         print(f"kept in {out}: {', '.join(sorted(p.name for p in out.iterdir()))}")
 

@@ -1,7 +1,7 @@
 """Which estimate of an architecture's worth to trust: scores of many against a reference, as a table and pictures.
 
-`judge` is for scores that you have, whatever they come from; `scored` makes those of zero-cost proxies, `rank_proxies` on a
-benchmark's space.
+`judge` is for scores that you have, whatever they come from; `scored` makes those of zero-cost proxies, of a `reference` for
+instance: rows of a benchmark.
 
 Axes: N architectures, S batches, B batch.
 """
@@ -10,13 +10,14 @@ import csv
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.analysis.ranking import Ranking, ranking
-from jaxnas.base import Arch, Batch
+from jaxnas.base import Arch, Batch, Evaluator
 from jaxnas.data.dataset import Dataset
 from jaxnas.data.feed import batches
 from jaxnas.driver.loop import compiler_options
@@ -24,6 +25,7 @@ from jaxnas.evaluate.benchmark import Benchmark
 from jaxnas.evaluate.proxies import zero_cost
 from jaxnas.nets.base import Net
 from jaxnas.proxies import LOWEST, TOGETHER
+from jaxnas.spaces._space import Space
 
 
 def judge(key, scores: Mapping[str, np.ndarray], truth, k: int = 10) -> dict[str, Ranking]:
@@ -71,8 +73,7 @@ def scored(
     data: tuple,
     proxies: Sequence[str],
     *,
-    draw: str | None = None,
-    own: bool = False,
+    evaluator: Callable[..., Evaluator] = zero_cost,
     chunk: int = 10,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, np.ndarray]:
@@ -84,7 +85,7 @@ def scored(
         archs: [N, ...].
         data: (x [S, B, ...], y [S, B]).
         proxies: names of `jaxnas.proxies.PROXIES`.
-        draw, own: as in `zero_cost`.
+        evaluator: (net, *proxies) -> an evaluator of all of them; `partial(zero_cost, draw=, own=)` for another draw of weights.
         chunk: architectures of a call, and between two lines to a person.
         say: takes a line.
 
@@ -95,14 +96,14 @@ def scored(
         raise ValueError("give at least one proxy: see jaxnas list")
     together = lambda name: next((names for names in TOGETHER if name in names), (name,))
     groups = [[name for name in proxies if together(name) == names] for names in dict.fromkeys(map(together, proxies))]
-    evaluators = [zero_cost(net, *names, draw=draw, own=own) for names in groups]  # refuses before anything is computed
+    evaluators = [evaluator(net, *names) for names in groups]  # refuses before anything is computed
     N, scores = len(jax.tree.leaves(archs)[0]), {}
     keys = jax.random.split(jax.random.clone(key), N)  # of each candidate, whatever the chunk
-    for names, evaluator in zip(groups, evaluators, strict=True):
-        variables, began, found = jax.jit(evaluator.init)(jax.random.clone(key)), time.perf_counter(), []
+    for names, of in zip(groups, evaluators, strict=True):
+        variables, began, found = jax.jit(of.init)(jax.random.clone(key)), time.perf_counter(), []
 
-        def score(keys, variables, archs, data, evaluator=evaluator):
-            one = lambda k, arch: evaluator.step(k, variables, jax.tree.map(lambda a: a[None], arch), Batch(train=data))[1]
+        def score(keys, variables, archs, data, of=of):
+            one = lambda k, arch: of.step(k, variables, jax.tree.map(lambda a: a[None], arch), Batch(train=data))[1]
             return jax.lax.map(lambda candidate: jax.tree.map(lambda a: a[0], one(*candidate)), (keys, archs))
 
         compiled = jax.jit(score, compiler_options=compiler_options())
@@ -115,47 +116,42 @@ def scored(
     return {name: scores[name] for name in proxies}
 
 
-def rank_proxies(
-    key: jax.Array,
-    net: Net,
-    dataset: Dataset,
-    benchmark: Benchmark,
-    proxies: Sequence[str],
-    *,
-    architectures: int = 100,
-    batch: int = 64,
-    own: bool = False,
-    k: int = 10,
-    say: Callable[[str], None] = lambda line: None,
-) -> tuple[list[str], dict[str, np.ndarray], np.ndarray]:
-    """-> (texts [N], {proxy: [N]}, what the benchmark reports [N]) of architectures drawn from its rows.
+class Reference(NamedTuple):
+    """Architectures of a benchmark, and what it reports of them."""
+
+    archs: Arch  # [N, ...]
+    texts: list[str]
+    truth: np.ndarray  # [N]
+
+
+def reference(key: jax.Array, space: Space, benchmark: Benchmark, n: int = 100, k: int = 10) -> Reference:
+    """N rows of a benchmark, drawn: n, or all there are.
 
     Args:
-        key: of the draw of architectures, weights and batches.
-        net: the supernet of the benchmark's space.
-        dataset: the batches are of its train half.
-        benchmark: the reference.
-        proxies: names of `jaxnas.proxies.PROXIES`.
-        architectures: N; fewer if there are fewer.
-        batch: examples of each of the two batches.
-        own: as in `zero_cost`.
-        k: of the ranking to come, which needs as many architectures.
-        say: takes a line.
+        key: of the draw.
+        space: of the rows.
+        benchmark: where they are from.
+        n: how many at most.
+        k: of the ranking to come, which needs as many.
 
     Raises:
-        ValueError: for sizes below 2, a k that is not in 1 to N, or as `scored` and `batches`.
+        ValueError: for fewer than two, or a k that is not in 1 to N.
     """
     there = np.flatnonzero(np.isfinite(benchmark.test))
-    N = min(architectures, len(there))
-    if N < 2 or batch < 2:
-        raise ValueError(f"a ranking needs at least two architectures and two examples a batch; got {N} and {batch}")
+    N = min(n, len(there))
+    if N < 2:
+        raise ValueError(f"a ranking needs at least two architectures; got {N}")
     if not 1 <= k <= N:
         raise ValueError(f"the top {k} of {N} architectures: give a k (--top) in 1 to {N}")
-    k_rows, k_batch, k_draw = jax.random.split(key, 3)
-    rows = np.sort(np.random.default_rng(np.asarray(jax.random.bits(k_rows, (4,)))).permutation(there)[:N])
-    space, feed = net.space, batches(dataset, batch, weight_steps=2, arch_steps=0)
+    rows = np.sort(np.random.default_rng(np.asarray(jax.random.bits(key, (4,)))).permutation(there)[:N])
     archs = jax.vmap(space.from_index)(jnp.asarray(rows))
-    data = jax.jit(feed.draw)(k_batch, feed.arrays, jnp.zeros((), jnp.int32)).train
-    scores = scored(k_draw, net, archs, data, proxies, own=own, say=say)
     texts = [space.to_text(jax.tree.map(lambda a: np.asarray(a[i]), archs)) for i in range(N)]
-    return texts, scores, benchmark.test[rows]
+    return Reference(archs, texts, benchmark.test[rows])
+
+
+def two_batches(key: jax.Array, dataset: Dataset, size: int = 64) -> tuple:
+    """(x [2, B, ...], y [2, B]) of the train half, for `scored`; ValueError for fewer than two examples, or as `batches`."""
+    if size < 2:
+        raise ValueError(f"a ranking needs at least two examples a batch; got {size}")
+    feed = batches(dataset, size, weight_steps=2, arch_steps=0)
+    return jax.jit(feed.draw)(key, feed.arrays, jnp.zeros((), jnp.int32)).train

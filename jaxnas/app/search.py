@@ -146,8 +146,8 @@ def _retrain(job: Job, task: Task, arch, stage: Stage, key, where: pathlib.Path,
 
 
 def _best_seed(job: Job, task: Task, searched) -> tuple[int, str]:
-    """(the seed to go on with, by what): the score of the best candidate, or the validation loss under the weights that were shared;
-    the first, where a search has neither."""
+    """(the seed to go on with, by what): the score of the best candidate, or the validation loss under the shared weights; the
+    first, where a search has neither."""
     import jax
     import jax.numpy as jnp
 

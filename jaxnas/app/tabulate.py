@@ -11,7 +11,7 @@ import pathlib
 import time
 import zlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -51,16 +51,22 @@ def choose(key: jax.Array, space: Space, n: int) -> np.ndarray:
     return found
 
 
+class Recipe(NamedTuple):
+    """How each is trained."""
+
+    optimizer: optax.GradientTransformation  # of the weights, over `steps`
+    steps: int
+    batch: int = 64  # examples a step
+
+
 def tabulate(
     path,
     net: Net,
     dataset: Dataset,
-    optimizer: optax.GradientTransformation,
+    recipe: Recipe,
     *,
     key: jax.Array,
     archs: np.ndarray,
-    steps: int,
-    batch: int = 64,
     chunk: int = 16,
     say: Callable[[str], None] = lambda line: None,
 ) -> int:
@@ -74,11 +80,9 @@ def tabulate(
         path: the .npz; a file that holds part of the same table is continued.
         net: the supernet of the space.
         dataset: the data.
-        optimizer: of the weights, over `steps`.
+        recipe: how each is trained.
         key: the root of all randomness; batches and weights do not depend on the chunk.
         archs: int32[N, D], such as `choose` gives.
-        steps: training steps of each.
-        batch: examples a step.
         chunk: architectures between two writes.
         say: takes a line for a person after each chunk.
 
@@ -88,6 +92,7 @@ def tabulate(
         FileExistsError: for a file that holds another table.
         PermissionError: where no file can be written, before anything is trained.
     """
+    optimizer, steps, batch = recipe
     if min(steps, batch, chunk, len(archs)) < 1:
         raise ValueError(f"a table needs at least one architecture, step and example; got {len(archs)}, {steps} and {batch}")
     path = pathlib.Path(path)

@@ -3,7 +3,7 @@
 from jaxnas.ask_tell._aging_evolution import AgingEvolutionState, aging_evolution, tournament_evolution
 from jaxnas.ask_tell._asha import asha
 from jaxnas.ask_tell._bayesian import BayesianState, bayesian, log_error, mutants_of_best, neighbors_of_best, pool, random_draws
-from jaxnas.ask_tell._bohb import bohb
+from jaxnas.ask_tell._bohb import KernelModel, bohb
 from jaxnas.ask_tell._constrained_evolution import cheapest, constrained_evolution
 from jaxnas.ask_tell._genetic import GeneticState, genetic
 from jaxnas.ask_tell._hyperband import hyperband, hyperband_plan
@@ -23,6 +23,7 @@ __all__ = [
     "BayesianState",
     "GeneticState",
     "Growth",
+    "KernelModel",
     "LocalSearchState",
     "NSGA2State",
     "PolicyGradientState",

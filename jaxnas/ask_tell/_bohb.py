@@ -9,7 +9,7 @@ Reference: Falkner, Klein and Hutter, BOHB: Robust and Efficient Hyperparameter 
           its bandwidths times `factor`
 
 The densities are TPE's `joint` with `normal_reference` bandwidths, without forgetting and without a prior (`jaxnas.ask_tell.tpe`).
-Defaults rho = 1/3, C = 64, gamma = 0.15, factor 3 and the least bandwidth 1e-3 are those of the authors' code.
+`KernelModel` has the defaults of the authors' code.
 
 Axes: N capacity, B trials asked for at once, C candidates, D decisions, R reals.
 """
@@ -29,6 +29,19 @@ from jaxnas.base import Arch, AskTell
 from jaxnas.spaces._space import Space
 
 
+class KernelModel(NamedTuple):
+    """The numbers of the model."""
+
+    rho: float = 1 / 3  # the share of new members that are drawn at random
+    candidates: int = 64  # C
+    gamma: float = 0.15  # the share of the scores that are good
+    factor: float = 3.0  # of the bandwidths of what candidates are drawn from
+    minimum: float = 1e-3  # the least bandwidth; NATS-Bench takes 0.3
+
+
+PUBLISHED = KernelModel()
+
+
 class ModelState(NamedTuple):
     archs: Arch  # [N, ...]: a ring, `told % N` is the oldest once it is full
     scores: jax.Array  # float32[N]
@@ -45,18 +58,14 @@ def bohb(
     r: int = 1,
     form: str = "jmlr",
     batch: int = 1,
-    rho: float = 1 / 3,
-    candidates: int = 64,
-    minimum: float = 1e-3,
+    model: KernelModel = PUBLISHED,
 ) -> AskTell:
     """Hyperband with a model; it asks for `Trial`s.
 
     Args:
         space, R, eta, r, form, batch: as in `hyperband`.
         capacity: N, the scores kept, of all budgets; beyond it the oldest is forgotten.
-        rho: the share of new members that are drawn at random, default 1/3.
-        candidates: C, default 64.
-        minimum: the least bandwidth, default 1e-3; NATS-Bench takes 0.3.
+        model: its numbers.
 
     Raises:
         ValueError: as `hyperband`; for a capacity that the model needs more of, a rho outside [0, 1], no candidate, or a minimum
@@ -64,7 +73,7 @@ def bohb(
     """
     plan = hyperband_plan(R, eta, form, r)
     budgets = sorted({rung.budget for bracket in plan for rung in bracket})
-    return brackets(space, plan, batch, kernel_model(space, budgets, capacity, batch, rho, candidates, minimum=minimum))
+    return brackets(space, plan, batch, kernel_model(space, budgets, capacity, batch, model))
 
 
 def kernel_model(
@@ -72,14 +81,11 @@ def kernel_model(
     budgets: Sequence[int],
     capacity: int,
     batch: int = 1,
-    rho: float = 1 / 3,
-    candidates: int = 64,
-    gamma: float = 0.15,
-    factor: float = 3.0,
-    minimum: float = 1e-3,
+    model: KernelModel = PUBLISHED,
 ) -> Proposer:
     """BOHB's proposer, for any plan whose budgets are `budgets`."""
-    N, B, C, known_budgets = capacity, batch, candidates, np.asarray(budgets, np.int32)
+    rho, C, gamma, factor, minimum = model
+    N, B, known_budgets = capacity, batch, np.asarray(budgets, np.int32)
     cube = jax.eval_shape(lambda key: space.unit(space.sample(key)), jax.random.key(0))
     least = len(space.arity) + cube.size + 1  # N_min
     if max(least + 2, B) > N:

@@ -18,8 +18,8 @@ TABLES = ("nasbench201:cifar10", "nasbench201:cifar100")
 
 
 def main(out: str = "bench") -> None:
-    lines = bench.compare(out, [find(name) for name in TABLES], [], queries=150, seeds=200, say=print)
-    print(bench.markdown(lines))
+    lines = bench.compare_algorithms(out, [find(name) for name in TABLES], [], queries=150, seeds=200, say=print)
+    print(bench.results_table(lines))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import optax
 
 import jaxnas as nas
 from jaxnas import data, hardware, nets, policies, spaces, weight_sharing
-from jaxnas.spaces._mobile import MobileSpec, stages
+from jaxnas.spaces._mobile import MobileSpec, staged_layers
 
 IMAGENET = _common.MobileSetting(
     data="tfds:imagenet2012",  # the search takes 100 of its classes
@@ -39,7 +39,7 @@ IMAGENET = _common.MobileSetting(
     seeds=1,
 )
 OPS = ("k3_e1", "k3_e3", "k5_e3", "k5_e6")
-SPEC = MobileSpec(stages(8, [(8, 1, 1), (16, 3, 2)], OPS, "skip"), stem=8, head=32, stem_stride=1, relu6=False)
+SPEC = MobileSpec(staged_layers(8, [(8, 1, 1), (16, 3, 2)], OPS, "skip"), stem=8, head=32, stem_stride=1, relu6=False)
 SMOKE = _common.MobileSetting(
     data="digits",
     valid=0.5,

@@ -133,7 +133,7 @@ def digits(path, rates, repeats, count):
     if repeats > 1:
         print(f"reliability of the mean of {repeats} trainings: {ranking.reliability(end.reshape(repeats, -1).T):.3f}")
     extra = np.stack([(ops == 2).sum(1), (ops == 3).sum(1), np.log(rate)], 1)  # of each convolution how many: the number of weights
-    losses = learning_curves.epochs(held["losses"], held["losses"].shape[1] // EPOCHS)
+    losses = learning_curves.by_epoch(held["losses"], held["losses"].shape[1] // EPOCHS)
     network = np.tile(np.arange(count), repeats * len(rates))
     by_cut(held["valid"], losses, end, extra, network, 2 * count // 3, (1, 2, 5, 10, 15))
 

@@ -22,7 +22,7 @@ import optax
 
 import jaxnas as nas
 from jaxnas import data, hardware, nets, spaces, weight_sharing
-from jaxnas.spaces._mobile import Mobile, MobileSpec, stages
+from jaxnas.spaces._mobile import Mobile, MobileSpec, staged_layers
 
 IMAGENET = _common.MobileSetting(
     data="tfds:imagenet2012",
@@ -43,7 +43,7 @@ OPS = ("k3_e3", "k5_e3", "k3_e6", "k5_e6")
 SMOKE = _common.MobileSetting(
     data="digits",
     valid=0.5,
-    spec=MobileSpec(stages(8, [(8, 1, 1), (16, 3, 2)], OPS, "zero"), stem=8, head=32, stem_stride=1),
+    spec=MobileSpec(staged_layers(8, [(8, 1, 1), (16, 3, 2)], OPS, "zero"), stem=8, head=32, stem_stride=1),
     augment=data.identity,
     batch=32,
     epoch=719 // 32,

@@ -94,8 +94,8 @@ def deep(table, scores, images, out, n="1000"):
         mine |= scored(k_draw, archs, names, batch, 5, "uniform", kept=out / f"{names[0]}.npz")
     mine["vote"] = np.asarray(proxies.vote(jnp.stack([mine[name] for name in ("synflow", "jacob_cov", "snip")], -1)))
     mine["synflow + nwot"] = np.asarray(proxies.rank_average(jnp.stack([mine["synflow"], mine["nwot"]], -1)))
-    judged = rank.judge(jax.random.key(1), mine, truth)
-    print(rank.markdown(judged))
+    judged = rank.rank_quality(jax.random.key(1), mine, truth)
+    print(rank.quality_table(judged))
     print("| proxy | agreement with the published score | its Spearman with accuracy | published |\n|---|---|---|---|")
     for name, s in mine.items():
         if (theirs := column.get(PUBLISHED.get(name, name))) is not None:

@@ -53,7 +53,7 @@ nas.plot.regret(curves, title="NAS-Bench-201, CIFAR-10", xlabel="queries")
 # corrected for the number of comparisons.
 
 # %%
-print(nas.app.bench.markdown(nas.app.bench.summarise("CIFAR-10", table, regrets)))
+print(nas.app.bench.results_table(nas.app.bench.summarise("CIFAR-10", table, regrets)))
 
 # %% [markdown]
 # ## Your own composition is a row like any other
@@ -71,7 +71,7 @@ def mine(space, budget):
 
 history = nas.app.bench.search(jax.random.key(0), mine, table, queries=queries, seeds=16, at_once=8)
 regrets["mine"] = nas.app.bench.regret_curve(table, history.index)
-print(nas.app.bench.markdown(nas.app.bench.summarise("CIFAR-10", table, regrets)))
+print(nas.app.bench.results_table(nas.app.bench.summarise("CIFAR-10", table, regrets)))
 
 # %% [markdown]
 # ## The settings of an algorithm can be vmapped too

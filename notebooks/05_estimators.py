@@ -72,13 +72,13 @@ for name in ("params", "synflow", "nwot"):
     began = time.perf_counter()
     scores[name] = np.asarray(run(variables, archs, nas.Batch(train=jax.tree.map(lambda a: a[:2], batches)))[name])
     price[name] = (time.perf_counter() - began) / len(keys)
-losses = learning_curves.epochs(trained["losses"], STEPS)  # [P, T, B]
+losses = learning_curves.by_epoch(trained["losses"], STEPS)  # [P, T, B]
 for epochs in (1, 3):
     scores[f"validation, {epochs} epochs"] = 100 * trained["curves"]["valid"][:, epochs - 1]
     scores[f"training loss, {epochs} epochs"] = -np.asarray(learning_curves.sotl_e(losses[:, :epochs]))
     price |= {name: seconds * epochs / EPOCHS for name in scores if name.endswith(f"{epochs} epochs")}
-judged = rank.judge(jax.random.key(5), scores, truth, k=5)
-print(rank.markdown(judged, k=5))
+judged = rank.rank_quality(jax.random.key(5), scores, truth, k=5)
+print(rank.quality_table(judged, k=5))
 
 # %% [markdown]
 # ## The choice

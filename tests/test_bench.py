@@ -25,14 +25,14 @@ def toy(**columns):
 def test_a_table_is_kept_and_read_back(tmp_path):
     order = np.random.default_rng(0).permutation(12)
     test, cost = SEEN + 0.5, 1 + SEEN
-    benchmark.save(tmp_path / "mine.npz", TOY, ARCHS[order], SEEN[order], test[order], cost[order])
+    benchmark.save_table(tmp_path / "mine.npz", TOY, ARCHS[order], SEEN[order], test[order], cost[order])
     mine = benchmark.find(str(tmp_path / "mine.npz"))
     assert mine.name == "mine" and mine.space.arity.tolist() == [3, 4]
     np.testing.assert_array_equal(mine.fixed["accuracy"], SEEN)
     np.testing.assert_array_equal(mine.test, test)
     np.testing.assert_array_equal(mine.cost, cost)
     np.savez(tmp_path / "bare.npz", archs=ARCHS, accuracy=SEEN)  # test is accuracy, costs are unknown, arities are read off
-    bare = benchmark.load(tmp_path / "bare.npz")
+    bare = benchmark.load_table(tmp_path / "bare.npz")
     np.testing.assert_array_equal(bare.test, SEEN)
     assert bare.cost is None and bare.space.arity.tolist() == [3, 4]
 
@@ -56,7 +56,7 @@ def test_bad_tables_are_refused(columns, message):
 def test_bad_files_are_refused(tmp_path):
     (tmp_path / "text.npz").write_text("no table")
     np.savez(tmp_path / "half.npz", archs=ARCHS)
-    benchmark.save(tmp_path / "whole.npz", TOY, ARCHS, SEEN)
+    benchmark.save_table(tmp_path / "whole.npz", TOY, ARCHS, SEEN)
     whole = (tmp_path / "whole.npz").read_bytes()
     (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "changed.npz").write_bytes(whole[:60] + b"????????" + whole[68:])
@@ -127,7 +127,7 @@ def test_the_results_table_is_the_rank_test():
     wins = np.mean(regrets["a"][:, -1][:, None] < regrets["random"][:, -1][None])
     assert lines["a"].better == pytest.approx(wins) and lines["a"].better > 0.6
     assert np.isnan(lines["random"].p)
-    assert "| toy | a | 40 |" in bench.markdown(list(lines.values()))
+    assert "| toy | a | 40 |" in bench.results_table(list(lines.values()))
     half = stats.t.ppf(0.975, 39) * regrets["a"][:, -1].std(ddof=1) / np.sqrt(40)
     assert (lines["a"].high - lines["a"].low) / 2 == pytest.approx(half)
 
@@ -149,7 +149,7 @@ def test_random_search_has_the_exact_regret_of_its_closed_form():
 
 
 def test_the_command_line(tmp_path, capsys):
-    benchmark.save(tmp_path / "toy.npz", TOY, ARCHS, SEEN, cost=1 + SEEN)
+    benchmark.save_table(tmp_path / "toy.npz", TOY, ARCHS, SEEN, cost=1 + SEEN)
     command = ["bench", "--tables", str(tmp_path / "toy.npz"), "--queries", "12", "--seeds", "5", "--out", str(tmp_path / "out")]
     assert cli.main([*command, "--algorithms", "random", "aging"]) == 0
     assert "| toy | aging | 5 |" in capsys.readouterr().out

@@ -279,7 +279,7 @@ def test_the_export_stands_alone(finished, tmp_path):
         assert want.shape == (5, 10)
         np.testing.assert_allclose(got["five"], want, 1e-4, 1e-5)
         np.testing.assert_allclose(got["two"], want[:2], 1e-4, 1e-5)
-    np.testing.assert_allclose(export.load(directory / "export.bin")(x), want, 1e-4, 1e-5)
+    np.testing.assert_allclose(export.load_export(directory / "export.bin")(x), want, 1e-4, 1e-5)
 
 
 def test_show_a_run(finished, capsys):

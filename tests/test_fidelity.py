@@ -19,7 +19,7 @@ from jaxnas.ask_tell._asha import asha
 from jaxnas.ask_tell._bohb import KernelModel, ModelState, bohb, kernel_model, split_at
 from jaxnas.ask_tell._hyperband import hyperband, hyperband_plan
 from jaxnas.ask_tell._tpe import joint, normal_reference, points_of
-from jaxnas.ask_tell.halving import brackets, epochs, steps, successive_halving
+from jaxnas.ask_tell.halving import brackets, plan_cost, steps, successive_halving
 from jaxnas.ask_tell.trial import Trial, levels
 from jaxnas.base import Batch, black_box, stateless
 from jaxnas.evaluate._table import rows
@@ -60,9 +60,9 @@ def test_a_pass_costs_at_most_its_budget(form):
     for R, eta in itertools.product((9, 16, 27, 64, 81, 243), (2, 3, 4)):
         plan = hyperband_plan(R, eta, form)
         s = len(plan)
-        assert epochs(plan, restart=True) <= s * s * R
-        assert epochs(plan) < epochs(plan, restart=True)
-    assert epochs([[(9, 1), (3, 3), (1, 9)]]) == 9 + 3 * 2 + 6 and epochs([[(9, 1), (3, 3), (1, 9)]], restart=True) == 27
+        assert plan_cost(plan, restart=True) <= s * s * R
+        assert plan_cost(plan) < plan_cost(plan, restart=True)
+    assert plan_cost([[(9, 1), (3, 3), (1, 9)]]) == 9 + 3 * 2 + 6 and plan_cost([[(9, 1), (3, 3), (1, 9)]], restart=True) == 27
     assert steps([[(9, 1), (3, 3), (1, 9)]], batch=4) == 3 + 1 + 1
 
 
@@ -596,7 +596,7 @@ def test_a_real_net_goes_on_where_it_was():
 def test_what_a_proxy_costs():
     full = Fidelity()
     assert relative_cost(full, full) == 1
-    assert relative_cost(full._replace(epochs=12), full) == pytest.approx(0.06)
+    assert relative_cost(full._replace(plan_cost=12), full) == pytest.approx(0.06)
     assert relative_cost(full._replace(channels=8, resolution=16), full) == pytest.approx(1 / 16)
     assert relative_cost(full._replace(cells=1, data_fraction=0.25), full) == pytest.approx(1 / 20)
 

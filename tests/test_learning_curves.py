@@ -109,8 +109,8 @@ def test_sums_of_losses_by_hand():
 
 def test_a_population_of_steps_becomes_epochs():
     steps = jnp.asarray(LOSSES.reshape(2, 6), jnp.float32)  # [P, S]
-    np.testing.assert_array_equal(learning_curves.epochs(steps, 2), LOSSES)
-    one = jax.jit(jax.vmap(lambda row: learning_curves.tse_ema(learning_curves.epochs(row, 2), 0.5)))
+    np.testing.assert_array_equal(learning_curves.by_epoch(steps, 2), LOSSES)
+    one = jax.jit(jax.vmap(lambda row: learning_curves.tse_ema(learning_curves.by_epoch(row, 2), 0.5)))
     np.testing.assert_allclose(one(steps), learning_curves.tse_ema(LOSSES, 0.5))
 
 
@@ -126,7 +126,7 @@ def test_a_population_of_steps_becomes_epochs():
         (lambda: learning_curves.fit(KEY(), np.ones((9, 4)), np.ones(8), 2), "one final value"),
         (lambda: learning_curves.fit(KEY(), np.ones((9, 4)), np.full(9, np.nan), 2), "curve 0 is not finite"),
         (lambda: learning_curves.stop(np.ones(2), 0.1, 1.0, delta=1.0), "delta is a probability"),
-        (lambda: learning_curves.epochs(np.ones((2, 5)), 2), "whole number of epochs"),
+        (lambda: learning_curves.by_epoch(np.ones((2, 5)), 2), "whole number of epochs"),
         (lambda: learning_curves.sotl_e(LOSSES, 4), "the last 4 of 3"),
         (lambda: learning_curves.tse_ema(LOSSES, 0.0), "gamma"),
     ],

@@ -13,7 +13,7 @@ import pytest
 import jaxnas as nas
 from jaxnas import data
 from jaxnas.app import commands, search
-from jaxnas.app.config import Config, check, read_config, read_config_file
+from jaxnas.app.config import Config, complete, read_config, read_config_file
 from jaxnas.app.methods import EVALUATORS, METHODS, Method
 from jaxnas.app.settings import fits
 from jaxnas.app.spaces import NETS, SPACES
@@ -83,7 +83,7 @@ def sentences():
 def tiny(space, strategy, evaluator="scratch"):
     sizes = dict(steps=4, batch=2, channels=4, cells=1, candidate_steps=2, supernet_steps=2, train_steps=2)
     nested = dict(space_settings=TINY_SPACES.get(space), strategy_settings=TINY_METHODS.get(strategy))
-    return check(Config(space=space, strategy=strategy, evaluator=evaluator, data="tiny", **sizes, **nested))
+    return complete(Config(space=space, strategy=strategy, evaluator=evaluator, data="tiny", **sizes, **nested))
 
 
 @functools.cache

@@ -90,7 +90,7 @@ def test_a_template_joins_the_command_line(kind, settings, tables):
     dataset = load("digits", jax.random.key(0))
     assert len(plan_of(dataset, **settings)) in (1, 2)
     name = settings["strategy"] if kind != "SpaceEntry" else settings["space"]
-    assert kind == "swish" or name in overview.markdown() + str(overview.tables())
+    assert kind == "swish" or name in overview.names_table() + str(overview.tables())
     if kind == "ClimbState":
         climb = METHODS["climb"].algorithm(nas.spaces.nasbench201(), 30, None, None)
         right = lambda key, archs, batch: {"accuracy": jnp.mean((archs.op == 3).astype(jnp.float32), -1)}
@@ -107,7 +107,7 @@ def test_the_readme_has_its_blocks_and_is_short():
 
 def test_the_readmes_table_is_read_from_the_code():
     table = re.search(r"<!-- methods -->\n(.*?)\n<!-- /methods -->", (ROOT / "README.md").read_text(), re.S)[1]
-    assert table == overview.markdown()
+    assert table == overview.names_table()
 
 
 def test_links_of_the_documentation_lead_somewhere():

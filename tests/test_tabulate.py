@@ -10,7 +10,7 @@ import pytest
 
 from jaxnas import data, nets, spaces
 from jaxnas.app import cli, tabulate
-from jaxnas.evaluate.benchmark import load
+from jaxnas.evaluate.benchmark import load_table
 
 SPACE = spaces.pnas(2, ("max_pool_3x3",))  # 4 + 4 * 9 cells
 
@@ -60,7 +60,7 @@ def test_a_table_that_is_cut_is_gone_on_with_and_no_other_is_touched(tmp_path):
     whole, cut = (np.load(tmp_path / name) for name in ("whole.npz", "cut.npz"))
     for column in ("archs", "accuracy", "test"):
         np.testing.assert_array_equal(whole[column], cut[column])
-    table = load(tmp_path / "whole.npz", SPACE)
+    table = load_table(tmp_path / "whole.npz", SPACE)
     assert np.isfinite(table.test).sum() == 7 and (table.cost[np.isfinite(table.test)] > 0).all()
     (tmp_path / "file").touch()
     with pytest.raises(PermissionError, match="cannot write"):

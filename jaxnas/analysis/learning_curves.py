@@ -158,7 +158,7 @@ def _standards(both):
 # Sums of training losses
 
 
-def epochs(losses: jax.Array, batches: int) -> jax.Array:
+def by_epoch(losses: jax.Array, batches: int) -> jax.Array:
     """[..., S] losses of steps, such as a population's [P, S] -> [..., T, B].
 
     Raises:

@@ -45,7 +45,7 @@ def motifs(space: Space, archs: ArrayLike, scores: ArrayLike, *, top: float = 0.
     """
     arity = decisions(space, size)
     archs, scores = unique(space, archs, scores)
-    best = leaders(scores, top)
+    best = top_part(scores, top)
     from scipy.stats import hypergeom
 
     N, K = len(archs), len(best)
@@ -67,7 +67,7 @@ def motifs(space: Space, archs: ArrayLike, scores: ArrayLike, *, top: float = 0.
     return sorted(found, key=lambda m: (m.p, -m.lift, len(m.decisions)))[:most]
 
 
-def leaders(scores: ArrayLike, top: float) -> np.ndarray:
+def top_part(scores: ArrayLike, top: float) -> np.ndarray:
     """Where the best part of the scores [N] is, at least one."""
     if not 0 < top < 1:
         raise ValueError(f"the best part lies between 0 and 1; got top={top}")

@@ -178,7 +178,7 @@ def summarise(name: str, benchmark: Benchmark, regrets: dict[str, np.ndarray]) -
     return sorted(lines, key=lambda line: line.regret)
 
 
-def markdown(lines: list[Line]) -> str:
+def results_table(lines: list[Line]) -> str:
     """The results table as text."""
     out = ["| table | algorithm | seeds | test | regret (95 %) | beats random | p |", "|---|---|---|---|---|---|---|"]
     for line in lines:
@@ -190,7 +190,7 @@ def markdown(lines: list[Line]) -> str:
     return "\n".join(out)
 
 
-def compare(
+def compare_algorithms(
     out,
     benchmarks: list[Benchmark],
     names: list[str],
@@ -235,7 +235,7 @@ def compare(
                         plot.save(figure, out / f"{b.name.replace(':', '-').replace('/', '-')}-{kind}.{suffix}")
         _csv(out / "curves.csv", ("table", "algorithm", "query", "regret", "low", "high"), curves)
         _csv(out / "results.csv", Line._fields, lines)
-        (out / "results.md").write_text(markdown(lines) + "\n")
+        (out / "results.md").write_text(results_table(lines) + "\n")
         return lines
 
 

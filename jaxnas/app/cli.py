@@ -14,7 +14,7 @@ import signal
 import sys
 
 from jaxnas.app.commands import Bench, List, Rank, Resume, Search, Show, Tabulate, parse
-from jaxnas.app.config import Config, check, empty, fresh, load_config
+from jaxnas.app.config import Config, complete, empty, fresh, load_config
 from jaxnas.app.settings import load_plugins
 from jaxnas.app.spaces import NETS, SPACES
 from jaxnas.app.tasks import TASKS
@@ -119,14 +119,16 @@ def _bench(command: Bench) -> None:
     from jaxnas.evaluate.benchmark import find
 
     tables, names = [find(name) for name in command.tables], list(command.algorithms)
-    lines = bench.compare(command.out, tables, names, queries=command.queries, seeds=command.seeds, seed=command.seed, say=_say)
-    print(bench.markdown(lines))
+    lines = bench.compare_algorithms(
+        command.out, tables, names, queries=command.queries, seeds=command.seeds, seed=command.seed, say=_say
+    )
+    print(bench.results_table(lines))
     print(f"kept in {command.out}: {', '.join(sorted(p.name for p in pathlib.Path(command.out).iterdir()))}")
 
 
 def _tabulate(command: Tabulate) -> None:
     fields = {f.name: getattr(command, f.name) for f in dataclasses.fields(command) if f.name in Config.__dataclass_fields__}
-    config = check(Config(**fields))
+    config = complete(Config(**fields))
     if pathlib.Path(command.out).suffix != ".npz":
         raise ValueError(f"--out must end in .npz, not {command.out!r}")
     _configure()
@@ -149,16 +151,16 @@ def _tabulate(command: Tabulate) -> None:
 
 def _rank(command: Rank) -> None:
     fields = {f.name: getattr(command, f.name) for f in dataclasses.fields(command) if f.name in Config.__dataclass_fields__}
-    config = check(Config(**{k: v for k, v in fields.items() if k != "proxy"}))
+    config = complete(Config(**{k: v for k, v in fields.items() if k != "proxy"}))
     _configure()
     import jax
 
     from jaxnas.app import rank, search
     from jaxnas.evaluate import zero_cost
-    from jaxnas.evaluate.benchmark import find, load
+    from jaxnas.evaluate.benchmark import find, load_table
 
     space = search.make_space(config.space)
-    benchmark = load(command.table, space) if command.table.endswith(".npz") else find(command.table)
+    benchmark = load_table(command.table, space) if command.table.endswith(".npz") else find(command.table)
     if list(benchmark.space.arity) != list(space.arity):
         raise ValueError(f"the rows of {command.table} are not of {command.space}: give the --space that they are of")
     k_data, k_rank, k_judge = jax.random.split(jax.random.key(command.seed), 3)
@@ -169,9 +171,9 @@ def _rank(command: Rank) -> None:
         two = rank.two_batches(k_batch, dataset, command.batch)
         evaluator = functools.partial(zero_cost, own=command.own)
         scores = rank.scored(k_draw, net, of.archs, two, command.proxy, evaluator=evaluator, say=_say)
-        judged = rank.judge(k_judge, scores, of.truth, command.top)
+        judged = rank.rank_quality(k_judge, scores, of.truth, command.top)
         rank.write(out, of.texts, scores, of.truth, judged, command.top)
-        print(rank.markdown(judged, command.top))
+        print(rank.quality_table(judged, command.top))
         print(f"kept in {out}: {', '.join(sorted(p.name for p in out.iterdir()))}")
 
 

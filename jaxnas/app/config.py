@@ -63,7 +63,7 @@ class Config:
 SETTINGS = {"strategy_settings": lambda c: METHODS.find(c.strategy), "space_settings": lambda c: SPACES.find(c.space)}
 
 
-def check(config: Config) -> Config:
+def complete(config: Config) -> Config:
     """The config, with every setting filled in.
 
     Raises:
@@ -106,7 +106,7 @@ def read_config(values: Any, where: str) -> Config:
     for name, held in nested.items():
         kind = SETTINGS[name](config).settings
         nested[name] = None if held is None else read_settings(kind, held, f"{where}, {name}")
-    return check(dataclasses.replace(config, **nested))
+    return complete(dataclasses.replace(config, **nested))
 
 
 def read_config_file(path: str) -> Config:
@@ -160,7 +160,7 @@ def prepare(out: str | None, config: Config) -> pathlib.Path:
         FileExistsError: for a directory that is not empty.
         PermissionError: for one that cannot be written.
     """
-    config = check(config)
+    config = complete(config)
     if out is None:
         base = pathlib.Path("runs")
         number = next(i for i in range(1, 1_000_000) if not (base / f"{config.strategy}-{i}").exists())

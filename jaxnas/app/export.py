@@ -36,6 +36,6 @@ def export(path, module, variables, image: tuple[int, int, int]) -> None:
     pathlib.Path(path).write_bytes(exported.serialize())
 
 
-def load(path):
+def load_export(path):
     """The exported inference function: images -> logits."""
     return jax.export.deserialize(bytearray(pathlib.Path(path).read_bytes())).call

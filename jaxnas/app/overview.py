@@ -37,7 +37,7 @@ def families() -> dict[str, list[str]]:
     return {**found, **({"your own": own} if own else {})}
 
 
-def markdown() -> str:
+def names_table() -> str:
     """A table of names, for the README."""
     names = {**families(), "spaces": list(SPACES), "evaluators": list(EVALUATORS)}
     rows = [f"| {kind} | {' '.join(f'`{name}`' for name in of)} |" for kind, of in names.items()]

@@ -1,6 +1,6 @@
 """Which estimate of an architecture's worth to trust: scores of many against a reference, as a table and pictures.
 
-`judge` is for scores that you have, whatever they come from; `scored` makes those of zero-cost proxies, of a `reference` for
+`rank_quality` is for scores that you have, whatever they come from; `scored` makes those of zero-cost proxies, of a `reference` for
 instance: rows of a benchmark.
 
 Axes: N architectures, S batches, B batch.
@@ -28,7 +28,7 @@ from jaxnas.proxies import LOWEST, TOGETHER
 from jaxnas.spaces._space import Space
 
 
-def judge(key, scores: Mapping[str, np.ndarray], truth, k: int = 10) -> dict[str, Ranking]:
+def rank_quality(key, scores: Mapping[str, np.ndarray], truth, k: int = 10) -> dict[str, Ranking]:
     """The rank quality of each score [N] against the truth [N], all over the same resamples.
 
     Raises:
@@ -39,7 +39,7 @@ def judge(key, scores: Mapping[str, np.ndarray], truth, k: int = 10) -> dict[str
     return {name: ranking(jax.random.clone(key), values, truth, k) for name, values in scores.items()}  # the same for all
 
 
-def markdown(judged: Mapping[str, Ranking], k: int = 10) -> str:
+def quality_table(judged: Mapping[str, Ranking], k: int = 10) -> str:
     """A table: value (95 % of the bootstrap over architectures)."""
     head = ("score", "Spearman", "Kendall", f"recall of the top {k}", f"regret of the top {k}", "architectures")
     show = lambda e: f"{e.value:.3f} ({e.low:.3f} to {e.high:.3f})"
@@ -54,7 +54,7 @@ def write(out, archs, scores: Mapping[str, np.ndarray], truth, judged: Mapping[s
 
     out = pathlib.Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "results.md").write_text(markdown(judged, k) + "\n")
+    (out / "results.md").write_text(quality_table(judged, k) + "\n")
     with open(out / "scores.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("architecture", "truth", *scores))

@@ -11,7 +11,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from jaxnas.app.config import Config, check
+from jaxnas.app.config import Config, complete
 from jaxnas.app.methods import METHODS, Job, check_needs
 from jaxnas.app.methods import plan as plan_of
 from jaxnas.app.spaces import NETS, SPACES, NetEntry
@@ -41,7 +41,7 @@ def make_job(config: Config, dataset) -> Job:
     Raises:
         ValueError: for a method that cannot make sense of the space, and whatever space and net refuse.
     """
-    config = check(config)
+    config = complete(config)
     method, entry = METHODS.find(config.strategy), net_entry(config)
     space = make_space(config.space, config.space_settings, getattr(dataset, "image", (1, 1, 1)))
     net = entry.make(space, dataset, config)
@@ -72,14 +72,14 @@ def execute(directory, config: Config, *, progress: bool = False, say: Callable[
     from jaxnas.analysis import diagnostics
     from jaxnas.driver import journal
 
-    directory, config = pathlib.Path(directory), check(config)
+    directory, config = pathlib.Path(directory), complete(config)
     k_data, k_search, k_random, k_train = jax.random.split(jax.random.key(config.seed), 4)
     task = TASKS[net_entry(config).data]
     dataset = task.load(config, k_data)
     job = make_job(config, dataset)
     space, plan = job.space, make_plan(job)
     seeds = None if config.seeds == 1 else config.seeds
-    stage = Stage(progress)
+    stage = Resumable(progress)
 
     say(f"run directory: {directory}")
     say(f"searching: {config.strategy} in {config.space} on {config.data}, {config.steps} steps")
@@ -116,7 +116,7 @@ def execute(directory, config: Config, *, progress: bool = False, say: Callable[
 
 
 @dataclasses.dataclass(frozen=True)
-class Stage:
+class Resumable:
     """A driver run in a directory, or the rest of it."""
 
     progress: bool
@@ -128,7 +128,7 @@ class Stage:
         return run(key, plan, directory=where, resume=going, progress=self.progress, **options)
 
 
-def _retrain(job: Job, task: Task, arch, stage: Stage, key, where: pathlib.Path, *, keep: bool) -> dict:
+def _retrain(job: Job, task: Task, arch, stage: Resumable, key, where: pathlib.Path, *, keep: bool) -> dict:
     """Trains one architecture from scratch in `where` and tests it once; `keep` puts weights and export beside it."""
     from jaxnas import nets
     from jaxnas.app import export

@@ -138,11 +138,13 @@ class MobileLayers:
 
 def _mobile(settings, image):
     from jaxnas import spaces
-    from jaxnas.spaces._mobile import stages
+    from jaxnas.spaces._mobile import staged_layers
 
     if not len(settings.widths) == len(settings.depths) == len(settings.strides):
         raise ValueError("give every stage its width, depth and stride: --space.widths, --space.depths and --space.strides")
-    layers = stages(settings.stem, zip(settings.widths, settings.depths, settings.strides, strict=True), settings.ops, "zero")
+    layers = staged_layers(
+        settings.stem, zip(settings.widths, settings.depths, settings.strides, strict=True), settings.ops, "zero"
+    )
     return spaces.mobile(spaces.MobileSpec(layers, settings.stem, settings.head, stem_stride=settings.stem_stride))
 
 

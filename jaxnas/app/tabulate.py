@@ -1,6 +1,6 @@
 """A benchmark of one's own: every architecture of a small space, or a sample, trained on one's data and kept as a table.
 
-The file is what `jaxnas.evaluate.benchmark.load` and `jaxnas bench` read.  It grows chunk by chunk, each written whole
+The file is what `jaxnas.evaluate.benchmark.load_table` and `jaxnas bench` read.  It grows chunk by chunk, each written whole
 before it takes the last one's place, so that a run that is cut goes on where it was.
 """
 

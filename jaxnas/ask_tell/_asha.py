@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas.ask_tell.history import blank, check
+from jaxnas.ask_tell.history import check_capacity, no_archs
 from jaxnas.ask_tell.trial import Answer, Trial, better, levels, no_answer
 from jaxnas.base import Arch, AskTell
 from jaxnas.spaces._space import Space
@@ -48,13 +48,13 @@ def asha(space: Space, R: int, r: int = 1, eta: int = 3, *, capacity: int, batch
         ValueError: for budgets that are not 1 <= r <= R, an eta below 2, a capacity below 1, or a batch outside [1, capacity].
     """
     N, B, budgets = capacity, batch, np.asarray(levels(R, r, eta), np.int32)
-    check(N, 1, B)
+    check_capacity(N, 1, B)
     K = len(budgets)
 
     def init(key):
         del key  # nothing to draw
         return ASHAState(
-            archs=blank(space, N),
+            archs=no_archs(space, N),
             scores=jnp.zeros((N, K), jnp.float32),
             rung=jnp.full(N, -1, jnp.int32),
             started=jnp.zeros((), jnp.int32),

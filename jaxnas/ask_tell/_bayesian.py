@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from jaxnas.ask_tell.history import blank, check, code, distinct, leaders, random_first, seen
+from jaxnas.ask_tell.history import check_capacity, code, distinct, leaders, no_archs, random_first, seen
 from jaxnas.base import Arch, AskTell, Key
 from jaxnas.spaces._space import Space
 from jaxnas.surrogates.acquisition import Acquisition
@@ -79,11 +79,11 @@ def bayesian(
         ValueError: for a capacity below 1, or an `initial` or a batch outside [1, capacity].
     """
     N, B = capacity, batch
-    check(N, initial, B)
+    check_capacity(N, initial, B)
     transform = (lambda scores: scores) if transform is None else transform
 
     def init(key):
-        archs = blank(space, N)
+        archs = no_archs(space, N)
         return BayesianState(archs, jnp.zeros(N, jnp.float32), jnp.zeros((), jnp.int32), surrogate.init(key, archs))
 
     def ask(key, state):

@@ -24,7 +24,7 @@ import numpy as np
 from jaxnas.ask_tell._hyperband import hyperband_plan
 from jaxnas.ask_tell._tpe import joint, normal_reference, points_of
 from jaxnas.ask_tell.halving import Proposer, brackets
-from jaxnas.ask_tell.history import blank
+from jaxnas.ask_tell.history import no_archs
 from jaxnas.base import Arch, AskTell
 from jaxnas.spaces._space import Space
 
@@ -101,7 +101,7 @@ def kernel_model(
 
     def init(key):
         del key  # nothing to draw
-        return ModelState(blank(space, N), jnp.zeros(N, jnp.float32), jnp.zeros(N, jnp.int32), jnp.zeros((), jnp.int32))
+        return ModelState(no_archs(space, N), jnp.zeros(N, jnp.float32), jnp.zeros(N, jnp.int32), jnp.zeros((), jnp.int32))
 
     def ask(key, state):
         k_draw, k_random, k_rho = jax.random.split(key, 3)

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas.ask_tell.history import blank, seen
+from jaxnas.ask_tell.history import no_archs, seen
 from jaxnas.base import Arch, AskTell
 from jaxnas.spaces._space import Space
 from jaxnas.spaces.blocks import Blocks, BlockSpec, Sized
@@ -73,7 +73,7 @@ def progressive(growth: Growth, surrogate: Surrogate, *, beam: int = 256, batch:
     starts = np.asarray([0] + [F + i * K for i in range(L - 1)])  # of the levels
 
     def init(key):
-        archs = jax.tree.map(lambda a, f: a.at[:F].set(f), blank(space, N), first)
+        archs = jax.tree.map(lambda a, f: a.at[:F].set(f), no_archs(space, N), first)
         return ProgressiveState(archs, jnp.zeros(N, jnp.float32), jnp.zeros((), jnp.int32), surrogate.init(key, archs))
 
     def slots(told):  # int32[B]; past the end the last level again
@@ -98,7 +98,7 @@ def progressive(growth: Growth, surrogate: Surrogate, *, beam: int = 256, batch:
             values, top = jax.lax.top_k(jnp.concatenate([values, value]), K)
             return (values, take(both, top)), None
 
-        empty = jnp.full(K, -jnp.inf, jnp.float32), blank(space, K)
+        empty = jnp.full(K, -jnp.inf, jnp.float32), no_archs(space, K)
         return jax.lax.scan(merge, empty, (archs, jnp.arange(count(archs)) < parents))[0][1]
 
     def tell(key, state, archs, scores):
@@ -163,7 +163,7 @@ def growing_blocks(space: Space) -> Growth:
         there = (jnp.arange(B) <= arch.size)[:, None]
         return jnp.sum(jnp.where(there, jnp.stack(states[2:]), 0), 0, dtype=jnp.uint32)
 
-    nothing = take(blank(space, 1), 0)
+    nothing = take(no_archs(space, 1), 0)
     archs, legal = grow(nothing, 0)
     first = take(archs, np.flatnonzero(legal))
     return Growth(space, first, lambda arch: grow(arch, arch.size + 1), identity, B)

@@ -33,7 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import logsumexp, ndtr, ndtri
 
-from jaxnas.ask_tell.history import blank, check, code, distinct, random_first, seen
+from jaxnas.ask_tell.history import check_capacity, code, distinct, no_archs, random_first, seen
 from jaxnas.base import Arch, AskTell, Key
 from jaxnas.spaces._space import Space
 from jaxnas.trees import take
@@ -187,7 +187,7 @@ def tpe(
             gamma that calls fewer than 1 or more than n of n good.
     """
     N, C, B = capacity, candidates, batch
-    check(N, initial, B)
+    check_capacity(N, initial, B)
     if C < B:
         raise ValueError(f"draw at least as many candidates as the batch ({B}); got candidates={C}")
     count = gamma if callable(gamma) else lambda n: math.ceil(gamma * n)
@@ -197,7 +197,7 @@ def tpe(
 
     def init(key):
         del key  # nothing to draw
-        return TPEState(blank(space, N), jnp.zeros(N, jnp.float32), jnp.zeros((), jnp.int32))
+        return TPEState(no_archs(space, N), jnp.zeros(N, jnp.float32), jnp.zeros((), jnp.int32))
 
     def ask(key, state):
         k_random, k_draw, k_spare = jax.random.split(key, 3)

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas.ask_tell.history import blank, leaders
+from jaxnas.ask_tell.history import leaders, no_archs
 from jaxnas.ask_tell.trial import Answer, Trial, better, levels, no_answer
 from jaxnas.base import Arch, AskTell, Key, State
 from jaxnas.spaces._space import Space
@@ -97,7 +97,7 @@ def brackets(space: Space, plan: Sequence[Sequence[tuple[int, int]]], batch: int
 
     def init(key):
         return HalvingState(
-            archs=blank(space, M),
+            archs=no_archs(space, M),
             scores=jnp.zeros(M, jnp.float32),
             rung=jnp.full(M, -1, jnp.int32),
             told=jnp.zeros((), jnp.int32),
@@ -136,7 +136,7 @@ def brackets(space: Space, plan: Sequence[Sequence[tuple[int, int]]], batch: int
     return AskTell(init, ask, tell, lambda state: state.answer.arch, replaceable=False)
 
 
-def epochs(plan: Sequence[Sequence[tuple[int, int]]], restart: bool = False) -> int:
+def plan_cost(plan: Sequence[Sequence[tuple[int, int]]], restart: bool = False) -> int:
     """What a plan costs, in units of its budgets; `restart`: every rung trains its members from the start."""
     before = lambda bracket: [0] * len(bracket) if restart else [0, *[budget for _, budget in bracket[:-1]]]
     return sum(n * (b - a) for bracket in plan for (n, b), a in zip(bracket, before(bracket), strict=True))

@@ -11,7 +11,7 @@ from jaxnas.spaces._space import Space
 from jaxnas.trees import count
 
 
-def check(capacity: int, initial: int, batch: int) -> None:
+def check_capacity(capacity: int, initial: int, batch: int) -> None:
     """ValueError for sizes that make no history."""
     if capacity < 1:
         raise ValueError(f"the history needs room for at least one score; got capacity={capacity}")
@@ -21,7 +21,7 @@ def check(capacity: int, initial: int, batch: int) -> None:
         raise ValueError(f"ask for at least 1 candidate and at most the capacity ({capacity}) a step; got batch={batch}")
 
 
-def blank(space: Space, n: int) -> Arch:
+def no_archs(space: Space, n: int) -> Arch:
     """n architectures of zeros."""
     one = jax.eval_shape(space.sample, jax.random.key(0))
     return jax.tree.map(lambda a: jnp.zeros((n, *a.shape), a.dtype), one)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxnas.ask_tell.history import blank
+from jaxnas.ask_tell.history import no_archs
 from jaxnas.base import Arch
 from jaxnas.spaces._space import Space
 from jaxnas.trees import take
@@ -36,7 +36,7 @@ class Answer(NamedTuple):
 
 def no_answer(space: Space) -> Answer:
     """The answer before there is one."""
-    arch = take(blank(space, 1), 0)
+    arch = take(no_archs(space, 1), 0)
     return Answer(arch, jnp.full((), -jnp.inf, jnp.float32), jnp.zeros((), jnp.int32))
 
 

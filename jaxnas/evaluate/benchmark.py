@@ -126,7 +126,7 @@ def nas_bench_graph(dataset: str = "cora") -> Benchmark:
     return benchmark(f"nas-bench-graph:{dataset}", graph_space(), np.asarray(kept), valid, test)
 
 
-def save(
+def save_table(
     path: str | pathlib.Path,
     space: Space,
     archs: ArrayLike,
@@ -140,7 +140,7 @@ def save(
     np.savez_compressed(path, archs=np.asarray(archs), arity=space.arity, **known)
 
 
-def load(path: str | pathlib.Path, space: Space | None = None) -> Benchmark:
+def load_table(path: str | pathlib.Path, space: Space | None = None) -> Benchmark:
     """A table from an .npz: archs int[N, D], accuracy [N] and, where there are, test [N], cost [N] and arity [D].
 
     Args:
@@ -170,7 +170,7 @@ def find(name: str) -> Benchmark:
     """A benchmark by its text: nasbench201:DATASET, nas-bench-graph:DATASET or a file.npz."""
     kind, _, dataset = name.partition(":")
     if name.endswith(".npz"):
-        return load(name)
+        return load_table(name)
     if kind not in PACKAGED:
         raise ValueError(f"unknown table {name!r}: give {', '.join(f'{k}:DATASET' for k in PACKAGED)} or a file.npz")
     return PACKAGED[kind](*([dataset] if dataset else []))

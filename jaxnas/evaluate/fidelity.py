@@ -32,7 +32,7 @@ class Fidelity(NamedTuple):
     resolution: int = 32  # of an image's height
 
 
-def check(fidelity: Fidelity, full: Fidelity) -> None:
+def check_fidelity(fidelity: Fidelity, full: Fidelity) -> None:
     """Raises ValueError for a setting that is not positive, or above the full one."""
     for name, value, most in zip(Fidelity._fields, fidelity, full, strict=True):
         if not 0 < value <= most:
@@ -43,9 +43,9 @@ def relative_cost(fidelity: Fidelity, full: Fidelity) -> float:
     """What a training costs, as a share of the full one's.
 
     Raises:
-        ValueError: as `check`.
+        ValueError: as `check_fidelity`.
     """
-    check(fidelity, full)
+    check_fidelity(fidelity, full)
     share = {name: a / b for name, a, b in zip(Fidelity._fields, fidelity, full, strict=True)}
     return share["cells"] * share["channels"] ** 2 * share["resolution"] ** 2 * share["data_fraction"] * share["epochs"]
 
@@ -70,7 +70,7 @@ def setting(fidelity: Fidelity, space: Space, dataset: Dataset, batch: int) -> S
     Raises:
         ValueError: for a fidelity above the data's maximum, fewer examples than a batch, or what `cell_net` refuses.
     """
-    check(fidelity, fidelity._replace(data_fraction=1.0, resolution=dataset.image[0]))
+    check_fidelity(fidelity, fidelity._replace(data_fraction=1.0, resolution=dataset.image[0]))
     n = math.floor(fidelity.data_fraction * len(dataset.train.y))
     if n < batch:
         raise ValueError(f"{fidelity.data_fraction} of the data are {n} examples, less than a batch of {batch}: take more")

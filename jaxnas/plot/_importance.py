@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxnas.analysis.importance import Importance, names, unique
-from jaxnas.analysis.motifs import leaders
+from jaxnas.analysis.motifs import top_part
 from jaxnas.plot.figure import COLOURS, blank, plain, text_width
 from jaxnas.spaces._space import Space
 
@@ -39,7 +39,7 @@ def importance(
         ValueError: for an empty history, or a part outside (0, 1).
     """
     archs, scores = unique(space, archs, scores)
-    best = archs[leaders(scores, top)]
+    best = archs[top_part(scores, top)]
     free = np.flatnonzero(np.asarray(space.arity) > 1)
     label, D, A = [names(space)[d] for d in free], len(free), int(max(space.arity))
     found = np.full((D, A), np.nan)

@@ -51,7 +51,7 @@ def chain(mdp: MDP) -> Space:
         raise ValueError("a chain may stop after any layer: action 0 must be legal in every state, and end the walk")
     base = space(Layers(np.append(np.full(T - 1, A), 1)))  # the last step can only stop
     counts = walks_from(mdp)
-    size, radix = counts[0], ranks(mdp, counts)
+    size, radix = counts[0], walk_ranks(mdp, counts)
     legal = np.where(mdp.terminal[:, None], False, mdp.legal)
     stay = np.where(legal, mdp.next, np.arange(S)[:, None]).astype(np.int32)
     nearest = np.maximum.accumulate(np.where(legal, np.arange(A), 0), 1).astype(np.int32)  # [S, A]: the repair
@@ -171,7 +171,7 @@ def walks_from(mdp: MDP) -> list[int]:
     return [count(s) for s in range(len(mdp.terminal))]
 
 
-def ranks(mdp: MDP, counts: list[int]):
+def walk_ranks(mdp: MDP, counts: list[int]):
     """int32[S, A]: the walks of a state that begin with an earlier action; None where there are 2**31 walks or more."""
     if counts[0] >= 2**31:
         return None

@@ -161,7 +161,7 @@ def _check(spec: MobileSpec):
                 raise ValueError(f"layer {i}: {name!r} needs channels that {made.groups} divides; got {layer[:2]}")
 
 
-def stages(inputs: int, table: Iterable[tuple[int, int, int]], ops: tuple[str, ...], none: str) -> tuple[MobileLayer, ...]:
+def staged_layers(inputs: int, table: Iterable[tuple[int, int, int]], ops: tuple[str, ...], none: str) -> tuple[MobileLayer, ...]:
     """Layers of stages (channels, layers, stride of the first), with the candidate `none` wherever the shape is kept."""
     layers = []
     for channels, count, stride in table:
@@ -185,7 +185,7 @@ def proxylessnas(first: int = 24, widths: tuple[int, ...] = (40, 80, 96, 192, 32
     if len(widths) != 5:
         raise ValueError(f"`widths` are those of the five stages behind the first; got {len(widths)}")
     table = zip((first, *widths), (4, 4, 4, 4, 4, 1), (2, 2, 2, 1, 2, 1), strict=True)
-    return mobile(MobileSpec(stages(16, table, PROXYLESSNAS, "zero"), stem=32, fixed=16, head=1280, epsilon=1e-3))
+    return mobile(MobileSpec(staged_layers(16, table, PROXYLESSNAS, "zero"), stem=32, fixed=16, head=1280, epsilon=1e-3))
 
 
 def fbnet(head: int = 1984) -> Space:
@@ -195,5 +195,5 @@ def fbnet(head: int = 1984) -> Space:
         head: channels before the classifier: 1984 in FBNet-B and C, 1504 in A.
     """
     widths, counts, strides = (16, 24, 32, 64, 112, 184, 352), (1, 4, 4, 4, 4, 4, 1), (1, 2, 2, 2, 1, 2, 1)
-    layers = stages(16, zip(widths, counts, strides, strict=True), FBNET, "skip")
+    layers = staged_layers(16, zip(widths, counts, strides, strict=True), FBNET, "skip")
     return mobile(MobileSpec(layers, stem=16, head=head, relu6=False))

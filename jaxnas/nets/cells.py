@@ -13,6 +13,7 @@ import flax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnas.base import Arch
 from jaxnas.nets.base import Net, linen, mask, number
 from jaxnas.nets.block_cell import choice_of, extract_blocks, readers, used_rows, without_slots
 from jaxnas.nets.cell_module import CellNet
@@ -130,7 +131,7 @@ def cell_net(
         def on(names, v):  # names: collection, cell, group, operation, ...
             if (i := number(names[1], "cell")) is None:
                 return jnp.ones(())
-            own = kinds.get(layout[i][0])  # None: the skeleton's own reduction
+            own: Any = kinds.get(layout[i][0])  # None: the skeleton's own reduction
             if isinstance(space.spec, BlockSpec):
                 return used_rows(space.spec, variables["params"][names[1]], own)[names[2]]  # [], [B] or [2 B]
             if (source := number(names[2], "from")) is None:
@@ -172,7 +173,7 @@ def cell_net(
 
 def evaluation_net(
     space: Space,
-    arch,
+    arch: Arch,
     *,
     classes: int,
     channels: int = 36,

@@ -52,7 +52,7 @@ def choose(key: jax.Array, space: Space, n: int) -> np.ndarray:
 
 
 def tabulate(
-    path,
+    path: str | pathlib.Path,
     net: Net,
     dataset: Dataset,
     optimizer: optax.GradientTransformation,

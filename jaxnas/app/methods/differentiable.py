@@ -1,14 +1,20 @@
 """Rows: differentiable searches, one phase each."""
 
 import dataclasses
-from typing import Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
 
-from jaxnas.app.methods.base import CELLS, COUNTED, FREE, IMAGES, MIXES, MOBILE, ONE_INPUT, Job, Method
+from jaxnas.app.methods.base import CELLS, COUNTED, FREE, IMAGES, MIXES, MOBILE, ONE_INPUT, Job, Method, Plan
+
+if TYPE_CHECKING:
+    import optax
+
+    from jaxnas.base import Strategy
 
 LOWEST_RATE = 0.001  # of the weights, at the end of a search
 
 
-def search(make, weight_steps: int = 1, arch_steps: int = 1):
+def search(make: Callable[..., "Strategy"], weight_steps: int = 1, arch_steps: int = 1) -> Plan:
     """The plan of one phase: make(job, weights, architecture) -> Strategy, its schedules over the whole search."""
 
     def plan(job: Job):
@@ -21,7 +27,7 @@ def search(make, weight_steps: int = 1, arch_steps: int = 1):
     return plan
 
 
-def over(job: Job, start: float, end: float):
+def over(job: Job, start: float, end: float) -> "optax.Schedule":
     """A number that goes linearly from start to end over the search."""
     import optax
 

@@ -181,7 +181,7 @@ def sort_channels(net: Net, variables: Variables, widths: int = 1) -> Variables:
     return out
 
 
-def multiply_adds(spec: ElasticSpec, image: tuple[int, int, int], classes: int) -> Callable:
+def multiply_adds(spec: ElasticSpec, image: tuple[int, int, int], classes: int) -> Callable[[Elastic], jax.Array]:
     """`Net.macs`: gates -> [], the mean over resolutions of what is fixed and of the layers that are there."""
     U, D, sizes = len(spec.units), spec.depths[0], [(r, r) for r in spec.resolutions] or [image[:2]]
     base = np.zeros(len(sizes))

@@ -79,7 +79,7 @@ def part(names: tuple[str, ...]) -> tuple[str, str, str]:
     return (name, module, leaf[0]) if leaf else (name.removesuffix("_norm"), name, module)
 
 
-def channels(spec: TunasSpec, filters: Sequence[Any], hidden: Sequence[Any]) -> dict:
+def channels(spec: TunasSpec, filters: Sequence[Any], hidden: Sequence[Any]) -> dict[str, dict[str, Any]]:
     """part of the network -> {dimension: its entry of `filters` [S + 2] or `hidden` [L]}."""
     out = {"stem": {"outputs": filters[0]}, "classifier": {"inputs": filters[-1]}}
     out["head"] = {"inputs": filters[-2], "outputs": filters[-1]}
@@ -209,7 +209,7 @@ def tunas_net(space: Space, *, image: tuple[int, int, int], classes: int) -> Net
     return net._replace(init=init)
 
 
-def multiply_adds(spec: TunasSpec, image: tuple[int, int, int], classes: int) -> Callable:
+def multiply_adds(spec: TunasSpec, image: tuple[int, int, int], classes: int) -> Callable[[Tunas], jax.Array]:
     """`Net.macs`: gates -> [].  A layer's are a product of decisions, so no table of single ones has them."""
     smaller = lambda size, stride: [-(-n // stride) for n in size]
 

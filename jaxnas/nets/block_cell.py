@@ -82,7 +82,7 @@ class AnyBlockCell(nn.Module):
             for collection, stacked in jax.vmap(init)(jax.random.split(self.make_rng("params"), count)).items():
                 self.put_variable(collection, name, stacked)
 
-    def held(self, name: str) -> dict:
+    def held(self, name: str) -> dict[str, Any]:
         found = {c: self.get_variable(c, name) for c in ("params", "batch_stats") if self.has_variable(c, name)}
         return {"params": {}, "batch_stats": {}, **found}
 
@@ -190,7 +190,7 @@ class BlockCell(nn.Module):
         return [halve(j) if j < 2 and self.stride > 1 else states[j] for j in kept]
 
 
-def used_rows(spec: BlockSpec, cell: dict, gates: Blocks) -> dict[str, jax.Array]:
+def used_rows(spec: BlockSpec, cell: dict[str, Any], gates: Blocks) -> dict[str, jax.Array]:
     """Which copies of a cell's groups of variables take part: bool[2 B] of an operation, [B] of "together", [] of the rest."""
     kept, sides = kept_states(gates), gates.op.reshape(-1, len(spec.ops)) > 0  # [2 B, O]
     outer = jnp.any(gates.input.reshape(len(sides), -1)[:, :2] > 0, -1)  # [2 B]
@@ -204,7 +204,7 @@ def used_rows(spec: BlockSpec, cell: dict, gates: Blocks) -> dict[str, jax.Array
     return rows
 
 
-def extract_blocks(spec: BlockSpec, choice: Choice, stride: int, stacked: dict, cell: dict) -> dict:
+def extract_blocks(spec: BlockSpec, choice: Choice, stride: int, stacked: dict[str, Any], cell: dict[str, Any]) -> dict[str, Any]:
     """The variables of a `BlockCell` out of those of an `AnyBlockCell`, of one collection; `cell` holds its parameters."""
     blocks, kept = choice
     owner = lambda name, stride: halved(name) if stride > 1 and halved(name) in cell else name
@@ -224,7 +224,7 @@ def readers(cells: int, i: int) -> dict[str, int]:
     return {f"pre{n}_{j}": 1 for n, j in ((1, i + 1), (0, i + 2)) if j < cells} if i < cells - 1 else {"classifier": 0}
 
 
-def without_slots(reader: dict, kept: tuple[int, ...], features: int, axis: int) -> dict:
+def without_slots(reader: dict[str, Any], kept: tuple[int, ...], features: int, axis: int) -> dict[str, Any]:
     """A reader's weights for the states that are kept alone."""
     rows = np.concatenate([np.arange(features) + j * features for j in kept])
     return jax.tree_util.tree_map_with_path(lambda path, a: jnp.take(a, rows, axis) if path[-1].key == "kernel" else a, reader)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -71,8 +72,8 @@ def cell_net(
     bare: bool = False,
     ops: Mapping[str, Build] | None = None,
     partial: int = 1,
-    auxiliary_skip: Callable | None = None,
-    skip_dropout: Callable | None = None,
+    auxiliary_skip: Callable[[jax.Array | int], Any] | None = None,
+    skip_dropout: Callable[[jax.Array | int], Any] | None = None,
 ) -> Net:
     """The supernet of a cell space.
 

@@ -80,7 +80,7 @@ class Growth(NamedTuple):
 
     unit: int
     place: int
-    table: dict  # dimension -> (the decision it follows, bool[values, size])
+    table: dict[str, tuple[str, np.ndarray]]  # dimension -> (the decision it follows, bool[values, size])
 
 
 def growths(spec: ElasticSpec) -> dict[str, Growth]:
@@ -135,7 +135,7 @@ def narrowed(growth: Growth, expand: int, module: str, leaf: str, v: jax.Array) 
     return permuted(kept, module, leaf, v)
 
 
-def permuted(order: dict, module: str, leaf: str, v: jax.Array) -> jax.Array:
+def permuted(order: dict[str, Any], module: str, leaf: str, v: jax.Array) -> jax.Array:
     """A leaf with these channels, dimension -> their indices, in that order."""
     for axis, name in enumerate(dimensions(module, leaf, v.ndim)):
         if name in order:

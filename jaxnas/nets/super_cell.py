@@ -73,7 +73,7 @@ class SuperCell(nn.Module):
     def stride_from(self, source: int) -> int:
         return self.stride if source < self.spec.inputs else 1
 
-    def held(self, collection: str, source: int) -> dict:
+    def held(self, collection: str, source: int) -> dict[str, Any]:
         """The stacked variables of a fan, by operation."""
         name = f"from{source}"
         return self.get_variable(collection, name) if self.has_variable(collection, name) else {}
@@ -199,7 +199,7 @@ class SuperCell(nn.Module):
         return list(nodes[n:]), moved
 
 
-def extract_edges(spec: CellSpec, choice: Choice, stacked: dict) -> dict:
+def extract_edges(spec: CellSpec, choice: Choice, stacked: dict[str, Any]) -> dict[str, Any]:
     """The variables of a `Cell` out of those of a `SuperCell`, of one collection."""
     kept = {}
     for edge, k in choice:

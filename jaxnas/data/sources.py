@@ -10,7 +10,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -72,7 +72,7 @@ def _rows(x, y):
 def _digits(spec, data_dir):
     from sklearn.datasets import load_digits  # slow to import
 
-    digits = load_digits()
+    digits: Any = load_digits()
     return _rows(digits.images, digits.target), None
 
 
@@ -116,7 +116,7 @@ def _tfds(spec, data_dir):
                 why = _line(error)
                 raise DataError(f"tfds:{name} could not be prepared ({why}): install what it needs, {_INSTEAD}") from None
         try:
-            sources = builder.as_data_source()
+            sources: Any = builder.as_data_source()
         except Exception:
             how = "prepare it again with file_format='array_record'"
             raise DataError(f"tfds:{name} in {builder.data_dir} is not readable without TensorFlow: {how}, {_INSTEAD}") from None

@@ -11,13 +11,16 @@ A layer's gates are a row [O], or `Paths`: see `jaxnas.nets.mobile_ops`, which h
 Axes: L layers, O candidates of a layer, C channels, H rows, W columns, B batch, K classes.
 """
 
+from typing import Any
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.nets import probe
-from jaxnas.nets.base import Net, check_image, linen, mask, number
-from jaxnas.nets.layers import BatchNorm, Conv, Dense, apply_norm, to_net
+from jaxnas.nets.base import Gates, Net, check_image, linen, mask, number
+from jaxnas.nets.layers import BatchNorm, Conv, Dense, Rate, apply_norm, to_net
 from jaxnas.nets.mobile_ops import Paths, SuperLayer, activation, build
 from jaxnas.spaces._mobile import Mobile, MobileLayer, MobileSpec, block
 from jaxnas.spaces._space import Space
@@ -31,7 +34,9 @@ class MobileNet(nn.Module):
     choice: tuple[str, ...] | None = None  # the operations of one architecture; None: of any
 
     @nn.compact
-    def __call__(self, x, gates=None, *, train=False, path=False, rate=None):
+    def __call__(
+        self, x: jax.Array, gates: Gates = None, *, train: bool = False, path: bool = False, rate: Rate = None
+    ) -> jax.Array:
         del rate  # no path to drop
         spec, x = self.spec, to_net(x)
         act = activation(spec.relu6)
@@ -94,7 +99,8 @@ def mobile_net(space: Space, *, image: tuple[int, int, int], classes: int) -> Ne
         return module.clone(choice=choice), extract
 
     def macs(gates):
-        return base + sum(jnp.sum(row.astype(np.float32) * gate) for row, gate in zip(table.op, gates.op, strict=True))
+        varied: Any = sum(jnp.sum(row.astype(np.float32) * gate) for row, gate in zip(table.op, gates.op, strict=True))
+        return base + varied
 
     return linen(module, space, image, classes, used=used, specialize=specialize, macs=macs)
 

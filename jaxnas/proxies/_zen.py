@@ -12,12 +12,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxnas.nets import probe
-from jaxnas.proxies.proxy import first, settled
+from jaxnas.nets.base import Gates, Net, Variables
+from jaxnas.proxies.proxy import Batches, first, settled
 
 STEP = 0.01
 
 
-def zen(net, variables, gates, batch):
+def zen(net: Net, variables: Variables, gates: Gates, batch: Batches) -> jax.Array:
     """Looks at the shape of the batch alone; the same noise for all architectures.
 
     Raises:

@@ -17,12 +17,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxnas.nets import probe
-from jaxnas.proxies.proxy import LOWEST, differ, first, layers, logits_of, settled
+from jaxnas.nets.base import Gates, Net, Variables
+from jaxnas.proxies.proxy import LOWEST, Batches, differ, first, layers, logits_of, settled
 
 SMALL = 1e-5  # k
 
 
-def jacob_cov(net, variables, gates, batch):
+def jacob_cov(net: Net, variables: Variables, gates: Gates, batch: Batches) -> jax.Array:
     x, _ = first(batch)
     logits = lambda x: jnp.sum(logits_of(net, variables, gates, x)(variables["params"]))
     J = jax.grad(logits)(x).reshape(len(x), -1)
@@ -54,7 +55,7 @@ def _signs_back(kept, dy):
 _signs.defvjp(lambda tap, x, y: (y, (tap, x)), _signs_back)
 
 
-def agreement(net, variables, gates, x):
+def agreement(net: Net, variables: Variables, gates: Gates, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """-> (K [B, B], logits [B, K])."""
     seen = []
 
@@ -68,20 +69,20 @@ def agreement(net, variables, gates, x):
     return jax.grad(out, has_aux=True)(jnp.zeros((len(x), len(x)), x.dtype))
 
 
-def nwot(net, variables, gates, batch):
+def nwot(net: Net, variables: Variables, gates: Gates, batch: Batches) -> jax.Array:
     x, _ = first(batch)
     K, logits = agreement(net, variables, gates, x)
     return settled(differ(logits), jnp.linalg.slogdet(K)[1])
 
 
-def regions(net, variables, gates, batch):
+def regions(net: Net, variables: Variables, gates: Gates, batch: Batches) -> jax.Array:
     x, _ = first(batch)
     K, logits = agreement(net, variables, gates, x)
     alike = jnp.sum(jnp.equal(K, jnp.diagonal(K)[:, None]), 1)
     return settled(differ(logits), jnp.sum(1 / alike))
 
 
-def tangent_kernel(net, variables, gates, x):
+def tangent_kernel(net: Net, variables: Variables, gates: Gates, x: jax.Array) -> jax.Array:
     """J J^T [B, B]."""
     forward = logits_of(net, variables, gates, x)
     _, pull = jax.vjp(lambda params: jnp.sum(forward(params), -1), variables["params"])
@@ -90,7 +91,7 @@ def tangent_kernel(net, variables, gates, x):
     return J @ J.T
 
 
-def ntk(net, variables, gates, batch):
+def ntk(net: Net, variables: Variables, gates: Gates, batch: Batches) -> jax.Array:
     x, _ = first(batch)
     v = jnp.linalg.eigvalsh(tangent_kernel(net, variables, gates, x))
     condition = v[-1] / jnp.where(v[0] > 0, v[0], 1)

@@ -16,21 +16,24 @@ H g is half the gradient of |g|^2: reverse over reverse.
 Axes: S batches, B batch, C channels.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from jaxnas.nets import probe
-from jaxnas.proxies.proxy import first, layers, logits_of, settled, total
+from jaxnas.nets.base import Gates, Net, Variables
+from jaxnas.proxies.proxy import Batches, first, layers, logits_of, settled, total
 from jaxnas.training.losses import cross_entropy
 
 
-def gradient(net, variables, gates, x, y):
+def gradient(net: Net, variables: Variables, gates: Gates, x: jax.Array, y: jax.Array) -> Any:
     """dL/dparams."""
     forward = logits_of(net, variables, gates, x)
     return jax.grad(lambda params: cross_entropy(forward(params), y))(variables["params"])
 
 
-def saliencies(net, variables, gates, batch) -> dict[str, jax.Array]:
+def saliencies(net: Net, variables: Variables, gates: Gates, batch: Batches) -> dict[str, jax.Array]:
     """grad_norm, snip and fisher, of one backward pass; what is not used of it is not computed."""
     x, y = first(batch)
 
@@ -47,19 +50,19 @@ def saliencies(net, variables, gates, batch) -> dict[str, jax.Array]:
     return {name: settled(score > 0, score) for name, score in scores.items()}
 
 
-def grad_norm(net, variables, gates, batch):
+def grad_norm(net: Net, variables: Variables, gates: Gates, batch: Batches) -> jax.Array:
     return saliencies(net, variables, gates, batch)["grad_norm"]
 
 
-def snip(net, variables, gates, batch):
+def snip(net: Net, variables: Variables, gates: Gates, batch: Batches) -> jax.Array:
     return saliencies(net, variables, gates, batch)["snip"]
 
 
-def fisher(net, variables, gates, batch):
+def fisher(net: Net, variables: Variables, gates: Gates, batch: Batches) -> jax.Array:
     return saliencies(net, variables, gates, batch)["fisher"]
 
 
-def grasp(net, variables, gates, batch):
+def grasp(net: Net, variables: Variables, gates: Gates, batch: Batches) -> jax.Array:
     x, y = first(batch)
 
     def half(params):  # |g|^2 / 2 over the kernels
@@ -85,7 +88,7 @@ def _activation_back(kept, dy):
 _activation.defvjp(lambda tap, y, n: (y, (y, n)), _activation_back)
 
 
-def zico(net, variables, gates, batch):
+def zico(net: Net, variables: Variables, gates: Gates, batch: Batches) -> jax.Array:
     first(batch)
     x, y = batch
     if x.shape[0] < 2:

@@ -71,7 +71,8 @@ def ensemble(
 
     def init(key, archs):
         x = encode(take(archs, 0))
-        return EnsembleState(*draw(key, x), jnp.zeros((), jnp.int32))
+        params, moments = draw(key, x)
+        return EnsembleState(params, moments, jnp.zeros((), jnp.int32))
 
     def fit(key, model, archs, y, mask):
         k_draw, k_order = jax.random.split(key)
@@ -103,12 +104,12 @@ def ensemble(
 
         left_out = jnp.arange(N)[None] % members == jnp.arange(members)[:, None]  # [M, N]
         rows = mask[None] & ~left_out if folds else jnp.broadcast_to(mask[None], left_out.shape)
-        trained = jax.vmap(member)(jax.random.split(k_order, members), *fresh, rows)
-        return EnsembleState(*trained, model.fits + 1)
+        params, moments = jax.vmap(member)(jax.random.split(k_order, members), *fresh, rows)
+        return EnsembleState(params, moments, model.fits + 1)
 
     def predict(model, archs):
         apply = lambda params, x: module.apply({"params": params}, x)
-        each = jax.vmap(jax.vmap(apply, (None, 0)), (0, None))(model.params, jax.vmap(encode)(archs))  # [M, C]
+        each: Any = jax.vmap(jax.vmap(apply, (None, 0)), (0, None))(model.params, jax.vmap(encode)(archs))  # [M, C]
         return jnp.mean(each, 0), jnp.std(each, 0)
 
     return Surrogate(init, fit, predict)
@@ -154,7 +155,7 @@ class _Predictor(nn.Module):
     ops: int
     width: int = 100
 
-    def setup(self):
+    def setup(self) -> None:
         init = lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -0.1, 0.1)
         self.of_input = nn.Embed(self.inputs, self.width, embedding_init=init)
         self.of_op = nn.Embed(self.ops, self.width, embedding_init=init)

@@ -113,9 +113,13 @@ def product(*kernels: Kernel) -> Kernel:
     if not kernels:
         raise ValueError("a product needs at least one kernel")
     rows = np.indices([count(k.grid) for k in kernels]).reshape(len(kernels), -1)
+
+    def value(theta, a, b) -> Any:
+        return math.prod(k.value(*each) for k, *each in zip(kernels, theta, a, b, strict=True))
+
     return Kernel(
         features=lambda arch: tuple(k.features(arch) for k in kernels),
-        value=lambda theta, a, b: math.prod(k.value(*each) for k, *each in zip(kernels, theta, a, b, strict=True)),
+        value=value,
         grid=tuple(jax.tree.map(lambda g: np.asarray(g)[i], k.grid) for k, i in zip(kernels, rows, strict=True)),
     )
 
@@ -189,7 +193,8 @@ def cell_graph(space: Space) -> Callable[[Arch], Graph]:
             alive = operates[edge] & jnp.any(source > 0, -1)
             sums.append(jnp.sum(jnp.where(skips[edge][:, None], source, eye[inputs:][edge] * alive[:, None]), 0))
             reads.append(source)
-        reads = jnp.concatenate([*reads, (sums[-1] if inputs == 1 else sum(sums[inputs:]))[None]])  # [V, V]
+        output: Any = sums[-1] if inputs == 1 else sum(sums[inputs:])
+        reads = jnp.concatenate([*reads, output[None]])  # [V, V]
         copies = jnp.asarray(eye[-1])
         for _ in range(n + 1):
             copies = eye[-1] + jnp.sum(reads * copies[:, None], 0)

@@ -26,7 +26,7 @@ from jax import lax
 from jaxnas.base import Key
 from jaxnas.nets import probe
 from jaxnas.nets.base import Net, Variables, check_image
-from jaxnas.nets.chain_masks import Layout, Masks, kinds_of, largest, layout_of, masks_of, to_size
+from jaxnas.nets.chain_masks import Layout, Masks, all_masks, kinds_of, layout_of, masks_of, to_size
 from jaxnas.nets.chain_module import ChainNet, layers_of
 from jaxnas.nets.convolution import conv, max_pool, per_channel
 from jaxnas.nets.layers import drop, switched, to_net
@@ -103,12 +103,12 @@ def pooled(x: jax.Array, *unread: jax.Array, kernel: int, stride: int) -> jax.Ar
     return to_size(to_size(y, x.shape[1], 1), x.shape[2], 2)
 
 
-def weigh(kinds: jax.Array, branches: Sequence[Callable[..., jax.Array]], *args: jax.Array) -> jax.Array:
+def weigh_branches(kinds: jax.Array, branches: Sequence[Callable[..., jax.Array]], *args: jax.Array) -> jax.Array:
     total: Any = sum(kind * branch(*args) for kind, branch in zip(kinds, branches, strict=True))
     return total
 
 
-def stages(
+def run_stages(
     layout: Layout, params: Params, x: jax.Array, m: Masks, kinds: jax.Array, path: bool, keys: jax.Array | None
 ) -> jax.Array:
     """The last map [C, N, N, B] of an image [c, N, N, B]."""
@@ -118,7 +118,7 @@ def stages(
     def stage(x, given):
         w, b, kernel, filters, side, kind, rate, key = given
         args = (x, w, b, kernel, filters)
-        y = switched(jnp.argmax(kind), branches, *args) if path else weigh(kind, branches, *args)
+        y = switched(jnp.argmax(kind), branches, *args) if path else weigh_branches(kind, branches, *args)
         y = y * jnp.outer(side, side)[None, :, :, None]
         return (y if key is None else drop(y, key, rate, y.shape)), None
 
@@ -137,7 +137,7 @@ def classified(layout: Layout, params: Params, x: jax.Array, m: Masks, keys: jax
     mean = dropped(jnp.sum(x, (1, 2)) / size**2, 0)  # [C, B]
     h = dropped(layer(params["dense0"], x[:, :M, :M]) * one, 1)  # [D, B]
     ends = (mean, h, dropped(layer(params["dense1"], h) * two, 2))
-    vector = weigh(m.head[1:], [partial(to_size, y, layout.V) for y in ends])
+    vector = weigh_branches(m.head[1:], [partial(to_size, y, layout.V) for y in ends])
     p = params["classifier"]
     return (m.head[0] * product(p["map"], x) + product(p["vector"], vector) + p["bias"][:, None]).T
 
@@ -197,7 +197,7 @@ def chain_net(space: Space, *, image: tuple[int, int, int], classes: int) -> Net
     L = layout.layers
 
     def init(key, gates=None):
-        return {"params": glorot(key, layout, classes, largest(layout) if gates is None else masks_of(layout, gates.action[:L]))}
+        return {"params": glorot(key, layout, classes, all_masks(layout) if gates is None else masks_of(layout, gates.action[:L]))}
 
     def apply(variables, x, gates, *, train, path=False, key=None, t=None):
         del t  # nothing anneals
@@ -206,7 +206,7 @@ def chain_net(space: Space, *, image: tuple[int, int, int], classes: int) -> Net
         m = masks_of(layout, rows)
         keys = jax.random.split(key, L + 3) if train and key is not None else None
         at_stage, at_head = (None, None) if keys is None else (keys[:L], keys[L:])
-        x = stages(layout, variables["params"], x, m, kinds_of(layout, rows), path, at_stage)
+        x = run_stages(layout, variables["params"], x, m, kinds_of(layout, rows), path, at_stage)
         return classified(layout, variables["params"], x, m, at_head), variables
 
     def used(variables, gates):

@@ -25,7 +25,7 @@ from jaxnas.nets.base import Gates, Net, Variables, check_image, keep_unused, li
 from jaxnas.nets.elastic_ops import (
     READERS,
     ElasticBlock,
-    build,
+    elastic_block,
     filters,
     filters_in_one,
     growths,
@@ -61,7 +61,7 @@ class ElasticNet(nn.Module):
         layers = spec.layers
         for u, unit in enumerate(self.units):
             for i, choice in enumerate(unit):
-                y = build(spec, layers[u, i], *choice, name=name_of(u, i))(x, train)
+                y = elastic_block(spec, layers[u, i], *choice, name=name_of(u, i))(x, train)
                 x = x + y if layers[u, i].keeps else y
         x = jnp.mean(act(norm("head_norm")(Conv(spec.head, name="head")(x), train)), (1, 2)).T
         if spec.features is not None:
@@ -143,7 +143,7 @@ def elastic_net(space: Space, *, image: tuple[int, int, int], classes: int) -> N
 
         return full.clone(units=units, size=size), extract
 
-    macs = multiply_adds(spec, image, classes)
+    macs = elastic_macs(spec, image, classes)
     net = linen(full, space, image, classes, used=used, specialize=specialize, compute=compute, mixes=False, macs=macs)
     return net._replace(init=init)
 
@@ -181,7 +181,7 @@ def sort_channels(net: Net, variables: Variables, widths: int = 1) -> Variables:
     return out
 
 
-def multiply_adds(spec: ElasticSpec, image: tuple[int, int, int], classes: int) -> Callable[[Elastic], jax.Array]:
+def elastic_macs(spec: ElasticSpec, image: tuple[int, int, int], classes: int) -> Callable[[Elastic], jax.Array]:
     """`Net.macs`: gates -> [], the mean over resolutions of what is fixed and of the layers that are there."""
     U, D, sizes = len(spec.units), spec.depths[0], [(r, r) for r in spec.resolutions] or [image[:2]]
     base = np.zeros(len(sizes))

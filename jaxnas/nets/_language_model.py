@@ -54,7 +54,7 @@ class Dropouts(NamedTuple):
     output: float = 0.75  # what the decoder reads
 
 
-class Masks(NamedTuple):
+class DropoutMasks(NamedTuple):
     """0, or 1 / (1 - rate), of each of the `Dropouts`."""
 
     words: jax.Array  # [V, 1]; all of them [1, ...] where nothing is dropped
@@ -168,7 +168,7 @@ class LanguageModel(nn.Module):
             return [float(j not in [read for _, read in self.choice]) for j in nodes]
         return [1 - jnp.any(gates[np.asarray(self.spec.leaving(j), int)] != 0).astype(gates.dtype) for j in nodes]
 
-    def masks(self, train: bool, dtype: DTypeLike, shapes: Sequence[tuple[int, ...]]) -> Masks:
+    def masks(self, train: bool, dtype: DTypeLike, shapes: Sequence[tuple[int, ...]]) -> DropoutMasks:
         """0, or 1 / (1 - rate), for each kind of dropout."""
         keys = [None] * len(shapes)
         if train and self.has_rng("dropout"):
@@ -179,7 +179,7 @@ class LanguageModel(nn.Module):
                 return jnp.ones((1,) * len(shape), dtype)
             return jax.random.bernoulli(key, 1 - rate, shape).astype(dtype) / (1 - rate)
 
-        return Masks(*map(mask, keys, self.dropouts, shapes))
+        return DropoutMasks(*map(mask, keys, self.dropouts, shapes))
 
     def norm(self, train: bool, B: int, dtype: DTypeLike) -> tuple[Normalise, Callable[[list[Moments]], None]]:
         """(the norm of state i, (i, s [B, H]) -> (s, its moments), what moves the running ones by those of all time steps)."""

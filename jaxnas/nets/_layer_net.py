@@ -29,7 +29,7 @@ from jaxnas.spaces._layerwise import LayerChoice, LayerSpec
 from jaxnas.spaces._space import Space, is_shape
 
 
-class Masks(NamedTuple):
+class LayerMasks(NamedTuple):
     """What an architecture has, as 0 and 1."""
 
     kernel: list  # L of [largest height, largest width]
@@ -38,12 +38,12 @@ class Masks(NamedTuple):
     last: jax.Array  # [L]: those that nobody reads
 
 
-def masks_of(spec: LayerSpec, gates: Gates) -> Masks:
+def layer_masks(spec: LayerSpec, gates: Gates) -> LayerMasks:
     first = lambda sizes: (np.arange(max(sizes)) < np.asarray(sizes)[:, None]).astype(np.float32)
     centre = lambda sizes: (abs(2 * np.arange(max(sizes)) + 1 - max(sizes)) < np.asarray(sizes)[:, None]).astype(np.float32)
     skips = [jnp.zeros(0, layer.height.dtype) if layer.skip is None else layer.skip[:, 1] for layer in gates]
     read = jnp.stack([jnp.pad(s, (0, spec.layers - len(s))) for s in skips])  # [L, L]
-    return Masks(
+    return LayerMasks(
         kernel=[jnp.outer(layer.height @ centre(spec.heights), layer.width @ centre(spec.widths)) for layer in gates],
         filters=[layer.filters @ first(spec.filters) for layer in gates],
         reads=[jnp.concatenate([1 - jnp.max(s, initial=0, keepdims=True), s]) for s in skips],
@@ -51,7 +51,7 @@ def masks_of(spec: LayerSpec, gates: Gates) -> Masks:
     )
 
 
-def channels_read(masks: Masks, i: int, image_channels: int) -> jax.Array:
+def channels_read(masks: LayerMasks, i: int, image_channels: int) -> jax.Array:
     """[C + i F]: the input channels of layer i that are not always zero."""
     image, *layers = masks.reads[i]
     return jnp.concatenate([jnp.repeat(image, image_channels), *[r * f for r, f in zip(layers, masks.filters, strict=False)]])
@@ -69,7 +69,7 @@ def strided(a: jax.Array, axis: int, gate: jax.Array, strides: tuple[int, ...]) 
     return total
 
 
-class AnyConv(nn.Module):
+class MaskedConv(nn.Module):
     """A convolution of stride 1, masked to a centre of its kernel; initialised as `layers.Conv` of the largest size."""
 
     features: int
@@ -121,13 +121,13 @@ class AnyLayerNet(nn.Module):
         _, H, W, _ = x.shape
         F, size = max(spec.filters), (max(spec.heights), max(spec.widths))
         gates = jax.tree.map(lambda g: jnp.asarray(g, x.dtype), gates)
-        masks = masks_of(spec, gates)
+        masks = layer_masks(spec, gates)
         maps, rows, columns = [x], [jnp.ones(H, x.dtype)], [jnp.ones(W, x.dtype)]  # the image and the layers; where they are
         largest = lambda read, sizes: jnp.max(jnp.stack([r * size for r, size in zip(read, sizes, strict=True)]), 0)
         for i, layer in enumerate(gates):
             read, by_height, by_width = masks.reads[i], (layer.stride_height, spec.strides), (layer.stride_width, spec.strides)
             y = jnp.concatenate([r * m for r, m in zip(read, maps, strict=True)], 0)
-            y = AnyConv(F, size, name=f"conv{i}")(y, masks.kernel[i])
+            y = MaskedConv(F, size, name=f"conv{i}")(y, masks.kernel[i])
             y = strided(strided(y, 1, *by_height), 2, *by_width)
             height, width = strided(largest(read, rows), 0, *by_height), strided(largest(read, columns), 0, *by_width)
             inside = jnp.outer(height, width)[None, :, :, None]
@@ -205,7 +205,7 @@ def layer_net(space: Space, *, image: tuple[int, int, int], classes: int) -> Net
         return {**variables, "params": jax.tree.map(leaf, variables["params"], has)}
 
     def used(variables, gates):
-        masks = masks_of(spec, gates)
+        masks = layer_masks(spec, gates)
 
         def on(names, v):
             _, layer, name = names

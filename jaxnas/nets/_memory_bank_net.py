@@ -38,7 +38,7 @@ from jaxnas.spaces._space import Space
 HE = nn.initializers.variance_scaling(2.0, "fan_in", "normal", in_axis=1, out_axis=0)
 
 
-class Pointwise(nn.Module):
+class PointwiseWeights(nn.Module):
     """The weights [L, G, M, N] of every 1 x 1 convolution of an architecture; without a HyperNet they are parameters."""
 
     G: int
@@ -93,7 +93,7 @@ class DilatedConv(nn.Module):
         return conv(x, w, dilation=self.dilation)
 
 
-class AnyOp(nn.Module):
+class BankOp(nn.Module):
     """An operation of any architecture: banks [M N, H, W, B], w [G, M, N] -> what is written [N, H, W, B]."""
 
     spec: MemoryBankSpec
@@ -145,7 +145,7 @@ class MemoryBankNet(nn.Module):
         writes: Any = None
         if self.choice is None:
             gates = jax.tree.map(lambda g: jnp.asarray(g, x.dtype), gates)
-            w = Pointwise(self.G, N, self.hyper, name="pointwise")(gates)
+            w = PointwiseWeights(self.G, N, self.hyper, name="pointwise")(gates)
             writes = gates.writes[..., 1] * there(gates.reads[..., 1], gates.writes[..., 1])[:, None]
         banks = BatchNorm(name="stem_norm")(Conv(M * N, self.stem, name="stem")(x), train)
         for i in range(spec.layers):
@@ -154,7 +154,7 @@ class MemoryBankNet(nn.Module):
                 banks = avg_pool(Conv(M * N, name=f"halve{i}")(y), 2, 2, 0)
             if self.choice is None:
                 own = jax.tree.map(lambda g, i=i: g[i], gates)
-                y, on = AnyOp(spec, name=f"op{i}")(banks, w[i], own, train), writes[i]
+                y, on = BankOp(spec, name=f"op{i}")(banks, w[i], own, train), writes[i]
             elif (made := self.choice[i]) is None:
                 continue
             else:
@@ -235,7 +235,7 @@ def _extract(module: MemoryBankNet, gates, ops, variables):
     """The variables of one architecture's module: the HyperNet is run once, and left behind."""
     params, N, K = variables["params"], module.N, max(module.spec.kernels)
     gates = jax.tree.map(lambda g: g.astype(params["stem"]["kernel"].dtype), gates)
-    w: Any = Pointwise(module.G, N, module.hyper).apply({"params": params["pointwise"]}, gates)  # [L, G, M, N]
+    w: Any = PointwiseWeights(module.G, N, module.hyper).apply({"params": params["pointwise"]}, gates)  # [L, G, M, N]
 
     def kept(tree):
         out = {name: v for name, v in tree.items() if number(name, "op") is None and name != "pointwise"}

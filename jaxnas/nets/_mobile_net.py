@@ -21,7 +21,7 @@ import numpy as np
 from jaxnas.nets import probe
 from jaxnas.nets.base import Gates, Net, check_image, linen, mask, number
 from jaxnas.nets.layers import BatchNorm, Conv, Dense, Rate, apply_norm, to_net
-from jaxnas.nets.mobile_ops import Paths, SuperLayer, activation, build
+from jaxnas.nets.mobile_ops import Paths, SuperLayer, activation, mobile_block
 from jaxnas.spaces._mobile import Mobile, MobileLayer, MobileSpec, block
 from jaxnas.spaces._space import Space
 
@@ -44,7 +44,7 @@ class MobileNet(nn.Module):
         x = act(norm("stem_norm")(Conv(spec.stem, 3, spec.stem_stride, name="stem")(x), train))
         if spec.fixed is not None:
             layer = MobileLayer(spec.stem, spec.fixed, 1, ())
-            y = apply_norm(build(spec, layer, "k3_e1", name="fixed")(x, train))
+            y = apply_norm(mobile_block(spec, layer, "k3_e1", name="fixed")(x, train))
             x = x + y if layer.keeps else y
         for i, layer in enumerate(spec.layers):
             if self.choice is None:
@@ -52,7 +52,7 @@ class MobileNet(nn.Module):
             elif block(self.choice[i]) is None:
                 continue
             else:
-                y = apply_norm(build(spec, layer, self.choice[i], name=f"layer{i}")(x, train))
+                y = apply_norm(mobile_block(spec, layer, self.choice[i], name=f"layer{i}")(x, train))
             (x,) = probe.whole(x + y if layer.keeps else y)
         x = act(norm("head_norm")(Conv(spec.head, name="head")(x), train))
         return Dense(self.classes, name="classifier")(jnp.mean(probe.last(x), (1, 2)).T)
@@ -74,7 +74,7 @@ def mobile_net(space: Space, *, image: tuple[int, int, int], classes: int) -> Ne
         raise ValueError("this space has no mobile layers (`space.spec`): give `proxylessnas`, `fbnet` or `mobile(spec)`")
     check_image(image, classes, spec.stride)
     module = MobileNet(spec, classes)
-    table, base = multiply_adds(spec, image, classes)
+    table, base = mobile_macs(spec, image, classes)
 
     def used(variables, gates):
         def on(names, v):
@@ -105,7 +105,7 @@ def mobile_net(space: Space, *, image: tuple[int, int, int], classes: int) -> Ne
     return linen(module, space, image, classes, used=used, specialize=specialize, macs=macs)
 
 
-def multiply_adds(spec: MobileSpec, image: tuple[int, int, int], classes: int) -> tuple[Mobile, float]:
+def mobile_macs(spec: MobileSpec, image: tuple[int, int, int], classes: int) -> tuple[Mobile, float]:
     """Of one example: (those of each candidate, in the gates' structure; those of all that is fixed)."""
     smaller = lambda size, stride: [-(-n // stride) for n in size]
 

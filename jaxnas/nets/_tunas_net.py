@@ -89,12 +89,12 @@ def channels(spec: TunasSpec, filters: Sequence[Any], hidden: Sequence[Any]) -> 
     return out
 
 
-def whole(gates: Tunas) -> Tunas:
+def fill_gates(gates: Tunas) -> Tunas:
     """The gates, with a 1 for every decision of one value."""
     return Tunas(*(tuple(np.ones(1, np.float32) if row is None else row for row in rows) for rows in gates))
 
 
-def first(sizes: ArrayLike) -> np.ndarray:
+def first_channels(sizes: ArrayLike) -> np.ndarray:
     """bool[n, largest]: the channels that each of n sizes has."""
     return np.arange(np.max(sizes)) < np.asarray(sizes)[..., None]
 
@@ -133,16 +133,16 @@ def tunas_net(space: Space, *, image: tuple[int, int, int], classes: int) -> Net
 
     def masks(gates):
         """`channels` of the masks; each [C], 0 or 1."""
-        wide = [row @ first(sizes) for row, sizes in zip(gates.filters, spec.filters, strict=True)]
+        wide = [row @ first_channels(sizes) for row, sizes in zip(gates.filters, spec.filters, strict=True)]
         hidden = []
         for layer, row in zip(layers, gates.expand, strict=True):
             s = layer.stage + (layer.place > 0)
-            table = first(np.outer(layer.expansions, spec.filters[s]))  # [expansions, filters, hidden]
+            table = first_channels(np.outer(layer.expansions, spec.filters[s]))  # [expansions, filters, hidden]
             hidden.append(jnp.einsum("e,f,efh->h", row, gates.filters[s], table.astype(np.float32)))
         return channels(spec, wide, hidden)
 
     def used(variables, gates):
-        gates = whole(gates)
+        gates = fill_gates(gates)
         on = masks(gates)
 
         def has(names, v):
@@ -160,7 +160,7 @@ def tunas_net(space: Space, *, image: tuple[int, int, int], classes: int) -> Net
 
     def in_the_widest(variables, gates):
         """The widest network's variables, as `TunasNet` has them, that compute what the gates say."""
-        gates = whole(gates)
+        gates = fill_gates(gates)
         on = masks(gates)
 
         def leaf(names, v):
@@ -204,17 +204,17 @@ def tunas_net(space: Space, *, image: tuple[int, int, int], classes: int) -> Net
 
         return full.clone(choice=choice), extract
 
-    macs = multiply_adds(spec, image, classes)
+    macs = tunas_macs(spec, image, classes)
     net = linen(full, space, image, classes, used=used, specialize=specialize, compute=compute, macs=macs)
     return net._replace(init=init)
 
 
-def multiply_adds(spec: TunasSpec, image: tuple[int, int, int], classes: int) -> Callable[[Tunas], jax.Array]:
+def tunas_macs(spec: TunasSpec, image: tuple[int, int, int], classes: int) -> Callable[[Tunas], jax.Array]:
     """`Net.macs`: gates -> [].  A layer's are a product of decisions, so no table of single ones has them."""
     smaller = lambda size, stride: [-(-n // stride) for n in size]
 
     def macs(gates: Tunas):
-        gates = whole(gates)
+        gates = fill_gates(gates)
         mean = lambda row, values, power=1: jnp.dot(row, np.asarray(values, np.float32) ** power)
         wide, square = ([mean(row, sizes, p) for row, sizes in zip(gates.filters, spec.filters, strict=True)] for p in (1, 2))
         size = smaller(image[:2], spec.stem_stride)

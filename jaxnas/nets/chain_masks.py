@@ -116,7 +116,7 @@ def masks_of(layout: Layout, gates: jax.Array) -> Masks:
     )
 
 
-def largest(layout: Layout) -> Masks:
+def all_masks(layout: Layout) -> Masks:
     """Everything at once: no chain, but what weights start as when none is given."""
     L, first = layout.layers, lambda n, size: (jnp.arange(size) < n).astype(jnp.float32)
     F, k, D = layout.filters.shape[1], layout.centre.shape[1], layout.units.shape[1]

@@ -68,13 +68,13 @@ class ChainNet(nn.Module):
             elif kind == "average":
                 x = jnp.mean(x, (1, 2)).T
             else:
-                x = nn.relu(dense(*numbers, name=f"layer{i}")(rows(x)))
+                x = nn.relu(dense(*numbers, name=f"layer{i}")(flatten_maps(x)))
             if i % 2:
                 x = nn.Dropout((i + 1) / (4 * drops), deterministic=not train)(x)
-        return dense(self.classes, name="classifier")(rows(x))
+        return dense(self.classes, name="classifier")(flatten_maps(x))
 
 
-def rows(x: jax.Array) -> jax.Array:
+def flatten_maps(x: jax.Array) -> jax.Array:
     """[C, H, W, B] as [B, C H W]; what is no map any more stays as it is."""
     return x if x.ndim == 2 else x.reshape(-1, x.shape[-1]).T
 

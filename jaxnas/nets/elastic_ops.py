@@ -69,13 +69,13 @@ class ElasticBlock(nn.Module):
         return norm("project_norm")(Conv(self.outputs, name="project")(x), train)
 
 
-def build(spec: ElasticSpec, layer: ElasticLayer, kernel: int, expansion: int, **kw: Any) -> ElasticBlock:
+def elastic_block(spec: ElasticSpec, layer: ElasticLayer, kernel: int, expansion: int, **kw: Any) -> ElasticBlock:
     hidden = expansion * layer.inputs
     squeezed = spec.squeezed(hidden) if layer.se else None
     return ElasticBlock(layer.outputs, hidden, kernel, layer.stride, squeezed, layer.swish, spec.epsilon, **kw)
 
 
-class Growth(NamedTuple):
+class WeightGrowth(NamedTuple):
     """How a layer's weights grow."""
 
     unit: int
@@ -83,7 +83,7 @@ class Growth(NamedTuple):
     table: dict[str, tuple[str, np.ndarray]]  # dimension -> (the decision it follows, bool[values, size])
 
 
-def growths(spec: ElasticSpec) -> dict[str, Growth]:
+def growths(spec: ElasticSpec) -> dict[str, WeightGrowth]:
     """Those of the layers, by name."""
     first = lambda sizes: np.arange(max(sizes)) < np.asarray(sizes)[:, None]
     sides = [_centre(spec.kernels[0], spec.kernels[min(j, 1)]) for j in range(len(spec.kernels))]
@@ -100,7 +100,7 @@ def growths(spec: ElasticSpec) -> dict[str, Growth]:
         table = {"hidden": ("expand", first(hidden)), "side": ("kernel", np.stack(sides)), **matrices}
         if layer.se:
             table["squeezed"] = ("expand", first([spec.squeezed(h) for h in hidden]))
-        out[name_of(u, i)] = Growth(u, i, table)
+        out[name_of(u, i)] = WeightGrowth(u, i, table)
     return out
 
 
@@ -113,7 +113,7 @@ def dimensions(module: str, leaf: str, ndim: int) -> tuple[str | None, ...]:
     return (leaf, None) if leaf.startswith("to") else AXES[module][-ndim:]
 
 
-def masks(spec: ElasticSpec, growth: Growth, gates: Elastic) -> Callable[[str, str, int], jax.Array]:
+def masks(spec: ElasticSpec, growth: WeightGrowth, gates: Elastic) -> Callable[[str, str, int], jax.Array]:
     """(module, leaf, ndim) -> 0/1, what an architecture has of it, to be broadcast."""
     at = growth.unit, growth.place
     deep = np.asarray(spec.depths) > growth.place
@@ -129,7 +129,7 @@ def masks(spec: ElasticSpec, growth: Growth, gates: Elastic) -> Callable[[str, s
     return mask
 
 
-def narrowed(growth: Growth, expand: int, module: str, leaf: str, v: jax.Array) -> jax.Array:
+def narrowed(growth: WeightGrowth, expand: int, module: str, leaf: str, v: jax.Array) -> jax.Array:
     """The channels of a leaf that the layer has at one of its expansions."""
     kept = {name: np.flatnonzero(growth.table[name][1][expand]) for name in READERS if name in growth.table}
     return permuted(kept, module, leaf, v)

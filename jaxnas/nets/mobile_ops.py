@@ -86,7 +86,7 @@ class MBConv(nn.Module):
         return norm("project_norm")(Pointwise(self.outputs, self.groups, name="project")(x), train, defer=True)
 
 
-def build(spec: MobileSpec, layer: MobileLayer, op: str, **kw: Any) -> MBConv:
+def mobile_block(spec: MobileSpec, layer: MobileLayer, op: str, **kw: Any) -> MBConv:
     """A layer's candidate that is a block."""
     made: Any = block(op)
     return MBConv(layer.outputs, made.kernel, made.expansion, made.groups, layer.stride, spec.relu6, spec.epsilon, **kw)
@@ -133,7 +133,7 @@ class SuperLayer(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, gate: jax.Array | Paths, train: bool, path: bool) -> jax.Array:
         """x [C, H, W, B], gate [O] or Paths."""
-        made = {op: build(self.spec, self.layer, op, parent=None) for op in self.layer.ops if block(op)}
+        made = {op: mobile_block(self.spec, self.layer, op, parent=None) for op in self.layer.ops if block(op)}
         if self.is_initializing():
             for op, module in made.items():
                 for collection, tree in module.init(self.make_rng("params"), x, True).items():

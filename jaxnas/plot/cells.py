@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from jaxnas.base import Arch
 from jaxnas.nets.block_cell import choice_of
 from jaxnas.plot.chains import layers
-from jaxnas.plot.figure import COLOURS, STYLES, blank, literal, text_width
+from jaxnas.plot.figure import COLOURS, STYLES, empty_figure, literal, text_width
 from jaxnas.spaces._space import Space
 from jaxnas.spaces.blocks import BlockSpec
 from jaxnas.spaces.cell import CellSpec
@@ -57,7 +57,7 @@ def architecture(space: Space, arch: Arch, title: str | None = None) -> "Figure"
         reach = {s: HEIGHT / 2 + LANE * max([n for t, n in sides.values() if t == s], default=0) for s in (1, -1)}
         extent.append((reach[1] + 0.5, reach[-1] + (LANE if spec.inputs > 1 else 0) + 0.2))
     total = head + sum(map(sum, extent)) + legend
-    figure, top = blank(width, total, title), total - head
+    figure, top = empty_figure(width, total, title), total - head
     for (kind, edges, sides, out), (up, down) in zip(cells, extent, strict=True):
         ax = figure.add_axes((0, (top - up - down) / total, 1, (up + down) / total))
         ax.set(xlim=((span - width) / 2, (span + width) / 2), ylim=(-down, up))
@@ -206,7 +206,7 @@ def gates(history: Mapping[str, ArrayLike], spec: CellSpec, title: str | None = 
     block = row * spec.nodes + 0.3
     width = left + (w + gap) * max(spec.inputs + spec.nodes - 1, 2) + right
     total = head + block * len(seen)
-    figure = blank(width, total, title)
+    figure = empty_figure(width, total, title)
     panel = lambda x, y, w, h: figure.add_axes((x / width, y / total, w / width, h / total), facecolor="0.8")
     show: dict[str, Any] = {"aspect": "auto", "interpolation": "nearest", "cmap": "magma_r", "norm": PowerNorm(0.6, 0, 1)}
     image: Any = None  # the last one

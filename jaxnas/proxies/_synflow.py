@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from jaxnas.nets import probe
 from jaxnas.nets.base import Gates, Net, Variables
-from jaxnas.proxies.proxy import Batches, first, logits_of, settled, total
+from jaxnas.proxies.proxy import Batches, first_batch, logits_of, settled, total
 
 
 @jax.custom_vjp
@@ -49,7 +49,7 @@ def synflow(net: Net, variables: Variables, gates: Gates, batch: Batches) -> jax
 
 def flows(net: Net, variables: Variables, gates: Gates, batch: Batches) -> tuple[jax.Array, Any]:
     """-> (c, |W dR/dW| / e^c, a tree like the params)."""
-    x, _ = first(batch)
+    x, _ = first_batch(batch)
     positive = jax.tree.map(jnp.abs, variables["params"])
 
     def out(params, tap):

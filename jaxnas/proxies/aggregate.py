@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 
-def ranks(scores: jax.Array) -> jax.Array:
+def rank_scores(scores: jax.Array) -> jax.Array:
     """[P, M] -> [P, M], larger is better."""
     lower = jnp.sum(scores[None] < scores[:, None], 1)
     no_higher = jnp.sum(scores[None] <= scores[:, None], 1)
@@ -22,12 +22,12 @@ def ranks(scores: jax.Array) -> jax.Array:
 
 def rank_average(scores: jax.Array) -> jax.Array:
     """[P, M] -> [P]"""
-    return jnp.mean(ranks(scores), -1) / len(scores)
+    return jnp.mean(rank_scores(scores), -1) / len(scores)
 
 
 def log_rank(scores: jax.Array) -> jax.Array:
     """[P, M] -> [P]"""
-    return jnp.sum(jnp.log(ranks(scores) / len(scores)), -1)
+    return jnp.sum(jnp.log(rank_scores(scores) / len(scores)), -1)
 
 
 def vote(scores: jax.Array) -> jax.Array:

@@ -81,7 +81,7 @@ def _rank(path, leaf) -> int | None:
     return 4 if leaf.ndim >= 4 else 2
 
 
-def layers(net: Net, variables: Variables, gates: Gates, values: Any = None) -> list[tuple[jax.Array, jax.Array]]:
+def by_layer(net: Net, variables: Variables, gates: Gates, values: Any = None) -> list[tuple[jax.Array, jax.Array]]:
     """(values [L, n], which of the L layers the architecture has, bool[L]) of each kernel, or stack of kernels.
 
     Args:
@@ -106,12 +106,12 @@ def total(
     net: Net, variables: Variables, gates: Gates, values: Any, of_layer: Callable[[jax.Array], jax.Array] = jnp.sum
 ) -> jax.Array:
     """sum over the architecture's layers of of_layer(values [n])."""
-    parts = layers(net, variables, gates, values)
+    parts = by_layer(net, variables, gates, values)
     out: Any = sum(jnp.sum(jnp.where(on, jax.vmap(of_layer)(v), 0)) for v, on in parts)
     return out
 
 
-def first(batch: Batches) -> tuple[jax.Array, jax.Array]:
+def first_batch(batch: Batches) -> tuple[jax.Array, jax.Array]:
     """The first of the batches (x [B, ...], y [B]).
 
     Raises:

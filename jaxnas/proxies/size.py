@@ -13,12 +13,12 @@ import jax.numpy as jnp
 
 from jaxnas.nets import probe
 from jaxnas.nets.base import Gates, Net, Variables
-from jaxnas.proxies.proxy import Batches, layers, logits_of
+from jaxnas.proxies.proxy import Batches, by_layer, logits_of
 
 
 def params(net: Net, variables: Variables, gates: Gates, batch: Batches) -> jax.Array:
     del batch
-    out: Any = sum(jnp.sum(on, dtype=float) * values.shape[1] for values, on in layers(net, variables, gates))
+    out: Any = sum(jnp.sum(on, dtype=float) * values.shape[1] for values, on in by_layer(net, variables, gates))
     return out
 
 

@@ -129,7 +129,7 @@ class Perceptron(nn.Module):
         return nn.Dense(1, kernel_init=init)(x)[0]
 
 
-class Tokens(NamedTuple):
+class BlockTokens(NamedTuple):
     """A cell of blocks as a sequence."""
 
     input: jax.Array  # int32[B, 2]
@@ -137,7 +137,7 @@ class Tokens(NamedTuple):
     blocks: jax.Array  # int32[], how many there are
 
 
-def block_tokens(space: Space) -> Callable[[Arch], Tokens]:
+def block_tokens(space: Space) -> Callable[[Arch], BlockTokens]:
     """arch -> Tokens of `pnas(...)`.
 
     Raises:
@@ -145,7 +145,7 @@ def block_tokens(space: Space) -> Callable[[Arch], Tokens]:
     """
     if not isinstance(space.spec, BlockSpec) or space.spec.kinds:
         raise ValueError("tokens are those of one cell of blocks: give a space of pnas()")
-    return lambda arch: Tokens(arch.blocks.input, arch.blocks.op, arch.size + 1)
+    return lambda arch: BlockTokens(arch.blocks.input, arch.blocks.op, arch.size + 1)
 
 
 class _Predictor(nn.Module):
@@ -162,7 +162,7 @@ class _Predictor(nn.Module):
         self.last = nn.Dense(1, kernel_init=init, bias_init=nn.initializers.constant(1.8))
         self.body = self.make_body(init)
 
-    def embed(self, tokens: Tokens) -> jax.Array:
+    def embed(self, tokens: BlockTokens) -> jax.Array:
         return jnp.concatenate([self.of_input(tokens.input), self.of_op(tokens.op)], -2)  # [B, 4, E]
 
     def score(self, h: jax.Array) -> jax.Array:
@@ -175,7 +175,7 @@ class BlockPerceptron(_Predictor):
     def make_body(self, init: nn.initializers.Initializer) -> nn.Module:
         return nn.Dense(self.width, kernel_init=init)
 
-    def __call__(self, tokens: Tokens) -> jax.Array:
+    def __call__(self, tokens: BlockTokens) -> jax.Array:
         e = self.embed(tokens)
         e = e.reshape(len(e), -1)  # [B, 4 E]
         there = jnp.arange(len(e)) < tokens.blocks
@@ -188,7 +188,7 @@ class BlockLSTM(_Predictor):
     def make_body(self, init: nn.initializers.Initializer) -> nn.Module:
         return nn.RNN(nn.OptimizedLSTMCell(self.width, kernel_init=init, recurrent_kernel_init=init), return_carry=True)
 
-    def __call__(self, tokens: Tokens) -> jax.Array:
+    def __call__(self, tokens: BlockTokens) -> jax.Array:
         e = self.embed(tokens)
         (_, h), _ = self.body(e.reshape(-1, self.width), seq_lengths=4 * tokens.blocks)
         return self.score(h)

@@ -215,7 +215,7 @@ def cell_graph(space: Space) -> Callable[[Arch], Graph]:
     return graph
 
 
-def mix(x: jax.Array) -> jax.Array:
+def stir(x: jax.Array) -> jax.Array:
     """uint32 -> uint32, a bijection that stirs all bits (the finalizer of MurmurHash3)."""
     x = (x ^ (x >> 16)) * np.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * np.uint32(0xC2B2AE35)
@@ -224,11 +224,11 @@ def mix(x: jax.Array) -> jax.Array:
 
 def subtree_labels(graph: Graph, rounds: int) -> jax.Array:
     """uint32[H + 1, V]: the label of every node after each round."""
-    labels = [mix(graph.label.astype(jnp.uint32))]
+    labels = [stir(graph.label.astype(jnp.uint32))]
     for t in range(1, rounds + 1):
         salt = np.uint32(0x9E3779B9 * t % 2**32)
-        heard = jnp.sum(graph.reads.astype(jnp.uint32) * mix(labels[-1] ^ salt)[None], -1, dtype=jnp.uint32)  # a multiset
-        labels.append(mix(mix(labels[-1] + salt) + heard))
+        heard = jnp.sum(graph.reads.astype(jnp.uint32) * stir(labels[-1] ^ salt)[None], -1, dtype=jnp.uint32)  # a multiset
+        labels.append(stir(stir(labels[-1] + salt) + heard))
     return jnp.stack(labels)
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from jaxnas.base import Strategy
 from jaxnas.nets.base import Net, Variables
 from jaxnas.proxies import Proxy, drawn, ntk, regions
-from jaxnas.proxies.aggregate import ranks
+from jaxnas.proxies.aggregate import rank_scores
 from jaxnas.spaces._space import is_shape
 
 
@@ -102,7 +102,7 @@ def te_nas(
         many = jnp.sum(alive, -1, keepdims=True) > 1
         able = (alive & many).reshape(-1)
         worth = jnp.stack([(kappa - k) / kappa, (r - R) / R], -1)
-        score = jnp.sum(ranks(jnp.where(able[:, None], worth, -jnp.inf)), -1)
+        score = jnp.sum(rank_scores(jnp.where(able[:, None], worth, -jnp.inf)), -1)
         best = jnp.argmax(jnp.where(able, score, -jnp.inf).reshape(D, width), -1)  # [D]
         left = alive & ~(many & (jnp.arange(width)[None] == best[:, None]))
         return TENASState(left), TENASInfo(kappa, R, jnp.sum(left, dtype=jnp.int32))

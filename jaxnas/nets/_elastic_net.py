@@ -144,8 +144,8 @@ def elastic_net(space: Space, *, image: tuple[int, int, int], classes: int) -> N
         return full.clone(units=units, size=size), extract
 
     macs = elastic_macs(spec, image, classes)
-    net = linen(full, space, image, classes, used=used, specialize=specialize, compute=compute, mixes=False, macs=macs)
-    return net._replace(init=init)
+    net = linen(full, space, image, classes, used=used, specialize=specialize, compute=compute, mixes=False)
+    return net._replace(init=init, macs=macs)
 
 
 def sort_channels(net: Net, variables: Variables, widths: int = 1) -> Variables:

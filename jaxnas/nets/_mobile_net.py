@@ -102,7 +102,7 @@ def mobile_net(space: Space, *, image: tuple[int, int, int], classes: int) -> Ne
         varied: Any = sum(jnp.sum(row.astype(np.float32) * gate) for row, gate in zip(table.op, gates.op, strict=True))
         return base + varied
 
-    return linen(module, space, image, classes, used=used, specialize=specialize, macs=macs)
+    return linen(module, space, image, classes, used=used, specialize=specialize)._replace(macs=macs)
 
 
 def mobile_macs(spec: MobileSpec, image: tuple[int, int, int], classes: int) -> tuple[Mobile, float]:

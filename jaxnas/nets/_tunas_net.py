@@ -205,8 +205,8 @@ def tunas_net(space: Space, *, image: tuple[int, int, int], classes: int) -> Net
         return full.clone(choice=choice), extract
 
     macs = tunas_macs(spec, image, classes)
-    net = linen(full, space, image, classes, used=used, specialize=specialize, compute=compute, macs=macs)
-    return net._replace(init=init)
+    net = linen(full, space, image, classes, used=used, specialize=specialize, compute=compute)
+    return net._replace(init=init, macs=macs)
 
 
 def tunas_macs(spec: TunasSpec, image: tuple[int, int, int], classes: int) -> Callable[[Tunas], jax.Array]:

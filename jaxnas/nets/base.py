@@ -78,6 +78,8 @@ class Net(NamedTuple):
     image: tuple[int, ...]  # (H, W, C); () for a net that reads no images
     classes: int
     mixes: bool = True  # soft gates weigh operations; False: it computes one architecture, and gates are one-hot
+    # Of convolutions and dense layers; rows of gates that are probabilities give the mean over architectures whose decisions are
+    # drawn independently, so that it can be differentiated.
     macs: Callable[[Gates], jax.Array] | None = None  # -> [], float32: multiply-adds of one example; None: not counted
 
 
@@ -91,19 +93,17 @@ def linen(
     specialize: Callable[[Arch], tuple[nn.Module, Extract]],
     compute: ComputeFn | None = None,
     mixes: bool = True,
-    macs: Callable[[Gates], jax.Array] | None = None,
 ) -> Net:
     """The net of a Flax module that is called as module(x, gates, *, train, path).
 
-    Training moves the module's "batch_stats", and a key is its rng "dropout".  A net that starts differently replaces `init`.
+    Training moves the module's "batch_stats", and a key is its rng "dropout".  A net that starts differently replaces `init`,
+    and one that counts its multiply-adds `macs`.
 
     Args:
         module: of all architectures.
         space, image, classes, used, specialize, mixes: see `Net`.
         compute: (variables, x, gates, t, *, train, path, rngs, mutable) -> (logits, the collections that have moved), for a module
             that needs other variables or arguments; default: `module.apply`, which does not look at the step t.
-        macs: see `Net`.  Of convolutions and dense layers; rows of gates that are probabilities give the mean over
-            architectures whose decisions are drawn independently, so that it can be differentiated.
     """
 
     def plain(variables, x, gates, t, **how):
@@ -122,7 +122,7 @@ def linen(
         logits, moved = compute(variables, x, gates, t, train=train, path=path, rngs=rngs, mutable=mutable)
         return logits, {**variables, **moved}
 
-    return Net(init, apply, used, specialize, space, tuple(image), classes, mixes, macs)
+    return Net(init, apply, used, specialize, space, tuple(image), classes, mixes)
 
 
 def blank_gates(space: Space) -> Any:

@@ -14,12 +14,13 @@ algorithm of one worker.  Defaults eta = 3 and r = 1; the paper's eta is 4.
 Axes: N slots, B workers, K rungs.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnas.ask_tell.halving import Proposer, at_random
 from jaxnas.ask_tell.history import check_capacity, no_archs
 from jaxnas.ask_tell.trial import Answer, Trial, better, levels, no_answer
 from jaxnas.base import Arch, AskTell
@@ -32,9 +33,12 @@ class ASHAState(NamedTuple):
     rung: jax.Array  # int32[N]: the last that is finished; -1: none
     started: jax.Array  # int32[]: members so far
     answer: Answer
+    proposer: Any
 
 
-def asha(space: Space, R: int, r: int = 1, eta: int = 3, *, capacity: int, batch: int = 1) -> AskTell:
+def asha(
+    space: Space, R: int, r: int = 1, eta: int = 3, *, capacity: int, batch: int = 1, propose: Proposer | None = None
+) -> AskTell:
     """Asynchronous successive halving; it asks for `Trial`s.
 
     Args:
@@ -43,6 +47,7 @@ def asha(space: Space, R: int, r: int = 1, eta: int = 3, *, capacity: int, batch
         eta: one in eta is promoted, default 3.
         capacity: N, the members kept: what a search is going to start; beyond it the oldest is forgotten.
         batch: B, workers, default 1.
+        propose: where new members come from, default uniform draws; it gives `batch` of them, of which a step takes the first.
 
     Raises:
         ValueError: for budgets that are not 1 <= r <= R, an eta below 2, a capacity below 1, or a batch outside [1, capacity].
@@ -50,15 +55,16 @@ def asha(space: Space, R: int, r: int = 1, eta: int = 3, *, capacity: int, batch
     N, B, budgets = capacity, batch, np.asarray(levels(R, r, eta), np.int32)
     check_capacity(N, 1, B)
     K = len(budgets)
+    propose = at_random(space, B) if propose is None else propose
 
     def init(key):
-        del key  # nothing to draw
         return ASHAState(
             archs=no_archs(space, N),
             scores=jnp.zeros((N, K), jnp.float32),
             rung=jnp.full(N, -1, jnp.int32),
             started=jnp.zeros((), jnp.int32),
             answer=no_answer(space),
+            proposer=propose.init(key),
         )
 
     def ask(key, state):
@@ -81,8 +87,9 @@ def asha(space: Space, R: int, r: int = 1, eta: int = 3, *, capacity: int, batch
 
         (_, started), (slot, k) = jax.lax.scan(job, (jnp.ones(N, bool), state.started), None, length=B)
         slot, new = slot.astype(jnp.int32), k == 0
-        fresh = lambda a, b: jnp.where(new.reshape(B, *[1] * (a.ndim - 1)), a, b[slot])
-        drawn = jax.vmap(space.sample)(jax.random.split(key, B))
+        place = jnp.maximum(jnp.cumsum(new) - 1, 0)  # of a new member among those proposed
+        fresh = lambda a, b: jnp.where(new.reshape(B, *[1] * (a.ndim - 1)), a[place], b[slot])
+        drawn = propose.ask(key, state.proposer)
         return state._replace(started=started), Trial(
             arch=jax.tree.map(fresh, drawn, state.archs),
             slot=slot,
@@ -99,6 +106,7 @@ def asha(space: Space, R: int, r: int = 1, eta: int = 3, *, capacity: int, batch
             rung=state.rung.at[s].set(k),
             started=state.started,
             answer=better(state.answer, trials, scores),
+            proposer=propose.tell(state.proposer, trials, scores),
         )
 
     return AskTell(init, ask, tell, lambda state: state.answer.arch, replaceable=False)

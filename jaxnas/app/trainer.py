@@ -1,0 +1,131 @@
+"""Training networks that are programs of their own: compiled in the background, trained one after the other, scored on held-out data.
+
+A program is compiled once for all hyper-parameters, lengths and parts of the data of a network.  A member goes on where it was; one
+whose state is not in memory, since the run was cut, is trained to that step again, which gives the same bits.
+
+Axes: N examples, K outputs.
+"""
+
+import concurrent.futures
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnas.base import Key
+from jaxnas.driver.loop import compiler_options
+from jaxnas.nets.backbone import Backbone
+from jaxnas.spaces._macro import MacroChoice
+from jaxnas.training.members import Course, MemberState, member, recipe_of
+
+CHUNK = 256  # examples that are predicted at once
+
+
+class Examples(NamedTuple):
+    """x and y of train and valid, one behind the other, so that one program trains on the first part, or on both."""
+
+    x: jax.Array  # [N, ...]
+    y: jax.Array
+    train: int  # how many are the train part
+
+
+class Program(NamedTuple):
+    init: Callable
+    advance: Callable
+    predict: Callable
+    seconds: float  # that compiling took
+
+
+class Outcome(NamedTuple):
+    outputs: np.ndarray  # [n, K], of what was asked for
+    loss: float  # mean training loss since the last outcome
+    variables: Any  # averaged
+    seconds: float
+    waited: float  # of them, for the compiler
+
+
+class Trainer:
+    """All members of a run.
+
+    Args:
+        data: the examples.
+        image: the shape of one.
+        outputs: K.
+        batch: examples a step.
+        loss: (outputs [B, K], y) -> [].
+    """
+
+    def __init__(self, data: Examples, image: tuple[int, ...], outputs: int, batch: int, loss: Callable):
+        self.data, self.image, self.outputs, self.batch, self.loss = data, image, outputs, min(batch, data.train), loss
+        self._compiler = concurrent.futures.ThreadPoolExecutor(1, "compiler")
+        self._programs: dict[tuple, concurrent.futures.Future] = {}
+        self._members: dict[Any, MemberState] = {}
+
+    def close(self) -> None:
+        """Stops compiling: what has not begun is not begun."""
+        self._compiler.shutdown(wait=False, cancel_futures=True)
+
+    def prepare(self, choice: MacroChoice) -> None:
+        """Has the program of a network compiled, in the background."""
+        if choice.network not in self._programs:
+            self._programs[choice.network] = self._compiler.submit(self._compile, choice)
+
+    def program(self, choice: MacroChoice) -> Program:
+        self.prepare(choice)
+        return self._programs[choice.network].result()
+
+    def _compile(self, choice: MacroChoice) -> Program:
+        began = time.perf_counter()
+        functions = member(Backbone(choice, self.outputs), self.image, self.batch, self.loss)
+        key = jax.random.key(0)
+        state = jax.eval_shape(functions.init, key)
+        init = jax.jit(functions.init, compiler_options=compiler_options(once=True)).lower(key).compile()
+        course = self.course(choice, 1, 1, 1)
+        advance = jax.jit(functions.advance, compiler_options=compiler_options())
+        chunk = jax.ShapeDtypeStruct((CHUNK, *self.image), jnp.float32)
+        predict = jax.jit(functions.predict, compiler_options=compiler_options()).lower(state.average, chunk).compile()
+        compiled = advance.lower(key, state, course, self.data.x, self.data.y).compile()
+        return Program(init, compiled, predict, time.perf_counter() - began)
+
+    def course(self, choice: MacroChoice, total: int, stop: int, examples: int) -> Course:
+        whole = lambda n: jnp.asarray(n, jnp.int32)
+        return Course(recipe_of(choice.training, self.image), jnp.asarray(total, jnp.float32), whole(stop), whole(examples))
+
+    def train(
+        self, name: Any, key: Key, choice: MacroChoice, start: int, stop: int, total: int, *, on: jax.Array, whole: bool = False
+    ) -> Outcome:
+        """Trains member `name` from step `start` to `stop` of `total`, and predicts `on`.
+
+        `whole`: on train and valid alike.
+        """
+        began = time.perf_counter()
+        program = self.program(choice)
+        waited = time.perf_counter() - began
+        k_init, k_steps = jax.random.split(key)
+        examples = len(self.data.y) if whole else self.data.train
+        state = self._members.pop(name, None) if start else None
+        if state is None or int(state.step) != start:
+            state = program.init(k_init)
+            if start:
+                course = self.course(choice, total, start, examples)
+                state, _ = program.advance(k_steps, state, course, self.data.x, self.data.y)
+        course = self.course(choice, total, stop, examples)
+        state, loss = program.advance(k_steps, state, course, self.data.x, self.data.y)
+        loss = float(loss)
+        if stop < total:
+            self._members[name] = state
+        outputs = self.predict(choice, state.average, on)
+        variables = jax.tree.map(np.asarray, state.average)
+        return Outcome(outputs, loss, variables, time.perf_counter() - began, waited)
+
+    def predict(self, choice: MacroChoice, variables: Any, x: jax.Array) -> np.ndarray:
+        """Outputs [n, K] of x [n, ...], a chunk at a time."""
+        program, parts = self.program(choice), []
+        for start in range(0, len(x), CHUNK):
+            some = x[start : start + CHUNK]
+            padded = jnp.concatenate([some, jnp.zeros((CHUNK - len(some), *x.shape[1:]), x.dtype)])
+            parts.append(np.asarray(program.predict(variables, padded))[: len(some)])
+        return np.concatenate(parts)

@@ -1,0 +1,92 @@
+"""New members from a portfolio, and then from its winners: hand-made networks first, mutants of the best after them.
+
+    member i <= n:  the i-th of those given
+    member i > n:   one of the best P so far, uniformly, mutated 1, 2 or 3 times;  of T such mutants the first that is new
+
+Of two members the better is that of the larger budget, and at the same budget that of the higher score: scores at two budgets are
+never compared.  With successive halving, `asha(space, R, r, propose=portfolio(...))`, what is given is generation 0: the answer
+cannot be worse than the best of it, but for the noise of the selection.
+
+Axes: n given, N capacity, P parents, B asked for at once, T draws, D decisions.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnas.ask_tell.halving import Proposer
+from jaxnas.ask_tell.history import code, no_archs, seen
+from jaxnas.ask_tell.trial import Trial
+from jaxnas.base import Arch, Key
+from jaxnas.spaces._space import Space
+from jaxnas.trees import count, take
+
+
+class PortfolioState(NamedTuple):
+    given: Arch  # [n, ...]
+    archs: Arch  # [N, ...], by slot
+    scores: jax.Array  # float32[N], at the slot's largest budget
+    budget: jax.Array  # int32[N]; 0: nothing yet
+    started: jax.Array  # int32[]: new members told so far
+
+
+def portfolio(space: Space, given: Arch, capacity: int, batch: int = 1, parents: int = 4, draws: int = 16) -> Proposer:
+    """The proposer for `asha` and `brackets`.
+
+    Args:
+        space: where to mutate.
+        given: [n, ...], architectures of the space stacked.
+        capacity: N, that of the algorithm.
+        batch: B, that of the algorithm.
+        parents: P, default 4.
+        draws: T, default 16; where none is new, the last one is taken as it is.
+
+    Raises:
+        ValueError: for nothing given, or sizes below 1.
+    """
+    n = count(given)
+    if min(n, capacity, batch, parents, draws) < 1:
+        raise ValueError(f"give at least one architecture and positive sizes; got {n}, {capacity}, {batch}, {parents} and {draws}")
+    P = min(parents, capacity)
+
+    def init(key: Key) -> PortfolioState:
+        del key  # nothing to draw
+        blank = jnp.zeros(capacity, jnp.float32), jnp.zeros(capacity, jnp.int32), jnp.zeros((), jnp.int32)
+        return PortfolioState(jax.tree.map(jnp.asarray, given), no_archs(space, capacity), *blank)
+
+    def mutant(key: Key, parent: Arch) -> Arch:
+        k_times, *keys = jax.random.split(key, 4)
+        times = jax.random.randint(k_times, (), 1, 4)
+        for i, k in enumerate(keys):
+            parent = jax.tree.map(lambda new, old, i=i: jnp.where(i < times, new, old), space.mutate(k, parent), parent)
+        return parent
+
+    def ask(key: Key, state: PortfolioState) -> Arch:
+        order = jnp.lexsort((-state.scores, -state.budget))[:P]
+        known = jnp.clip(jnp.sum(state.budget > 0), 1, P)
+        codes = jax.vmap(lambda arch: code(space, arch))(state.archs)
+
+        def one(key, b):
+            k_parent, k_mutant = jax.random.split(key)
+            parent = take(state.archs, order[jax.random.randint(k_parent, (), 0, known)])
+            some = jax.vmap(mutant, (0, None))(jax.random.split(k_mutant, draws), parent)
+            new = ~seen(jax.vmap(lambda arch: code(space, arch))(some), codes, state.budget > 0)
+            at = jnp.where(jnp.any(new), jnp.argmax(new), draws - 1)
+            i = state.started + b
+            return jax.tree.map(lambda g, m: jnp.where(i < n, g[jnp.minimum(i, n - 1)], m[at]), state.given, some)
+
+        return jax.vmap(one)(jax.random.split(key, batch), jnp.arange(batch))
+
+    def tell(state: PortfolioState, trials: Trial, scores: jax.Array) -> PortfolioState:
+        busy, s = trials.start < trials.stop, trials.slot
+        keep = lambda new, old: jnp.where(busy.reshape(-1, *[1] * (new.ndim - 1)), new, old[s])
+        return state._replace(
+            archs=jax.tree.map(lambda old, new: old.at[s].set(keep(new, old)), state.archs, trials.arch),
+            scores=state.scores.at[s].set(keep(scores.astype(jnp.float32), state.scores)),
+            budget=state.budget.at[s].set(keep(trials.stop.astype(jnp.int32), state.budget)),
+            started=state.started + jnp.sum(busy & (trials.start == 0), dtype=jnp.int32),
+        )
+
+    return Proposer(init, ask, tell)

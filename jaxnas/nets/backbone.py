@@ -1,0 +1,186 @@
+"""The networks of the macro space: each is a plain Flax module, and a program of its own.
+
+Blocks and their references are those of `jaxnas.spaces.macro`.  A block ends in squeeze-and-excitation where there is attention (an
+inverted one has it inside, as MobileNetV3 does), and a residual one adds the average-free 1 x 1 shortcut wherever its shape changes.
+
+Axes: C channels, H rows, W columns, B batch, K outputs, S stages.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnas.base import Arch
+from jaxnas.nets.convolution import per_channel
+from jaxnas.nets.layers import BatchNorm, Conv, Dense, Depthwise, drop, to_net
+from jaxnas.spaces._macro import MacroChoice, MacroSpec, StageChoice, rounded
+
+HIDDEN = 64  # units of the flatten head
+SQUEEZE = 8  # attention looks at so many channels at once
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {"relu": nn.relu, "silu": nn.silu, "gelu": nn.gelu, "tanh": jnp.tanh}
+
+
+class GroupNorm(nn.Module):
+    """Normalisation of four groups of channels, each example by itself (Wu and He 2018, arXiv:1803.08494)."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        del train  # no running statistics
+        y = x.reshape(4, -1, *x.shape[1:])
+        y = (y - y.mean((1, 2, 3), keepdims=True)) * jax.lax.rsqrt(y.var((1, 2, 3), keepdims=True) + 1e-5)
+        scale = self.param("scale", nn.initializers.ones, (x.shape[0],), x.dtype)
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[0],), x.dtype)
+        return y.reshape(x.shape) * per_channel(scale) + per_channel(bias)
+
+
+NORMS: dict[str, type[nn.Module]] = {"batch": BatchNorm, "group": GroupNorm}
+
+
+def squeezed(channels: float) -> int:
+    """Units between the two layers of attention."""
+    return rounded(channels / SQUEEZE)
+
+
+class Attention(nn.Module):
+    """Squeeze and excitation: channels weighed by what their means say of each other."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        seen = nn.relu(Dense(squeezed(x.shape[0]), name="squeeze")(x.mean((1, 2)).T))  # [B, h]
+        return x * nn.sigmoid(Dense(x.shape[0], name="excite")(seen).T)[:, None, None]
+
+
+class Block(nn.Module):
+    stage: StageChoice
+    stride: int
+    attention: bool
+    norm: str
+    activation: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """x [C, H, W, B] -> [width, ceil(H / stride), ceil(W / stride), B]."""
+        s, act = self.stage, ACTIVATIONS[self.activation]
+        kernel = (s.kernel, s.kernel if x.shape[2] > 1 else 1)
+        norm = lambda name: NORMS[self.norm](name=f"{name}_norm")
+        attend = lambda y: Attention(name="attention")(y) if self.attention else y
+        if s.block == "plain":
+            return attend(act(norm("conv")(Conv(s.width, kernel, self.stride, name="conv")(x), train)))
+        if s.block == "separable":
+            y = act(norm("depthwise")(Depthwise(s.kernel, self.stride, name="depthwise")(x), train))
+            return attend(act(norm("pointwise")(Conv(s.width, name="pointwise")(y), train)))
+        keeps = self.stride == 1 and x.shape[0] == s.width
+        if s.block == "inverted":
+            y = act(norm("expand")(Conv(s.expansion * x.shape[0], name="expand")(x), train))
+            y = attend(act(norm("depthwise")(Depthwise(s.kernel, self.stride, name="depthwise")(y), train)))
+            y = norm("project")(Conv(s.width, name="project")(y), train)
+            return x + y if keeps else y
+        y = act(norm("first")(Conv(s.width, kernel, self.stride, name="first")(x), train))
+        y = attend(norm("second")(Conv(s.width, kernel, name="second")(y), train))
+        shortcut = x if keeps else norm("shortcut")(Conv(s.width, 1, self.stride, name="shortcut")(x), train)
+        return act(shortcut + y)
+
+
+class Backbone(nn.Module):
+    """x [B, H, W, C] -> outputs [B, K]."""
+
+    choice: MacroChoice
+    outputs: int
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, *, train: bool = False, rate: jax.Array | None = None, dropout: jax.Array | float | None = None
+    ) -> jax.Array:
+        """`dropout` replaces that of the choice, and may be traced; `rate` would drop paths, of which there are none."""
+        del rate
+        c = self.choice
+        dropout = c.training.dropout if dropout is None else dropout
+        shared = dict(attention=c.attention, norm=c.norm, activation=c.activation)
+        kernel = (3, 3 if x.shape[2] > 1 else 1)
+        y = Conv(c.stages[0].width, kernel, c.stem, name="stem")(to_net(x))
+        y = ACTIVATIONS[c.activation](NORMS[c.norm](name="stem_norm")(y, train))
+        for i, stage in enumerate(c.stages):
+            for j in range(stage.depth):
+                y = Block(stage, 2 if i and not j else 1, **shared, name=f"stage{i}_block{j}")(y, train)
+        if c.head == "average":
+            y = y.mean((1, 2)).T
+        else:
+            y = y.reshape(-1, y.shape[-1]).T
+            y = ACTIVATIONS[c.activation](Dense(HIDDEN, name="hidden")(self.drop(y, train, dropout)))
+        return Dense(self.outputs, name="outputs")(self.drop(y, train, dropout))
+
+    def drop(self, y: jax.Array, train: bool, dropout: jax.Array | float) -> jax.Array:
+        if not train or not self.has_rng("dropout"):
+            return y
+        return drop(y, self.make_rng("dropout"), dropout, y.shape)
+
+
+class Cost(NamedTuple):
+    """Of one network."""
+
+    params: jax.Array  # float32[]
+    macs: jax.Array  # float32[]: multiply-adds of convolutions and dense layers, for one example
+
+
+def backbone_cost(spec: MacroSpec, outputs: int) -> Callable[[Arch], Cost]:
+    """arch -> its cost, in closed form; traceable, so that a search can draw within a limit."""
+    H, W, C = spec.image
+    halved = lambda n, times: -(-n // 2**times)
+    after = lambda stem, s: (halved(-(-H // stem), s), halved(-(-W // stem), s))
+    places = np.asarray([[np.prod(after(stem, s)) for s in range(spec.stages)] for stem in spec.stem], np.float32)  # [stems, S]
+    table = {name: np.asarray(getattr(spec, name), np.float32) for name in ("width", "growth", "depth", "kernel", "expansion")}
+    flat = lambda k: k * k if W > 1 else k  # the area of a dense kernel
+    near = lambda w: jnp.maximum(4.0, 4 * jnp.floor(w / 4 + 0.5))
+
+    def cost(arch: Arch) -> Cost:
+        attention, at = jnp.asarray(spec.attention, jnp.float32)[arch.attention], jnp.asarray(places)[arch.stem]
+        pick = lambda name, i: jnp.asarray(table[name])[i]
+
+        def attend(c):  # (parameters, multiply-adds)
+            h = near(c / SQUEEZE)
+            return attention * (2 * c * h + h + c), attention * 2 * c * h
+
+        def block(s, c, w, before, now, first):
+            """(parameters, multiply-adds) of each kind of block, c channels to w, on maps of so many places."""
+            k, e = pick("kernel", arch.kernel[s]), pick("expansion", arch.expansion[s]) * c
+            area, (p, m), (pe, me) = flat(k), attend(w), attend(e)
+            changes = 1.0 if first and s else 0.0
+            kinds = {
+                "plain": (area * c * w + 2 * w + p, area * c * w * now + m),
+                "separable": (k * k * c + 2 * c + c * w + 2 * w + p, (k * k * c + c * w) * now + m),
+                "inverted": (
+                    c * e + 2 * e + k * k * e + 2 * e + pe + e * w + 2 * w,
+                    c * e * before + (k * k * e + e * w) * now + me,
+                ),
+                "residual": (
+                    area * (c + w) * w + 4 * w + changes * (c * w + 2 * w) + p,
+                    (area * (c + w) * w + changes * c * w) * now + m,
+                ),
+            }
+            listed = jnp.stack([jnp.stack(jnp.broadcast_arrays(*kinds[name])) for name in spec.block])
+            return listed[arch.block[s]]  # [2]
+
+        width = near(pick("width", arch.width))
+        total = jnp.stack([flat(3) * C * width + 2 * width, flat(3) * C * width * at[0]])
+        end, c = at[0], width
+        for s in range(spec.stages):
+            on = (s <= arch.stages).astype(jnp.float32)
+            w = near(width * pick("growth", arch.growth[s - 1])) if s else width
+            before = at[s - 1] if s else at[0]
+            first, more = block(s, c, w, before, at[s], True), block(s, w, w, at[s], at[s], False)
+            total = total + on * (first + (pick("depth", arch.depth[s]) - 1) * more)
+            width = c = jnp.where(on > 0, w, width)
+            end = jnp.where(on > 0, at[s], end)
+        heads = {
+            "average": (width * outputs + outputs, width * outputs),
+            "flatten": ((width * end + 1) * HIDDEN + (HIDDEN + 1) * outputs, width * end * HIDDEN + HIDDEN * outputs),
+        }
+        head = jnp.stack([jnp.stack(heads[name]) for name in spec.head])[arch.head]
+        return Cost(*(total + head))
+
+    return cost

@@ -1,0 +1,147 @@
+"""Training one network of many: a program whose hyper-parameters are arguments, so that a network is compiled once for all of them.
+
+    SGD with Nesterov's momentum of 0.9;  rate(t) = rate min(1, t / (0.05 T)) (1 + cos(pi t / T)) / 2;  gradients clipped to norm 5
+    decay is added to the gradient of kernels alone;  the answer is the average weights of the last tenth of the steps so far
+
+References: the cosine, Loshchilov and Hutter, SGDR, ICLR 2017, arXiv:1608.03983; the warm-up, Goyal et al. 2017, arXiv:1706.02677;
+averages of weights, Polyak and Juditsky 1992, and, that they make a training that goes on comparable with one that is over, Izmailov
+et al. 2018, arXiv:1803.05407.
+
+A step draws its batch and its noise from the key and the step's number alone: any cutting of a training gives the same bits.
+
+Axes: B batch, N examples, K outputs.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxnas.base import Key
+from jaxnas.training.losses import cross_entropy
+
+MOMENTUM, CLIP, WARM_UP, AVERAGED = 0.9, 5.0, 0.05, 0.1
+
+
+class Recipe(NamedTuple):
+    """What a training may vary without being compiled again; all float32[]."""
+
+    rate: Any
+    decay: Any
+    dropout: Any
+    pad: Any  # crops: images are shifted by up to so many pixels
+    flip: Any  # odds of a mirror image
+    cut: Any  # the side of a square that is blanked
+
+
+class Course(NamedTuple):
+    """A part of a training, to the step `stop`."""
+
+    recipe: Recipe
+    total: Any  # float32[]: T, the steps of the whole training
+    stop: Any  # int32[]
+    examples: Any  # int32[]: the first so many of x and y are trained on
+
+
+class MemberState(NamedTuple):
+    variables: Any
+    momentum: Any
+    average: Any  # of the variables
+    step: jax.Array  # int32[]
+
+
+class Member(NamedTuple):
+    """The functions of one network."""
+
+    init: Callable[[Key], MemberState]
+    advance: Callable[..., tuple[MemberState, jax.Array]]  # (key, state, Course, x, y) -> (state, mean loss [])
+    predict: Callable[[Any, jax.Array], jax.Array]  # (state.average, x [n, ...]) -> outputs [n, K]
+
+
+def recipe_of(training: Any, image: tuple[int, ...]) -> Recipe:
+    """The recipe of a `TrainingChoice`: crops shift by an eighth of the shorter side, a cut is half of it."""
+    side = min(n for n in (*image[:2], max(image[:2])) if n > 1)
+    parts = training.augment.split("+")
+    pad, cut = float(max(1, side // 8) * ("crop" in parts)), float(side // 2 * ("cutout" in parts))
+    numbers = training.rate, training.decay, training.dropout, pad, 0.5 * ("flip" in parts), cut
+    return Recipe(*(jnp.asarray(n, jnp.float32) for n in numbers))
+
+
+def member(module: nn.Module, image: tuple[int, ...], batch: int, loss: Callable = cross_entropy) -> Member:
+    """The program of one module.
+
+    Args:
+        module: called as module.apply(variables, x, train=, dropout=, rngs={"dropout": key}).
+        image: the shape of an example.
+        batch: B.
+        loss: (outputs [B, K], y) -> [].
+
+    Raises:
+        ValueError: for a batch below 1.
+    """
+    if batch < 1:
+        raise ValueError(f"a batch has at least one example: got {batch}")
+
+    def init(key: Key) -> MemberState:
+        variables = module.init(key, jnp.zeros((1, *image)), train=True)
+        momentum = jax.tree.map(jnp.zeros_like, variables["params"])
+        return MemberState(variables, momentum, variables, jnp.zeros((), jnp.int32))
+
+    def step(key, state, course, x, y):
+        recipe, total = course.recipe, course.total
+        k_rows, k_augment, k_dropout = jax.random.split(jax.random.fold_in(key, state.step), 3)
+        rows = jax.random.bits(k_rows, (batch,)) % course.examples.astype(jnp.uint32)
+        inputs = jax.vmap(augmented, (0, 0, None))(jax.random.split(k_augment, batch), x[rows], recipe)
+
+        def objective(params):
+            variables, rngs = {**state.variables, "params": params}, {"dropout": k_dropout}
+            outputs, moved = module.apply(variables, inputs, train=True, dropout=recipe.dropout, rngs=rngs, mutable=["batch_stats"])
+            return loss(outputs, y[rows]), moved
+
+        params = state.variables["params"]
+        (value, moved), grads = jax.value_and_grad(objective, has_aux=True)(params)
+        norm = optax.global_norm(grads)
+        shrink = jnp.minimum(1.0, CLIP / jnp.maximum(norm, 1e-12))
+        decayed = lambda g, w: g * shrink + (recipe.decay * w if w.ndim > 1 else 0.0)
+        grads = jax.tree.map(decayed, grads, params)
+        momentum = jax.tree.map(lambda m, g: MOMENTUM * m + g, state.momentum, grads)
+        t = state.step / total
+        rate = recipe.rate * jnp.minimum(1.0, (t + 1 / total) / WARM_UP) * 0.5 * (1 + jnp.cos(jnp.pi * t))
+        params = jax.tree.map(lambda w, m, g: w - rate * (MOMENTUM * m + g), params, momentum, grads)
+        variables = {**state.variables, **moved, "params": params}
+        share = 1 / (1 + AVERAGED * state.step)
+        average = jax.tree.map(lambda a, v: a + share * (v - a), state.average, variables)
+        return MemberState(variables, momentum, average, state.step + 1), value
+
+    def advance(key, state, course, x, y):
+        def body(carry):
+            state, seen = carry
+            state, value = step(key, state, course, x, y)
+            return state, seen + value
+
+        start = state.step
+        state, seen = jax.lax.while_loop(lambda carry: carry[0].step < course.stop, body, (state, jnp.zeros(())))
+        return state, seen / jnp.maximum(course.stop - start, 1)
+
+    return Member(init, advance, lambda variables, x: module.apply(variables, x))
+
+
+def augmented(key: Key, image: jax.Array, recipe: Recipe) -> jax.Array:
+    """One example, shifted, mirrored and cut as the recipe says; series and rows of tables stay as they are where it says 0."""
+    if image.ndim != 3:
+        return image
+    k_shift, k_flip, k_cut = jax.random.split(key, 3)
+    H, W, _ = image.shape
+    most = max(1, min(n for n in (H, W, max(H, W)) if n > 1 or max(H, W) == 1) // 8)
+    pads = tuple((most, most) if n > 1 else (0, 0) for n in (H, W))
+    shift = jnp.round(jax.random.uniform(k_shift, (2,), minval=-0.5, maxval=0.5) * (2 * recipe.pad + 0.999)).astype(jnp.int32)
+    start = [most + jnp.clip(s, -most, most) if n > 1 else 0 for s, n in zip(shift, (H, W), strict=True)]
+    image = jax.lax.dynamic_slice(jnp.pad(image, (*pads, (0, 0))), (*start, 0), image.shape)
+    image = jnp.where(jax.random.bernoulli(k_flip, recipe.flip), image[:, ::-1], image)
+    centre = jax.random.uniform(k_cut, (2,)) * jnp.asarray([H, W], jnp.float32)
+    inside = lambda n, c: jnp.abs(jnp.arange(n) + 0.5 - c) < recipe.cut / 2
+    hole = inside(H, centre[0])[:, None, None] & inside(W, centre[1])[None, :, None]
+    return jnp.where(hole, 0.0, image)

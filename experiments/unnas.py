@@ -49,7 +49,7 @@ def main(images, table, out):
         "labels again": (None, 128, 0.1),
         "rotation": (rotation, 32, 0.025),
         "jigsaw": (pretext.jigsaw(dataset.image), 32, 0.025),
-        "colourisation": (pretext.colourisation(dataset.image, dataset.mean, dataset.std), 32, 0.025),
+        "colourisation": (pretext.colourisation(dataset.image, dataset.inputs.mean, dataset.inputs.std), 32, 0.025),
     }
 
     def score(number, task, size, rate):

@@ -10,7 +10,7 @@ Entry = TypeVar("Entry")
 class Table(dict[str, Entry], Generic[Entry]):
     """{name: entry} of one kind."""
 
-    def __init__(self, what: str, entries: Mapping[str, Entry]):
+    def __init__(self, what: str, entries: Mapping[str, Entry]) -> None:
         super().__init__(entries)
         self.what = what
 

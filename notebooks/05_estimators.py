@@ -98,6 +98,6 @@ for name in scores:
     print(f"{name:<28}{price[name]:8.3f} s   Spearman {low:.2f} to {high:.2f}")
 print("for 100 architectures in a day:", choose(86_400, 100))
 figure = plot.scatter(
-    {name: proxies.aggregate.ranks(jnp.asarray(s)[:, None])[:, 0] for name, s in list(scores.items())[1:4]}, truth
+    {name: proxies.aggregate.rank_scores(jnp.asarray(s)[:, None])[:, 0] for name, s in list(scores.items())[1:4]}, truth
 )
 figure

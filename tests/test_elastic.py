@@ -11,7 +11,7 @@ from quick import both_ways, everything, jit, worst
 
 from jaxnas.nets._elastic_net import elastic_net, sort_channels
 from jaxnas.nets.base import count_parameters
-from jaxnas.nets.elastic_ops import build, filters
+from jaxnas.nets.elastic_ops import elastic_block, filters
 from jaxnas.spaces._elastic import (
     Elastic,
     ElasticLayer,
@@ -244,7 +244,7 @@ def test_the_network_against_numpy():
 def test_parameters_of_published_blocks(inputs, outputs, kernel, expansion, plain, se):
     x = jax.ShapeDtypeStruct((inputs, 8, 8, 1), jnp.float32)
     for with_se, count in ((False, plain), (True, se)):
-        made = build(ofa_mobilenet_v3().spec, ElasticLayer(inputs, outputs, 1, with_se, False), kernel, expansion)
+        made = elastic_block(ofa_mobilenet_v3().spec, ElasticLayer(inputs, outputs, 1, with_se, False), kernel, expansion)
         assert count_parameters(jax.eval_shape(lambda x: made.init(jax.random.key(0), x, True), x)) == count
 
 

@@ -22,7 +22,7 @@ from jaxnas.hardware import (
     proxyless_product,
     relative_excess,
 )
-from jaxnas.nets._mobile_net import Paths, mobile_net, multiply_adds
+from jaxnas.nets._mobile_net import Paths, mobile_macs, mobile_net
 from jaxnas.nets.base import count_parameters
 from jaxnas.nets.mobile_ops import MBConv, shuffle, single
 from jaxnas.spaces._mobile import MODELS, Mobile, MobileLayer, MobileSpec, block, fbnet, mobile, proxylessnas
@@ -114,7 +114,7 @@ def test_published_counts(name, make, parameters, multiplied):
     net = mobile_net(s, image=image, classes=1000)
     module, _ = net.specialize(arch)
     assert count_parameters(module, image) == parameters
-    table, base = multiply_adds(s.spec, image, 1000)
+    table, base = mobile_macs(s.spec, image, 1000)
     assert base + sum(row[int(k)] for row, k in zip(table.op, arch.op, strict=True)) == multiplied
     assert abs(float(net.macs(s.gates(arch))) / multiplied - 1) < 1e-6
 
@@ -131,7 +131,7 @@ def test_parameters_of_published_blocks(inputs, outputs, op, count):
 
 def test_multiply_adds_by_hand():
     """Of odd maps, of groups, and of what is fixed."""
-    table, base = multiply_adds(tiny().space.spec, (7, 5, 1), CLASSES)
+    table, base = mobile_macs(tiny().space.spec, (7, 5, 1), CLASSES)
     half = 4 * 3  # ceil(7 / 2) x ceil(5 / 2)
     assert table.op[0].tolist() == [35 * (36 + 16), 0, 35 * (16 + 9 * 8 + 16), 35 * (32 + 25 * 8 + 32)]
     assert table.op[1].tolist() == [35 * 32 + half * (72 + 16), half * (36 + 4)]
@@ -513,7 +513,7 @@ def test_the_multiplier_of_a_constraint():
         (lambda: cost(space([2]), [[1, np.nan]]), r"`table`\[0\] has entries"),
         (lambda: cost(space([2]), [[1, -1]]), "negative or not finite"),
         (lambda: cost(space([2]), [[1, 1]], base=np.inf), "`base` must be finite"),
-        (lambda: cost(tiny().space, multiply_adds(fbnet().spec, (32, 32, 1), 10)[0]), "`table` needs the structure"),
+        (lambda: cost(tiny().space, mobile_macs(fbnet().spec, (32, 32, 1), 10)[0]), "`table` needs the structure"),
         (lambda: cost(mobile(TINY._replace(layers=TINY.layers[:1])), Mobile((np.ones(3),))), r"`table`\.op\[0\] has shape"),
         (lambda: fbnet_product(alpha=0), "`alpha` must be positive"),
         (lambda: fbnet_product(beta=-1), "`beta` must be positive"),

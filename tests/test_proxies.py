@@ -17,7 +17,7 @@ from jaxnas.evaluate import zero_cost
 from jaxnas.nets import probe
 from jaxnas.nets.layers import BatchNorm, Conv, Dense, Depthwise, to_net
 from jaxnas.proxies._synflow import flows
-from jaxnas.proxies.kernel import agreement
+from jaxnas.proxies.kernel import sign_kernel
 
 SPACE = nas.spaces.nasbench201()
 RICH = SPACE.from_text("|nor_conv_3x3~0|+|skip_connect~0|nor_conv_1x1~1|+|avg_pool_3x3~0|nor_conv_3x3~1|skip_connect~2|")
@@ -163,7 +163,7 @@ def test_the_kernel_of_signs_counts_agreements():
     with jax.enable_x64(True):
         with probe.probing(probe.Probe(relu=lambda tap, a, f: (signs.append(np.asarray(a > 0)), f(a))[-1])):
             alone()[0](alone()[1], x)
-        K, _ = jit(lambda v: agreement(toy()[0], v, jnp.ones(2), x))(toy()[1])
+        K, _ = jit(lambda v: sign_kernel(toy()[0], v, jnp.ones(2), x))(toy()[1])
     z = np.concatenate([s.reshape(-1, B) for s in signs]).T  # [B, units]
     assert np.array_equal(K, (z[:, None] == z[None]).sum(-1)) and np.array_equal(K, K.T)
     assert (np.diagonal(K) == z.shape[1]).all()
@@ -255,7 +255,7 @@ def test_and_so_do_the_others(names):
 
 def test_aggregates_are_of_ranks():
     columns = jnp.asarray([[1.0, 10.0, 3.0], [2.0, 30.0, 1.0], [2.0, 20.0, 2.0], [0.0, 0.0, 0.0]])
-    assert np.array_equal(proxies.aggregate.ranks(columns), [[2, 2, 4], [3.5, 4, 2], [3.5, 3, 3], [1, 1, 1]])
+    assert np.array_equal(proxies.aggregate.rank_scores(columns), [[2, 2, 4], [3.5, 4, 2], [3.5, 3, 3], [1, 1, 1]])
     assert np.allclose(proxies.rank_average(columns), [8 / 12, 9.5 / 12, 9.5 / 12, 3 / 12])
     assert np.allclose(proxies.vote(columns), [1.0, 2.5, 2.5, 0.0])  # the two in the middle tie, one for each
     assert np.allclose(proxies.log_rank(columns)[3], 3 * np.log(1 / 4))
@@ -337,5 +337,5 @@ def test_a_mixture_counts_what_has_a_gate():
     x, gates = jnp.asarray(toy()[2][0][0], jnp.float32), SPACE.gates(RICH)
     soft = net._replace(apply=lambda *args, path, **kw: net.apply(*args, path=False, **kw))
     variables = jit(net.init)(jax.random.key(0))
-    one, other = (jit(lambda v, n=n: agreement(n, v, gates, x)[0])(variables) for n in (net, soft))
+    one, other = (jit(lambda v, n=n: sign_kernel(n, v, gates, x)[0])(variables) for n in (net, soft))
     assert jnp.array_equal(one, other)

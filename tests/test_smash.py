@@ -14,7 +14,7 @@ from jaxnas import data, policies
 from jaxnas.analysis import ranking
 from jaxnas.base import Batch
 from jaxnas.evaluate.shared import shared_weights
-from jaxnas.nets._memory_bank_net import Pointwise, memory_bank_net
+from jaxnas.nets._memory_bank_net import PointwiseWeights, memory_bank_net
 from jaxnas.nets.hyper_net import HyperNet, embedding, standardised
 from jaxnas.spaces._memory_bank import memory_bank
 from jaxnas.spaces._nasbench201 import nasbench201
@@ -165,7 +165,7 @@ def relabelled(variables, order):
 def test_bank_labels_are_only_names():
     """Swapping two banks permutes the generated weights, and changes nothing else."""
     net, order = tiny(), [2, 1, 0]
-    point = Pointwise(G, N, (4, 2))
+    point = PointwiseWeights(G, N, (4, 2))
     with jax.enable_x64(True):
         run = jit(
             lambda v, gates: (point.apply({"params": v["params"]["pointwise"]}, gates), net.apply(v, images(), gates, train=False))

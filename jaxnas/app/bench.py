@@ -10,6 +10,7 @@ Axes: S seeds, Q queries.
 
 import contextlib
 import csv
+import pathlib
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -191,7 +192,7 @@ def results_table(lines: list[Line]) -> str:
 
 
 def compare_algorithms(
-    out,
+    out: str | pathlib.Path,
     benchmarks: list[Benchmark],
     names: list[str],
     *,

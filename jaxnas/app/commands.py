@@ -183,7 +183,7 @@ def flags_of(command: type) -> set[str]:
     return flags | {"--" + flag[2:].replace(".", ".no-", 1) for flag in flags if "." in flag}
 
 
-def parse(arguments: list[str]):
+def parse(arguments: list[str]) -> Any:
     """The command's dataclass; ValueError, in one line, for what tyro cannot read."""
     commands: dict[str, Any] = dict(COMMANDS)
     if arguments and arguments[0] == "search":

@@ -6,6 +6,7 @@ import json
 import math
 import pathlib
 import tomllib
+from collections.abc import Generator
 from typing import Any
 
 from jaxnas.app.methods import METHODS
@@ -130,7 +131,7 @@ def read_config_file(path: str) -> Config:
 
 
 @contextlib.contextmanager
-def empty(out):
+def empty(out: str | pathlib.Path) -> Generator[pathlib.Path, None, None]:
     """A directory for results that are still to be made; it is removed again if none were.
 
     Raises:
@@ -178,7 +179,7 @@ def prepare(out: str | None, config: Config) -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def fresh(out: str | None, config: Config):
+def fresh(out: str | None, config: Config) -> Generator[pathlib.Path, None, None]:
     """`prepare`s a run directory; a start that fails, before it keeps anything there, leaves nothing behind."""
     top = pathlib.Path("runs" if out is None else out)
     made = [p for p in (top, *top.parents) if not p.exists()]
@@ -194,7 +195,7 @@ def fresh(out: str | None, config: Config):
         raise
 
 
-def load_config(directory) -> Config:
+def load_config(directory: str | pathlib.Path) -> Config:
     """The config of a run directory.
 
     Raises:

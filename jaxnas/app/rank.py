@@ -9,15 +9,16 @@ Axes: N architectures, S batches, B batch.
 import csv
 import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxnas.analysis.ranking import Ranking, ranking
-from jaxnas.base import Arch, Batch, Evaluator
+from jaxnas.base import Arch, Batch, Evaluator, Key
 from jaxnas.data.dataset import Dataset
 from jaxnas.data.feed import batches
 from jaxnas.driver.loop import compiler_options
@@ -28,7 +29,7 @@ from jaxnas.proxies import LOWEST, TOGETHER
 from jaxnas.spaces._space import Space
 
 
-def rank_quality(key, scores: Mapping[str, np.ndarray], truth, k: int = 10) -> dict[str, Ranking]:
+def rank_quality(key: Key, scores: Mapping[str, np.ndarray], truth: ArrayLike, k: int = 10) -> dict[str, Ranking]:
     """The rank quality of each score [N] against the truth [N], all over the same resamples.
 
     Raises:
@@ -48,7 +49,14 @@ def quality_table(judged: Mapping[str, Ranking], k: int = 10) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in (head, ("---",) * len(head), *rows))
 
 
-def write(out, archs, scores: Mapping[str, np.ndarray], truth, judged: Mapping[str, Ranking], k: int = 10) -> None:
+def write(
+    out: str | pathlib.Path,
+    archs: Iterable[str],
+    scores: Mapping[str, np.ndarray],
+    truth: Sequence[float] | np.ndarray,
+    judged: Mapping[str, Ranking],
+    k: int = 10,
+) -> None:
     """results.md, scores.csv (a line an architecture) and a scatter plot of each score into the directory `out`."""
     from jaxnas import plot
 

@@ -9,7 +9,7 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxnas.app.config import Config, complete
 from jaxnas.app.methods import METHODS, Job, check_needs
@@ -17,8 +17,14 @@ from jaxnas.app.methods import plan as plan_of
 from jaxnas.app.spaces import NETS, SPACES, NetEntry
 from jaxnas.app.tasks import TASKS, Task
 
+if TYPE_CHECKING:
+    from jaxnas.base import Key
+    from jaxnas.driver import Result
+    from jaxnas.nets.base import Net
+    from jaxnas.spaces._space import Space
 
-def make_space(name: str, settings: Any = None, image: tuple[int, int, int] = (32, 32, 3)):
+
+def make_space(name: str, settings: Any = None, image: tuple[int, int, int] = (32, 32, 3)) -> "Space":
     """A space of the table; settings: its own, default as the table has them."""
     entry = SPACES.find(name)
     return entry.make(entry.settings() if settings is None else settings, image)
@@ -28,14 +34,14 @@ def net_entry(config: Config) -> NetEntry:
     return NETS.find(SPACES.find(config.space).net)
 
 
-def data_and_net(config: Config, key):
+def data_and_net(config: Config, key: "Key") -> tuple[Any, "Net"]:
     """(the data, and the plain net) of a config."""
     dataset = TASKS[net_entry(config).data].load(config, key)
     space = make_space(config.space, config.space_settings, getattr(dataset, "image", (1, 1, 1)))
     return dataset, net_entry(config).make(space, dataset, config)
 
 
-def make_job(config: Config, dataset) -> Job:
+def make_job(config: Config, dataset: Any) -> Job:
     """A config's net, as its method wants it, with its settings and data.
 
     Raises:
@@ -56,7 +62,13 @@ def make_plan(job: Job) -> tuple:
     return plan_of(job, METHODS.find(job.config.strategy))
 
 
-def execute(directory, config: Config, *, progress: bool = False, say: Callable[[str], None] = lambda line: None) -> dict:
+def execute(
+    directory: str | pathlib.Path,
+    config: Config,
+    *,
+    progress: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict:
     """Runs, or goes on with, the run in `directory`; returns what result.json holds.
 
     Args:
@@ -121,7 +133,7 @@ class Resumable:
 
     progress: bool
 
-    def run(self, key, plan, where: pathlib.Path, **options):
+    def run(self, key: "Key", plan: Any, where: pathlib.Path, **options: Any) -> "Result":
         from jaxnas.driver import run
 
         going = (where / "checkpoints").exists()

@@ -199,7 +199,7 @@ def _tunas(settings, image):
 
 
 @dataclasses.dataclass(frozen=True)
-class Layers:
+class LayerSizes:
     layers: int = 4
     """Layers (published: 6 to 15)."""
     heights: tuple[int, ...] = (1, 3)
@@ -278,7 +278,7 @@ SPACES: Table[SpaceEntry] = Table(
         "ofa-mobilenetv3": _plainly("ofa_mobilenet_v3", "elastic", "Once-for-All's elastic MobileNetV3", Width),
         "tunas": SpaceEntry("bottlenecks with searched filters, sized for small images", _tunas, "tunas", TunasStages),
         "proxylessnas-enlarged": _plainly("proxylessnas_enlarged", "tunas", "TuNAS's ProxylessNAS with searched filters"),
-        "layerwise": _plainly("layerwise", "layer", "convolutions of searched sizes, any skips (Zoph and Le 2017)", Layers),
+        "layerwise": _plainly("layerwise", "layer", "convolutions of searched sizes, any skips (Zoph and Le 2017)", LayerSizes),
         "chain": SpaceEntry("MetaQNN's chains of convolutions, pools and dense layers", _chain, "chain", Chains),
         "memory-bank": _plainly("memory_bank", "memory-bank", "SMASH's operations between memory banks", Banks),
         "darts-rnn": _plainly("darts_rnn", "language", "DARTS's recurrent cells, on text", Nodes),

@@ -60,7 +60,7 @@ class Recipe(NamedTuple):
 
 
 def tabulate(
-    path,
+    path: str | pathlib.Path,
     net: Net,
     dataset: Dataset,
     recipe: Recipe,

@@ -25,7 +25,7 @@ from jaxnas.ask_tell.history import no_archs, seen
 from jaxnas.base import Arch, AskTell
 from jaxnas.spaces._space import Space
 from jaxnas.spaces.blocks import Blocks, BlockSpec, Sized
-from jaxnas.surrogates.kernels import mix
+from jaxnas.surrogates.kernels import stir
 from jaxnas.surrogates.surrogate import Surrogate
 from jaxnas.trees import count, take
 
@@ -155,11 +155,11 @@ def growing_blocks(space: Space) -> Growth:
 
     def identity(arch):
         cell = arch.blocks
-        salt = mix(jnp.arange(2, dtype=jnp.uint32) + 1)  # [2]: two hashes of 32 bits
+        salt = stir(jnp.arange(2, dtype=jnp.uint32) + 1)  # [2]: two hashes of 32 bits
         states = [salt + 1, salt + 2]
         for b in range(B):
             known = jnp.stack(states)[jnp.minimum(cell.input[b], len(states) - 1)]  # [2 sides, 2]
-            states.append(mix(jnp.sum(mix(known + mix(cell.op[b].astype(jnp.uint32) + 3)[:, None]), 0, dtype=jnp.uint32)))
+            states.append(stir(jnp.sum(stir(known + stir(cell.op[b].astype(jnp.uint32) + 3)[:, None]), 0, dtype=jnp.uint32)))
         there = (jnp.arange(B) <= arch.size)[:, None]
         return jnp.sum(jnp.where(there, jnp.stack(states[2:]), 0), 0, dtype=jnp.uint32)
 

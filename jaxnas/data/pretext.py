@@ -30,7 +30,7 @@ from numpy.typing import ArrayLike
 from jaxnas.base import Batch, Feed, Key
 from jaxnas.data.augment import below
 
-LUMA = np.float32([0.299, 0.587, 0.114])  # of red, green, blue
+LUMA = np.asarray([0.299, 0.587, 0.114], np.float32)  # of red, green, blue
 
 
 class Pretext(NamedTuple):
@@ -151,8 +151,8 @@ def jigsaw(
     return Pretext(make, (T, *map(int, size), C), (), len(table))
 
 
-XYZ = np.float32([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]])
-WHITE = np.float32([0.95047, 1.0, 1.08883])  # D65
+XYZ = np.asarray([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]], np.float32)
+WHITE = np.asarray([0.95047, 1.0, 1.08883], np.float32)  # D65
 
 
 def lab(rgb: jax.Array) -> jax.Array:
@@ -164,9 +164,9 @@ def lab(rgb: jax.Array) -> jax.Array:
 
 
 # a / 10 = -9 ... 10: the lowest and the highest b / 10 of the bins
-LOW = np.int32([8, 4, 2, 0, -2, -3, -4, -4, -5, -6, -7, -7, -8, -9, -9, -10, -11, -11, -9, -7])
-HIGH = np.int32([8, 8, 9, 9, 9, 9, 9, 9, 9, 9, 8, 8, 8, 8, 7, 7, 7, 7, 0, -5])
-BINS = np.float32([(10 * (i - 9), 10 * b) for i in range(20) for b in range(LOW[i], HIGH[i] + 1)])  # [K, 2], the centres (a, b)
+LOW = np.asarray([8, 4, 2, 0, -2, -3, -4, -4, -5, -6, -7, -7, -8, -9, -9, -10, -11, -11, -9, -7], np.int32)
+HIGH = np.asarray([8, 8, 9, 9, 9, 9, 9, 9, 9, 9, 8, 8, 8, 8, 7, 7, 7, 7, 0, -5], np.int32)
+BINS = np.asarray([(10 * (i - 9), 10 * b) for i in range(20) for b in range(LOW[i], HIGH[i] + 1)], np.float32)  # [K, 2]: (a, b)
 
 
 def bin_of(ab: jax.Array) -> jax.Array:

@@ -73,9 +73,9 @@ def text(
     if limit is not None and limit < 2:
         raise DataError(f"a vocabulary needs at least 2 tokens, not {limit}")
     tokens = _tokens(source, level)
-    if all(isinstance(part, (str, pathlib.Path)) for part in (valid, test)):
+    if isinstance(valid, (str, pathlib.Path)) and isinstance(test, (str, pathlib.Path)):
         parts = [tokens, _tokens(valid, level), _tokens(test, level)]
-    elif all(isinstance(part, float) and 0 < part < 1 for part in (valid, test)) and valid + test < 1:
+    elif isinstance(valid, float) and isinstance(test, float) and 0 < valid < 1 and 0 < test < 1 and valid + test < 1:
         ends = np.cumsum([0, len(tokens) - sum(round(p * len(tokens)) for p in (valid, test)), round(valid * len(tokens))])
         parts = [tokens[a:b] for a, b in zip(ends, (*ends[1:], None), strict=True)]
     else:

@@ -41,7 +41,7 @@ def _quiet():
 class Checkpoints:
     """The checkpoints under `directory`, by step; the newest `keep` stay."""
 
-    def __init__(self, directory: str | pathlib.Path, keep: int | None = 2):
+    def __init__(self, directory: str | pathlib.Path, keep: int | None = 2) -> None:
         import orbax.checkpoint as ocp  # takes a second: only runs that keep something pay it
 
         self._ocp = ocp

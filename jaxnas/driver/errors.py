@@ -8,6 +8,6 @@ class Diverged(RuntimeError):
 class Stopped(RuntimeError):
     """A signal asked the run to stop; everything up to then is saved where there is a directory."""
 
-    def __init__(self, number: int, message: str):
+    def __init__(self, number: int, message: str) -> None:
         super().__init__(message)
         self.signal = number

@@ -36,7 +36,7 @@ def read(directory: str | pathlib.Path) -> list[dict[str, Any]]:
 class Journal:
     """Writes a run's log; a context manager."""
 
-    def __init__(self, directory: str | pathlib.Path | None, at: int, total: int, progress: bool, seeds: int | None):
+    def __init__(self, directory: str | pathlib.Path | None, at: int, total: int, progress: bool, seeds: int | None) -> None:
         self._path = None if directory is None else pathlib.Path(directory) / "log.jsonl"
         self._at, self._total, self._progress, self._seeds = at, total, progress, seeds
         self._file: TextIO | None = None

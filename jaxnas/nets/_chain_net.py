@@ -15,23 +15,28 @@ Axes: L the limit of layers, A actions, F filters, C channels of a map, N its si
 layer reads, k kernel size, D units, V entries of a vector, B batch, K classes.
 """
 
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxnas.base import Key
 from jaxnas.nets import probe
-from jaxnas.nets.base import Net, check_image
-from jaxnas.nets.chain_masks import Layout, Masks, kinds_of, largest, layout_of, masks_of, to_size
+from jaxnas.nets.base import Net, Variables, check_image
+from jaxnas.nets.chain_masks import Layout, Masks, all_masks, kinds_of, layout_of, masks_of, to_size
 from jaxnas.nets.chain_module import ChainNet, layers_of
 from jaxnas.nets.convolution import conv, max_pool, per_channel
 from jaxnas.nets.layers import drop, switched, to_net
 from jaxnas.spaces._metaqnn import MDP
 from jaxnas.spaces._space import Space
 
+Params = dict[str, dict[str, jax.Array]]
 
-def shapes_of(layout: Layout, classes: int):
+
+def shapes_of(layout: Layout, classes: int) -> dict[str, dict[str, tuple[int, ...]]]:
     """Of the weights."""
     L, C, N, M, V = layout.layers, layout.C, layout.N, layout.dense_side, layout.V
     F, k, D = layout.filters.shape[1], layout.centre.shape[1], layout.units.shape[1]
@@ -44,7 +49,7 @@ def shapes_of(layout: Layout, classes: int):
     }
 
 
-def parts_of(layout: Layout, m: Masks):
+def parts_of(layout: Layout, m: Masks) -> Params:
     """The 0/1 tree of the weights that take part, which broadcasts to them."""
     F, M = layout.filters.shape[1], layout.dense_side
     side, (one, two) = m.sides[-1], m.units
@@ -64,7 +69,7 @@ def parts_of(layout: Layout, m: Masks):
     }
 
 
-def glorot(key, layout: Layout, classes: int, m: Masks):
+def glorot(key: Key, layout: Layout, classes: int, m: Masks) -> Params:
     """Weights uniform within sqrt(6 / (inputs + outputs)) of the layers that take part, as each alone starts; biases 0."""
     parts, N, C = parts_of(layout, m), jnp.sum(m.sides[-1]), jnp.sum(m.channels)
     one, two = jnp.sum(m.units, 1)
@@ -85,24 +90,27 @@ def glorot(key, layout: Layout, classes: int, m: Masks):
     return params
 
 
-def convolved(x, w, b, kernel, filters):
+def convolved(x: jax.Array, w: jax.Array, b: jax.Array, kernel: jax.Array, filters: jax.Array) -> jax.Array:
     """relu(conv(x) + b), of the filters and the centre that are there; x and the result [C, N, N, B]."""
     y = conv(x[: w.shape[1]], w * kernel[None, None]) + per_channel(b)
     return to_size(probe.relu(y) * per_channel(filters), len(x))
 
 
-def pooled(x, *unread, kernel: int, stride: int):
+def pooled(x: jax.Array, *unread: jax.Array, kernel: int, stride: int) -> jax.Array:
     """Maxima of windows, first to last; those that reach over the map's edge are for the caller to hide."""
     del unread
     y = max_pool(x, kernel, stride, padding=0)
     return to_size(to_size(y, x.shape[1], 1), x.shape[2], 2)
 
 
-def weigh(kinds, branches, *args):
-    return sum(kind * branch(*args) for kind, branch in zip(kinds, branches, strict=True))
+def weigh_branches(kinds: jax.Array, branches: Sequence[Callable[..., jax.Array]], *args: jax.Array) -> jax.Array:
+    total: Any = sum(kind * branch(*args) for kind, branch in zip(kinds, branches, strict=True))
+    return total
 
 
-def stages(layout: Layout, params, x, m: Masks, kinds, path: bool, keys):
+def run_stages(
+    layout: Layout, params: Params, x: jax.Array, m: Masks, kinds: jax.Array, path: bool, keys: jax.Array | None
+) -> jax.Array:
     """The last map [C, N, N, B] of an image [c, N, N, B]."""
     pools = [partial(pooled, kernel=k, stride=s) for _, k, s in layout.pools]
     branches = [lambda x, *unread: x, convolved, *pools]
@@ -110,7 +118,7 @@ def stages(layout: Layout, params, x, m: Masks, kinds, path: bool, keys):
     def stage(x, given):
         w, b, kernel, filters, side, kind, rate, key = given
         args = (x, w, b, kernel, filters)
-        y = switched(jnp.argmax(kind), branches, *args) if path else weigh(kind, branches, *args)
+        y = switched(jnp.argmax(kind), branches, *args) if path else weigh_branches(kind, branches, *args)
         y = y * jnp.outer(side, side)[None, :, :, None]
         return (y if key is None else drop(y, key, rate, y.shape)), None
 
@@ -120,7 +128,7 @@ def stages(layout: Layout, params, x, m: Masks, kinds, path: bool, keys):
     return lax.scan(stage, x, (*given[:2], *jax.tree.map(lambda a: a[1:], given[2:])))[0]
 
 
-def classified(layout: Layout, params, x, m: Masks, keys):
+def classified(layout: Layout, params: Params, x: jax.Array, m: Masks, keys: jax.Array | None) -> jax.Array:
     """Logits [B, K] of the last map."""
     M, (one, two), size = layout.dense_side, m.units[:, :, None], jnp.sum(m.sides[-1])
     dropped = lambda y, i: y if keys is None else drop(y, keys[i], m.head_rate[i], y.shape)
@@ -129,12 +137,12 @@ def classified(layout: Layout, params, x, m: Masks, keys):
     mean = dropped(jnp.sum(x, (1, 2)) / size**2, 0)  # [C, B]
     h = dropped(layer(params["dense0"], x[:, :M, :M]) * one, 1)  # [D, B]
     ends = (mean, h, dropped(layer(params["dense1"], h) * two, 2))
-    vector = weigh(m.head[1:], [partial(to_size, y, layout.V) for y in ends])
+    vector = weigh_branches(m.head[1:], [partial(to_size, y, layout.V) for y in ends])
     p = params["classifier"]
     return (m.head[0] * product(p["map"], x) + product(p["vector"], vector) + p["bias"][:, None]).T
 
 
-def extract(layers, layout: Layout, variables):
+def extract(layers: tuple[tuple, ...], layout: Layout, variables: Variables) -> Variables:
     """The variables of one chain's module."""
     p, out = variables["params"], {}
     channels, side, units = layout.image, layout.N, None  # units: None while there is a map
@@ -182,13 +190,14 @@ def chain_net(space: Space, *, image: tuple[int, int, int], classes: int) -> Net
     if any(action[0] == "conv" and action[-1] % 2 == 0 for action in mdp.meaning):
         raise ValueError("convolutions keep the size of the image: give `metaqnn` odd kernels")
     check_image(image, classes)
-    if tuple(image[:2]) != (mdp.size[0],) * 2:
-        raise ValueError(f"these chains are of images of side {mdp.size[0]}: got {image}; give `metaqnn` the side of yours")
+    side = space.spec.size[0]
+    if tuple(image[:2]) != (side, side):
+        raise ValueError(f"these chains are of images of side {side}: got {image}; give `metaqnn` the side of yours")
     layout = layout_of(space, image)
     L = layout.layers
 
     def init(key, gates=None):
-        return {"params": glorot(key, layout, classes, largest(layout) if gates is None else masks_of(layout, gates.action[:L]))}
+        return {"params": glorot(key, layout, classes, all_masks(layout) if gates is None else masks_of(layout, gates.action[:L]))}
 
     def apply(variables, x, gates, *, train, path=False, key=None, t=None):
         del t  # nothing anneals
@@ -197,7 +206,7 @@ def chain_net(space: Space, *, image: tuple[int, int, int], classes: int) -> Net
         m = masks_of(layout, rows)
         keys = jax.random.split(key, L + 3) if train and key is not None else None
         at_stage, at_head = (None, None) if keys is None else (keys[:L], keys[L:])
-        x = stages(layout, variables["params"], x, m, kinds_of(layout, rows), path, at_stage)
+        x = run_stages(layout, variables["params"], x, m, kinds_of(layout, rows), path, at_stage)
         return classified(layout, variables["params"], x, m, at_head), variables
 
     def used(variables, gates):

@@ -21,11 +21,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas.nets.base import Net, check_image, keep_unused, linen, map_named, mask
+from jaxnas.nets.base import Gates, Net, Variables, check_image, keep_unused, linen, map_named, mask
 from jaxnas.nets.elastic_ops import (
     READERS,
     ElasticBlock,
-    build,
+    elastic_block,
     filters,
     filters_in_one,
     growths,
@@ -34,7 +34,7 @@ from jaxnas.nets.elastic_ops import (
     narrowed,
     permuted,
 )
-from jaxnas.nets.layers import BatchNorm, Conv, Dense, switched, to_net
+from jaxnas.nets.layers import BatchNorm, Conv, Dense, Rate, switched, to_net
 from jaxnas.spaces._elastic import Elastic, ElasticSpec, largest
 from jaxnas.spaces._space import Space
 
@@ -48,7 +48,7 @@ class ElasticNet(nn.Module):
     size: int | None  # what images are resized to
 
     @nn.compact
-    def __call__(self, x, gates=None, *, train=False, rate=None):
+    def __call__(self, x: jax.Array, gates: Gates = None, *, train: bool = False, rate: Rate = None) -> jax.Array:
         del gates, rate  # there is nothing to choose, and no path to drop
         spec, act = self.spec, jax.nn.hard_swish
         if self.size is not None and x.shape[1:3] != (self.size, self.size):
@@ -61,7 +61,7 @@ class ElasticNet(nn.Module):
         layers = spec.layers
         for u, unit in enumerate(self.units):
             for i, choice in enumerate(unit):
-                y = build(spec, layers[u, i], *choice, name=name_of(u, i))(x, train)
+                y = elastic_block(spec, layers[u, i], *choice, name=name_of(u, i))(x, train)
                 x = x + y if layers[u, i].keeps else y
         x = jnp.mean(act(norm("head_norm")(Conv(spec.head, name="head")(x), train)), (1, 2)).T
         if spec.features is not None:
@@ -98,7 +98,10 @@ def elastic_net(space: Space, *, image: tuple[int, int, int], classes: int) -> N
 
         def on(names, v):
             _, layer, *within = names
-            return has[layer](*within, v.ndim) if layer in has else jnp.ones(())
+            if layer not in has:
+                return jnp.ones(())
+            module, name = within
+            return has[layer](module, name, v.ndim)
 
         return mask(on, variables)
 
@@ -133,19 +136,19 @@ def elastic_net(space: Space, *, image: tuple[int, int, int], classes: int) -> N
                 weights, expand = small["params"][name], spec.expansions.index(expansion)
                 filter = filters(weights["depthwise"], spec.kernels)[spec.kernels.index(kernel)]  # and no matrices
                 small["params"][name] = {**weights, "depthwise": {"kernel": filter}}
-                leaf = lambda names, v: narrowed(g, expand, *names, v)
+                leaf = lambda names, v: narrowed(g, expand, names[0], names[1], v)
                 for trees in small.values():
                     trees[name] = map_named(leaf, trees[name])
             return small
 
         return full.clone(units=units, size=size), extract
 
-    macs = multiply_adds(spec, image, classes)
-    net = linen(full, space, image, classes, used=used, specialize=specialize, compute=compute, mixes=False, macs=macs)
-    return net._replace(init=init)
+    macs = elastic_macs(spec, image, classes)
+    net = linen(full, space, image, classes, used=used, specialize=specialize, compute=compute, mixes=False)
+    return net._replace(init=init, macs=macs)
 
 
-def sort_channels(net: Net, variables, widths: int = 1):
+def sort_channels(net: Net, variables: Variables, widths: int = 1) -> Variables:
     """The same largest network, with the hidden and the squeezed channels of each layer in order of importance.
 
     A channel's importance is the L1 norm of what the next convolution reads it with.  Every tensor that has the channel is
@@ -172,13 +175,13 @@ def sort_channels(net: Net, variables, widths: int = 1):
                 importance = jnp.sum(jnp.abs(w), tuple(a for a in range(w.ndim) if a != axis))
                 beyond = np.sum(~g.table[dimension][1][:widths], 0)  # [channels]: how many of the widths are too narrow for it
                 order[dimension] = jnp.lexsort((-importance, beyond))
-        leaf = lambda names, v: permuted(order, *names, v)
+        leaf = lambda names, v: permuted(order, names[0], names[1], v)
         for collection in out:
             out[collection][name] = map_named(leaf, out[collection][name])
     return out
 
 
-def multiply_adds(spec: ElasticSpec, image: tuple[int, int, int], classes: int) -> Callable:
+def elastic_macs(spec: ElasticSpec, image: tuple[int, int, int], classes: int) -> Callable[[Elastic], jax.Array]:
     """`Net.macs`: gates -> [], the mean over resolutions of what is fixed and of the layers that are there."""
     U, D, sizes = len(spec.units), spec.depths[0], [(r, r) for r in spec.resolutions] or [image[:2]]
     base = np.zeros(len(sizes))

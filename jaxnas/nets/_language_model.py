@@ -25,16 +25,18 @@ Defaults are the published search's: rates of dropout, beta and U(-0.04, 0.04) f
 Axes: B parallel streams, T tokens, V vocabulary, X embedding, H units, N nodes, E edges, O operations, F of them real.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import DTypeLike
 
 from jaxnas.data.text import Tokens
-from jaxnas.nets.base import Net, blank_gates, linen, mask
+from jaxnas.nets.base import Gates, Net, blank_gates, linen, mask
 from jaxnas.nets.recurrent_cell import ACTIVATIONS
 from jaxnas.spaces._space import Space
 from jaxnas.spaces.cell import CellSpec
@@ -51,6 +53,19 @@ class Dropouts(NamedTuple):
     h: float = 0.25  # what the matrices of the cell read of h_{t-1} and of every state
     output: float = 0.75  # what the decoder reads
 
+
+class DropoutMasks(NamedTuple):
+    """0, or 1 / (1 - rate), of each of the `Dropouts`."""
+
+    words: jax.Array  # [V, 1]; all of them [1, ...] where nothing is dropped
+    embedded: jax.Array  # [B, 1, X]
+    x: jax.Array  # [B, 1, X]
+    h: jax.Array  # [B, H]
+    output: jax.Array  # [B, 1, H]
+
+
+Moments = Any  # (mean [H], variance [H]) of one state; () without norms
+Normalise = Callable[[int, jax.Array], tuple[jax.Array, Moments]]  # (i, s [B, H]) -> (state i normalised, its moments)
 
 SEARCH_DROPOUT, NO_DROPOUT = Dropouts(), Dropouts(0.0, 0.0, 0.0, 0.0, 0.0)
 
@@ -82,7 +97,7 @@ class LanguageModel(nn.Module):
         return slice(self.spec.first(i), self.spec.first(i) + i + 1)
 
     @nn.compact
-    def __call__(self, x, gates=None, *, train=False, path=False):
+    def __call__(self, x: Tokens, gates: Gates = None, *, train: bool = False, path: bool = False) -> jax.Array:
         N, H, X, V = self.spec.nodes, self.hidden, self.embedding, self.vocabulary
         draw = lambda key, shape: jax.random.uniform(key, shape, minval=-self.uniform, maxval=self.uniform)
         table = self.param("embedding", draw, (V, X))
@@ -97,13 +112,13 @@ class LanguageModel(nn.Module):
         if carry.value.shape[0] != B:
             raise ValueError(f"the hidden state is that of {carry.value.shape[0]} streams, and the tokens of {B}: make them alike")
 
-        masks = self.masks(train, into.dtype, Dropouts((V, 1), (B, 1, X), (B, 1, X), (B, H), (B, 1, H)))
+        masks = self.masks(train, into.dtype, ((V, 1), (B, 1, X), (B, 1, X), (B, H), (B, 1, H)))
         embedded = (table * masks.words)[x.tokens] * masks.embedded * masks.x  # [B, T, X]
         normalise, keep = self.norm(train, B, into.dtype)
-        gates = None if gates is None else gates[:, np.asarray(self.real)].astype(into.dtype)  # [E, F]
-        w, heard = list(between), self.heard(gates)
+        rows: Any = None if gates is None else gates[:, np.asarray(self.real)].astype(into.dtype)  # [E, F]
+        w, heard = list(between), self.heard(rows)
         if private:  # of the edge and the operation that are chosen
-            w = [between[e].reshape(-1, H, 2 * H)[jnp.argmax(gates[e] != 0)] for e in map(self.entering, range(N))]
+            w = [between[e].reshape(-1, H, 2 * H)[jnp.argmax(rows[e] != 0)] for e in map(self.entering, range(N))]
 
         def step(h, from_x):
             """One time step: from_x [B, 2 H], x_t's part of [x_t, h] W_0."""
@@ -111,10 +126,11 @@ class LanguageModel(nn.Module):
             s, moment = normalise(0, h + nn.sigmoid(c) * (jnp.tanh(a) - h))
             states, moments = [s], [moment]
             for i in range(N):
-                s, moment = normalise(i + 1, self.node(i, states, w[i], masks.h, gates, path))
+                s, moment = normalise(i + 1, self.node(i, states, w[i], masks.h, rows, path))
                 states.append(s)
                 moments.append(moment)
-            h = sum(on * s for on, s in zip(heard, states[1:], strict=True)) / sum(heard)
+            read: Any = sum(on * s for on, s in zip(heard, states[1:], strict=True))
+            h = read / sum(heard)
             return h, (h, moments)
 
         start = jnp.where(x.first, 0, lax.stop_gradient(carry.value))
@@ -127,7 +143,7 @@ class LanguageModel(nn.Module):
                 self.put_variable("losses", "tar", self.beta * change)
         return (h.swapaxes(0, 1) * masks.output) @ decoder.T + bias[None, None]
 
-    def node(self, i, states, w, mask, gates, path):
+    def node(self, i: int, states: list[jax.Array], w: jax.Array, mask: jax.Array, gates: Gates, path: bool) -> jax.Array:
         """What node i makes of states 0 .. i, each [B, H]."""
         if self.choice is not None:
             name, j = self.choice[i]
@@ -143,7 +159,7 @@ class LanguageModel(nn.Module):
         c = nn.sigmoid(c)
         return jnp.sum(weight(jnp.sum(rows, -1)) * (1 - c) * s + c * chosen, 0)
 
-    def heard(self, gates):
+    def heard(self, gates: Gates) -> Sequence[jax.Array | float]:
         """What each node's state weighs in the output, before it is divided by the sum: [N] numbers of 0 or 1."""
         nodes = range(1, self.spec.nodes + 1)
         if not self.loose_ends:
@@ -152,7 +168,7 @@ class LanguageModel(nn.Module):
             return [float(j not in [read for _, read in self.choice]) for j in nodes]
         return [1 - jnp.any(gates[np.asarray(self.spec.leaving(j), int)] != 0).astype(gates.dtype) for j in nodes]
 
-    def masks(self, train, dtype, shapes: Dropouts):
+    def masks(self, train: bool, dtype: DTypeLike, shapes: Sequence[tuple[int, ...]]) -> DropoutMasks:
         """0, or 1 / (1 - rate), for each kind of dropout."""
         keys = [None] * len(shapes)
         if train and self.has_rng("dropout"):
@@ -163,9 +179,9 @@ class LanguageModel(nn.Module):
                 return jnp.ones((1,) * len(shape), dtype)
             return jax.random.bernoulli(key, 1 - rate, shape).astype(dtype) / (1 - rate)
 
-        return Dropouts(*map(mask, keys, self.dropouts, shapes))
+        return DropoutMasks(*map(mask, keys, self.dropouts, shapes))
 
-    def norm(self, train, B, dtype):
+    def norm(self, train: bool, B: int, dtype: DTypeLike) -> tuple[Normalise, Callable[[list[Moments]], None]]:
         """(the norm of state i, (i, s [B, H]) -> (s, its moments), what moves the running ones by those of all time steps)."""
         if not self.norms:
             return lambda i, s: (s, ()), lambda moments: None
@@ -242,7 +258,7 @@ def language_model(
     module = LanguageModel(*sizes, dropouts, beta, tied, norms, uniform, private, loose_ends)
     real = np.asarray(module.real)
 
-    def init(key, gates=None):
+    def init(key, gates=None) -> Any:
         del gates  # every cell has all the weights
         x = Tokens(jnp.zeros((batch, 1), jnp.int32), jnp.asarray(True))
         return module.init(key, x, blank_gates(space))

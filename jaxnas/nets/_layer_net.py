@@ -12,6 +12,7 @@ not read.  With strides a map fills the top left corner of an array of the image
 Axes: L layers, F the largest number of filters, B batch, C channels of the image, H rows, W columns, K classes.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -21,14 +22,14 @@ import numpy as np
 from jax import lax
 
 from jaxnas.nets import probe
-from jaxnas.nets.base import Net, linen, map_named, mask, number
+from jaxnas.nets.base import Gates, Net, linen, map_named, mask, number
 from jaxnas.nets.convolution import conv, per_channel
-from jaxnas.nets.layers import BatchNorm, Conv, Dense, to_net
+from jaxnas.nets.layers import BatchNorm, Conv, Dense, Rate, to_net
 from jaxnas.spaces._layerwise import LayerChoice, LayerSpec
 from jaxnas.spaces._space import Space, is_shape
 
 
-class Masks(NamedTuple):
+class LayerMasks(NamedTuple):
     """What an architecture has, as 0 and 1."""
 
     kernel: list  # L of [largest height, largest width]
@@ -37,12 +38,12 @@ class Masks(NamedTuple):
     last: jax.Array  # [L]: those that nobody reads
 
 
-def masks_of(spec: LayerSpec, gates) -> Masks:
+def layer_masks(spec: LayerSpec, gates: Gates) -> LayerMasks:
     first = lambda sizes: (np.arange(max(sizes)) < np.asarray(sizes)[:, None]).astype(np.float32)
     centre = lambda sizes: (abs(2 * np.arange(max(sizes)) + 1 - max(sizes)) < np.asarray(sizes)[:, None]).astype(np.float32)
     skips = [jnp.zeros(0, layer.height.dtype) if layer.skip is None else layer.skip[:, 1] for layer in gates]
     read = jnp.stack([jnp.pad(s, (0, spec.layers - len(s))) for s in skips])  # [L, L]
-    return Masks(
+    return LayerMasks(
         kernel=[jnp.outer(layer.height @ centre(spec.heights), layer.width @ centre(spec.widths)) for layer in gates],
         filters=[layer.filters @ first(spec.filters) for layer in gates],
         reads=[jnp.concatenate([1 - jnp.max(s, initial=0, keepdims=True), s]) for s in skips],
@@ -50,13 +51,13 @@ def masks_of(spec: LayerSpec, gates) -> Masks:
     )
 
 
-def channels_read(masks: Masks, i: int, image_channels: int):
+def channels_read(masks: LayerMasks, i: int, image_channels: int) -> jax.Array:
     """[C + i F]: the input channels of layer i that are not always zero."""
     image, *layers = masks.reads[i]
     return jnp.concatenate([jnp.repeat(image, image_channels), *[r * f for r, f in zip(layers, masks.filters, strict=False)]])
 
 
-def strided(a, axis, gate, strides):
+def strided(a: jax.Array, axis: int, gate: jax.Array, strides: tuple[int, ...]) -> jax.Array:
     """Every s-th entry along an axis, moved to its start, zeros behind them."""
     if strides == (1,):
         return a
@@ -68,14 +69,14 @@ def strided(a, axis, gate, strides):
     return total
 
 
-class AnyConv(nn.Module):
+class MaskedConv(nn.Module):
     """A convolution of stride 1, masked to a centre of its kernel; initialised as `layers.Conv` of the largest size."""
 
     features: int
     kernel: tuple[int, int]
 
     @nn.compact
-    def __call__(self, x, mask):
+    def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
         init = nn.initializers.variance_scaling(2.0, "fan_in", "normal", in_axis=1, out_axis=0)
         w = self.param("kernel", init, (self.features, x.shape[0], *self.kernel), x.dtype)
         return conv(x, w * mask[None, None])
@@ -88,7 +89,7 @@ class AnyNorm(nn.Module):
     epsilon: float = 1e-5
 
     @nn.compact
-    def __call__(self, x, inside, train):
+    def __call__(self, x: jax.Array, inside: jax.Array, train: bool) -> jax.Array:
         """x [F, H, W, B], zero outside; inside [1, H, W, 1]."""
         F, n = x.shape[0], jnp.sum(inside) * x.shape[-1]
         zeros, ones = (lambda: jnp.zeros(F, x.dtype)), (lambda: jnp.ones(F, x.dtype))
@@ -114,19 +115,19 @@ class AnyLayerNet(nn.Module):
     classes: int
 
     @nn.compact
-    def __call__(self, x, gates, *, train=False, path=False):
+    def __call__(self, x: jax.Array, gates: Gates, *, train: bool = False, path: bool = False) -> jax.Array:
         del path  # there is one way to run
         spec, x = self.spec, to_net(x)
         _, H, W, _ = x.shape
         F, size = max(spec.filters), (max(spec.heights), max(spec.widths))
         gates = jax.tree.map(lambda g: jnp.asarray(g, x.dtype), gates)
-        masks = masks_of(spec, gates)
+        masks = layer_masks(spec, gates)
         maps, rows, columns = [x], [jnp.ones(H, x.dtype)], [jnp.ones(W, x.dtype)]  # the image and the layers; where they are
         largest = lambda read, sizes: jnp.max(jnp.stack([r * size for r, size in zip(read, sizes, strict=True)]), 0)
         for i, layer in enumerate(gates):
             read, by_height, by_width = masks.reads[i], (layer.stride_height, spec.strides), (layer.stride_width, spec.strides)
             y = jnp.concatenate([r * m for r, m in zip(read, maps, strict=True)], 0)
-            y = AnyConv(F, size, name=f"conv{i}")(y, masks.kernel[i])
+            y = MaskedConv(F, size, name=f"conv{i}")(y, masks.kernel[i])
             y = strided(strided(y, 1, *by_height), 2, *by_width)
             height, width = strided(largest(read, rows), 0, *by_height), strided(largest(read, columns), 0, *by_width)
             inside = jnp.outer(height, width)[None, :, :, None]
@@ -146,7 +147,7 @@ class LayerNet(nn.Module):
     classes: int
 
     @nn.compact
-    def __call__(self, x, gates=None, *, train=False, rate=None):
+    def __call__(self, x: jax.Array, gates: Gates = None, *, train: bool = False, rate: Rate = None) -> jax.Array:
         del gates, rate  # there is nothing to choose, and no path to drop
         maps = [to_net(x)]
         for i, layer in enumerate(self.layers):
@@ -157,7 +158,7 @@ class LayerNet(nn.Module):
         return Dense(self.classes, name="classifier")(jnp.mean(last, (1, 2)).T)
 
 
-def together(maps):
+def together(maps: Sequence[jax.Array]) -> jax.Array:
     """Concatenation along depth; smaller maps are padded with zeros."""
     H, W = max(m.shape[1] for m in maps), max(m.shape[2] for m in maps)
     return jnp.concatenate([jnp.pad(m, ((0, 0), (0, H - m.shape[1]), (0, W - m.shape[2]), (0, 0))) for m in maps], 0)
@@ -204,7 +205,7 @@ def layer_net(space: Space, *, image: tuple[int, int, int], classes: int) -> Net
         return {**variables, "params": jax.tree.map(leaf, variables["params"], has)}
 
     def used(variables, gates):
-        masks = masks_of(spec, gates)
+        masks = layer_masks(spec, gates)
 
         def on(names, v):
             _, layer, name = names
@@ -213,7 +214,7 @@ def layer_net(space: Space, *, image: tuple[int, int, int], classes: int) -> Net
                 return rows[:, None] if name == "kernel" else jnp.ones(1)
             if (i := number(layer, "norm")) is not None:
                 return masks.filters[i]
-            i = number(layer, "conv")
+            i = int(layer.removeprefix("conv"))
             filters, inputs = masks.filters[i], channels_read(masks, i, image[2])
             return jnp.outer(filters, inputs)[:, :, None, None] * masks.kernel[i][None, None]
 
@@ -230,7 +231,7 @@ def layer_net(space: Space, *, image: tuple[int, int, int], classes: int) -> Net
                 return v[np.concatenate([slot(j, 0) for j in unread(layers)])] if what == "kernel" else v
             if (i := number(name, "norm")) is not None:
                 return v[: layers[i].filters]
-            layer = layers[number(name, "conv")]
+            layer = layers[int(name.removeprefix("conv"))]
             v = v[: layer.filters]
             inputs = [slot(j, image[2]) for j in layer.inputs] or [np.arange(image[2])]
             return v[:, np.concatenate(inputs), centre(layer.kernel[0], spec.heights), centre(layer.kernel[1], spec.widths)]

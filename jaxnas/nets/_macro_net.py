@@ -19,12 +19,13 @@ from typing import Any
 
 import flax
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from jaxnas.nets import probe
-from jaxnas.nets.base import Net, linen, mask, number
+from jaxnas.nets.base import Gates, Net, linen, mask, number
 from jaxnas.nets.convolution import avg_pool, fence, max_pool
-from jaxnas.nets.layers import BatchNorm, Conv, Dense, Depthwise, apply_norm, drop, mix, switched, to_net
+from jaxnas.nets.layers import BatchNorm, Conv, Dense, Depthwise, Rate, apply_norm, drop, mix, switched, to_net
 from jaxnas.spaces._space import Space
 from jaxnas.spaces.enas import MacroChoice, MacroSpec
 
@@ -39,7 +40,7 @@ class Branch(nn.Module):
     kernel: int = 3
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         x = probe.relu(BatchNorm(name="before_norm")(Conv(self.features, name="before")(x), train))
         if self.kind.endswith("pool"):
             return {"avg_pool": avg_pool, "max_pool": max_pool}[self.kind](x, self.kernel)
@@ -66,7 +67,7 @@ class Halve(nn.Module):
     features: int
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         shifted = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))[:, 1:, 1:]
         half = self.features // 2
         halves = [Conv(half, stride=2, name="even")(x), Conv(self.features - half, stride=2, name="odd")(shifted)]
@@ -80,7 +81,7 @@ class AnyOp(nn.Module):
     features: int
 
     @nn.compact
-    def __call__(self, x, gate, train, path):
+    def __call__(self, x: jax.Array, gate: jax.Array, train: bool, path: bool) -> jax.Array:
         """x [C, H, W, B], gate [O]."""
         made = {name: build(self.features).clone(parent=None, name=None) for name, build in self.ops.items()}
         if self.is_initializing():
@@ -125,7 +126,9 @@ class MacroNet(nn.Module):
     choice: tuple[MacroChoice, ...] | None = None  # of one architecture; None: of any
 
     @nn.compact
-    def __call__(self, x, gates=None, *, train=False, path=False, rate=None):
+    def __call__(
+        self, x: jax.Array, gates: Gates = None, *, train: bool = False, path: bool = False, rate: Rate = None
+    ) -> jax.Array:
         del rate  # no path to drop
         C, L = self.channels, self.spec.layers
         x = BatchNorm(name="stem_norm")(Conv(C, 3, name="stem")(to_net(x)), train)

@@ -19,23 +19,26 @@ behind it, which is why it is standardised.  Training on random architectures tr
 Axes: L operations, M banks, N channels of a bank, G of the bottleneck, B batch, H rows, W columns, K classes.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.nets import probe
-from jaxnas.nets.base import Net, linen, mask, number
+from jaxnas.nets.base import Gates, Net, linen, mask, number
 from jaxnas.nets.convolution import avg_pool, conv, per_channel
 from jaxnas.nets.hyper_net import HyperNet, embedding, standardised
-from jaxnas.nets.layers import BatchNorm, Conv, Dense, to_net
-from jaxnas.spaces._memory_bank import MemoryBankSpec, OperationChoice, there
+from jaxnas.nets.layers import BatchNorm, Conv, Dense, Rate, to_net
+from jaxnas.spaces._memory_bank import MemoryBank, MemoryBankSpec, OperationChoice, there
 from jaxnas.spaces._space import Space
 
 HE = nn.initializers.variance_scaling(2.0, "fan_in", "normal", in_axis=1, out_axis=0)
 
 
-class Pointwise(nn.Module):
+class PointwiseWeights(nn.Module):
     """The weights [L, G, M, N] of every 1 x 1 convolution of an architecture; without a HyperNet they are parameters."""
 
     G: int
@@ -43,7 +46,7 @@ class Pointwise(nn.Module):
     hyper: tuple[int, int] | None  # width and depth
 
     @nn.compact
-    def __call__(self, gates):
+    def __call__(self, gates: MemoryBank) -> jax.Array:
         reads = gates.reads[..., 1]
         if self.hyper is None:
             v = self.param("kernel", nn.initializers.normal(1.0), (len(reads), self.G, reads.shape[1], self.N), reads.dtype)
@@ -70,7 +73,7 @@ class AnyConv(nn.Module):
     spec: MemoryBankSpec
 
     @nn.compact
-    def __call__(self, x, gates):
+    def __call__(self, x: jax.Array, gates: MemoryBank) -> jax.Array:
         K = max(self.spec.kernels)
         w = self.param("kernel", HE, (self.features, x.shape[0], K, K), x.dtype)
         rows = jnp.einsum("k,d,kdsi->si", gates.kernel, gates.dilation, jnp.asarray(placement(self.spec), x.dtype))
@@ -85,18 +88,18 @@ class DilatedConv(nn.Module):
     dilation: int
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         w = self.param("kernel", HE, (self.features, x.shape[0], self.kernel, self.kernel), x.dtype)
         return conv(x, w, dilation=self.dilation)
 
 
-class AnyOp(nn.Module):
+class BankOp(nn.Module):
     """An operation of any architecture: banks [M N, H, W, B], w [G, M, N] -> what is written [N, H, W, B]."""
 
     spec: MemoryBankSpec
 
     @nn.compact
-    def __call__(self, banks, w, gates, train):
+    def __call__(self, banks: jax.Array, w: jax.Array, gates: MemoryBank, train: bool) -> jax.Array:
         (G, _, N), gated = w.shape, gates.gated[1]
         x = probe.relu(BatchNorm(name="read")(banks, train))
         x = probe.relu(conv(x, w.reshape(G, -1, 1, 1)))
@@ -113,7 +116,7 @@ class Op(nn.Module):
     N: int
 
     @nn.compact
-    def __call__(self, banks, train):
+    def __call__(self, banks: jax.Array, train: bool) -> jax.Array:
         x = probe.relu(BatchNorm(name="read")(banks, train))
         x = probe.relu(Conv(self.G, name="point")(x))
         branch = lambda name: DilatedConv(self.N, self.made.kernel, self.made.dilation, name=name)(x)
@@ -133,12 +136,16 @@ class MemoryBankNet(nn.Module):
     choice: tuple[OperationChoice | None, ...] | None = None  # the operations of one architecture; None: of any
 
     @nn.compact
-    def __call__(self, x, gates=None, *, train=False, path=False, rate=None):
+    def __call__(
+        self, x: jax.Array, gates: Gates = None, *, train: bool = False, path: bool = False, rate: Rate = None
+    ) -> jax.Array:
         del path, rate  # there is one way to run, and no path to drop
         spec, M, N, x = self.spec, self.spec.banks, self.N, to_net(x)
+        w: Any = None  # of one architecture: its operations have their own
+        writes: Any = None
         if self.choice is None:
             gates = jax.tree.map(lambda g: jnp.asarray(g, x.dtype), gates)
-            w = Pointwise(self.G, N, self.hyper, name="pointwise")(gates)
+            w = PointwiseWeights(self.G, N, self.hyper, name="pointwise")(gates)
             writes = gates.writes[..., 1] * there(gates.reads[..., 1], gates.writes[..., 1])[:, None]
         banks = BatchNorm(name="stem_norm")(Conv(M * N, self.stem, name="stem")(x), train)
         for i in range(spec.layers):
@@ -147,7 +154,7 @@ class MemoryBankNet(nn.Module):
                 banks = avg_pool(Conv(M * N, name=f"halve{i}")(y), 2, 2, 0)
             if self.choice is None:
                 own = jax.tree.map(lambda g, i=i: g[i], gates)
-                y, on = AnyOp(spec, name=f"op{i}")(banks, w[i], own, train), writes[i]
+                y, on = BankOp(spec, name=f"op{i}")(banks, w[i], own, train), writes[i]
             elif (made := self.choice[i]) is None:
                 continue
             else:
@@ -158,7 +165,7 @@ class MemoryBankNet(nn.Module):
         return Dense(self.classes, name="classifier")(jnp.mean(x, (1, 2)).T)
 
 
-def slots(banks, N: int) -> np.ndarray:
+def slots(banks: Sequence[int], N: int) -> np.ndarray:
     """The channels of some banks."""
     return (np.asarray(banks)[:, None] * N + np.arange(N)).ravel()
 
@@ -228,7 +235,7 @@ def _extract(module: MemoryBankNet, gates, ops, variables):
     """The variables of one architecture's module: the HyperNet is run once, and left behind."""
     params, N, K = variables["params"], module.N, max(module.spec.kernels)
     gates = jax.tree.map(lambda g: g.astype(params["stem"]["kernel"].dtype), gates)
-    w = Pointwise(module.G, N, module.hyper).apply({"params": params["pointwise"]}, gates)  # [L, G, M, N]
+    w: Any = PointwiseWeights(module.G, N, module.hyper).apply({"params": params["pointwise"]}, gates)  # [L, G, M, N]
 
     def kept(tree):
         out = {name: v for name, v in tree.items() if number(name, "op") is None and name != "pointwise"}

@@ -11,14 +11,17 @@ A layer's gates are a row [O], or `Paths`: see `jaxnas.nets.mobile_ops`, which h
 Axes: L layers, O candidates of a layer, C channels, H rows, W columns, B batch, K classes.
 """
 
+from typing import Any
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.nets import probe
-from jaxnas.nets.base import Net, check_image, linen, mask, number
-from jaxnas.nets.layers import BatchNorm, Conv, Dense, apply_norm, to_net
-from jaxnas.nets.mobile_ops import Paths, SuperLayer, activation, build
+from jaxnas.nets.base import Gates, Net, check_image, linen, mask, number
+from jaxnas.nets.layers import BatchNorm, Conv, Dense, Rate, apply_norm, to_net
+from jaxnas.nets.mobile_ops import Paths, SuperLayer, activation, mobile_block
 from jaxnas.spaces._mobile import Mobile, MobileLayer, MobileSpec, block
 from jaxnas.spaces._space import Space
 
@@ -31,7 +34,9 @@ class MobileNet(nn.Module):
     choice: tuple[str, ...] | None = None  # the operations of one architecture; None: of any
 
     @nn.compact
-    def __call__(self, x, gates=None, *, train=False, path=False, rate=None):
+    def __call__(
+        self, x: jax.Array, gates: Gates = None, *, train: bool = False, path: bool = False, rate: Rate = None
+    ) -> jax.Array:
         del rate  # no path to drop
         spec, x = self.spec, to_net(x)
         act = activation(spec.relu6)
@@ -39,7 +44,7 @@ class MobileNet(nn.Module):
         x = act(norm("stem_norm")(Conv(spec.stem, 3, spec.stem_stride, name="stem")(x), train))
         if spec.fixed is not None:
             layer = MobileLayer(spec.stem, spec.fixed, 1, ())
-            y = apply_norm(build(spec, layer, "k3_e1", name="fixed")(x, train))
+            y = apply_norm(mobile_block(spec, layer, "k3_e1", name="fixed")(x, train))
             x = x + y if layer.keeps else y
         for i, layer in enumerate(spec.layers):
             if self.choice is None:
@@ -47,7 +52,7 @@ class MobileNet(nn.Module):
             elif block(self.choice[i]) is None:
                 continue
             else:
-                y = apply_norm(build(spec, layer, self.choice[i], name=f"layer{i}")(x, train))
+                y = apply_norm(mobile_block(spec, layer, self.choice[i], name=f"layer{i}")(x, train))
             (x,) = probe.whole(x + y if layer.keeps else y)
         x = act(norm("head_norm")(Conv(spec.head, name="head")(x), train))
         return Dense(self.classes, name="classifier")(jnp.mean(probe.last(x), (1, 2)).T)
@@ -69,7 +74,7 @@ def mobile_net(space: Space, *, image: tuple[int, int, int], classes: int) -> Ne
         raise ValueError("this space has no mobile layers (`space.spec`): give `proxylessnas`, `fbnet` or `mobile(spec)`")
     check_image(image, classes, spec.stride)
     module = MobileNet(spec, classes)
-    table, base = multiply_adds(spec, image, classes)
+    table, base = mobile_macs(spec, image, classes)
 
     def used(variables, gates):
         def on(names, v):
@@ -94,12 +99,13 @@ def mobile_net(space: Space, *, image: tuple[int, int, int], classes: int) -> Ne
         return module.clone(choice=choice), extract
 
     def macs(gates):
-        return base + sum(jnp.sum(row.astype(np.float32) * gate) for row, gate in zip(table.op, gates.op, strict=True))
+        varied: Any = sum(jnp.sum(row.astype(np.float32) * gate) for row, gate in zip(table.op, gates.op, strict=True))
+        return base + varied
 
-    return linen(module, space, image, classes, used=used, specialize=specialize, macs=macs)
+    return linen(module, space, image, classes, used=used, specialize=specialize)._replace(macs=macs)
 
 
-def multiply_adds(spec: MobileSpec, image: tuple[int, int, int], classes: int) -> tuple[Mobile, float]:
+def mobile_macs(spec: MobileSpec, image: tuple[int, int, int], classes: int) -> tuple[Mobile, float]:
     """Of one example: (those of each candidate, in the gates' structure; those of all that is fixed)."""
     smaller = lambda size, stride: [-(-n // stride) for n in size]
 

@@ -15,6 +15,7 @@ Axes: B images, T tiles, P orders, K classes.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -24,15 +25,18 @@ from jaxnas.data.pretext import Pretext
 from jaxnas.nets import probe
 from jaxnas.nets.base import Net
 
+Trunk = Callable[[jax.Array], jax.Array]  # images -> logits
+Head = Callable[[Trunk, Callable[[], Any], jax.Array], jax.Array]  # (trunk, () -> the trunk's params, x) -> logits
 
-def tiles(trunk, params, x):
+
+def tiles(trunk: Trunk, params: Callable[[], Any], x: jax.Array) -> jax.Array:
     """x [B, T, h, w, C] -> logits [B, P]."""
     del params
     B, T = x.shape[:2]
     return jnp.einsum("bttp->bp", trunk(x.reshape(B * T, *x.shape[2:])).reshape(B, T, T, -1))
 
 
-def pixels(trunk, params, x):
+def pixels(trunk: Trunk, params: Callable[[], Any], x: jax.Array) -> jax.Array:
     """x [B, H, W, C] -> logits [B, H, W, K]."""
     seen = []
     with probe.probing(probe.Probe(last=seen.append)):
@@ -48,16 +52,16 @@ class Headed(nn.Module):
     """A module under a head; its variables have the names they have without."""
 
     trunk: nn.Module
-    head: Callable  # (x -> logits, () -> params, x) -> logits
+    head: Head
 
-    def setup(self):
+    def setup(self) -> None:
         nn.share_scope(self, self.trunk)
 
-    def __call__(self, x, *args, **kwargs):
+    def __call__(self, x: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
         return self.head(lambda x: self.trunk(x, *args, **kwargs), lambda: self.trunk.variables["params"], x)
 
 
-def headed(net: Net, head: Callable) -> Net:
+def headed(net: Net, head: Head) -> Net:
     def apply(variables, x, gates, **kwargs):
         moved = []
 

@@ -14,12 +14,12 @@ Axes: C calibration batches, B batch.
 import jax
 import jax.numpy as jnp
 
-from jaxnas.nets.base import Net
+from jaxnas.nets.base import Gates, Net, Variables
 
 FAR = 2.0**20  # S
 
 
-def recalibrate(net: Net, variables, gates, x, *, path: bool = True):
+def recalibrate(net: Net, variables: Variables, gates: Gates, x: jax.Array, *, path: bool = True) -> Variables:
     """The variables with the statistics of `gates`' own paths on the calibration batches.
 
     Args:

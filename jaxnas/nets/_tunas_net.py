@@ -19,17 +19,19 @@ Axes: S stages, L layers, C channels, H rows, W columns, B batch.
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxnas.nets import probe
-from jaxnas.nets.base import Net, check_image, keep_unused, linen, map_named, mask, number
+from jaxnas.nets.base import Gates, Net, check_image, keep_unused, linen, map_named, mask, number
 from jaxnas.nets.elastic_ops import ElasticBlock
-from jaxnas.nets.layers import BatchNorm, Conv, Dense, Depthwise, to_net
+from jaxnas.nets.layers import BatchNorm, Conv, Dense, Depthwise, Rate, to_net
 from jaxnas.spaces._space import Space
 from jaxnas.spaces._tunas import Tunas, TunasChoice, TunasSpec
 
@@ -56,7 +58,7 @@ class TunasNet(nn.Module):
     choice: TunasChoice
 
     @nn.compact
-    def __call__(self, x, gates=None, *, train=False, rate=None):
+    def __call__(self, x: jax.Array, gates: Gates = None, *, train: bool = False, rate: Rate = None) -> jax.Array:
         del gates, rate  # there is nothing to choose, and no path to drop
         spec, filters = self.spec, self.choice.filters
         norm = lambda name: BatchNorm(epsilon=spec.epsilon, name=name)
@@ -73,11 +75,11 @@ class TunasNet(nn.Module):
 
 def part(names: tuple[str, ...]) -> tuple[str, str, str]:
     """(part of the network, module, leaf) of a variable's names."""
-    _, *names = names
-    return tuple(names) if len(names) == 3 else (names[0].removesuffix("_norm"), *names)
+    _, name, module, *leaf = names
+    return (name, module, leaf[0]) if leaf else (name.removesuffix("_norm"), name, module)
 
 
-def channels(spec: TunasSpec, filters, hidden) -> dict:
+def channels(spec: TunasSpec, filters: Sequence[Any], hidden: Sequence[Any]) -> dict[str, dict[str, Any]]:
     """part of the network -> {dimension: its entry of `filters` [S + 2] or `hidden` [L]}."""
     out = {"stem": {"outputs": filters[0]}, "classifier": {"inputs": filters[-1]}}
     out["head"] = {"inputs": filters[-2], "outputs": filters[-1]}
@@ -87,12 +89,12 @@ def channels(spec: TunasSpec, filters, hidden) -> dict:
     return out
 
 
-def whole(gates: Tunas) -> Tunas:
+def fill_gates(gates: Tunas) -> Tunas:
     """The gates, with a 1 for every decision of one value."""
     return Tunas(*(tuple(np.ones(1, np.float32) if row is None else row for row in rows) for rows in gates))
 
 
-def first(sizes):
+def first_channels(sizes: ArrayLike) -> np.ndarray:
     """bool[n, largest]: the channels that each of n sizes has."""
     return np.arange(np.max(sizes)) < np.asarray(sizes)[..., None]
 
@@ -118,7 +120,7 @@ def tunas_net(space: Space, *, image: tuple[int, int, int], classes: int) -> Net
     widest = TunasChoice(tuple(f[0] for f in spec.filters), tuple((kernels[0], layer.expansions[0]) for layer in layers))
     full = TunasNet(spec, classes, widest)
 
-    def init(key, gates=None):
+    def init(key, gates=None) -> Any:
         del gates  # all weights are the widest network's
         k_net, *keys = jax.random.split(key, 1 + len(layers))
         variables = full.init(k_net, jnp.zeros((1, *image)), train=True)
@@ -131,16 +133,16 @@ def tunas_net(space: Space, *, image: tuple[int, int, int], classes: int) -> Net
 
     def masks(gates):
         """`channels` of the masks; each [C], 0 or 1."""
-        wide = [row @ first(sizes) for row, sizes in zip(gates.filters, spec.filters, strict=True)]
+        wide = [row @ first_channels(sizes) for row, sizes in zip(gates.filters, spec.filters, strict=True)]
         hidden = []
         for layer, row in zip(layers, gates.expand, strict=True):
             s = layer.stage + (layer.place > 0)
-            table = first(np.outer(layer.expansions, spec.filters[s]))  # [expansions, filters, hidden]
+            table = first_channels(np.outer(layer.expansions, spec.filters[s]))  # [expansions, filters, hidden]
             hidden.append(jnp.einsum("e,f,efh->h", row, gates.filters[s], table.astype(np.float32)))
         return channels(spec, wide, hidden)
 
     def used(variables, gates):
-        gates = whole(gates)
+        gates = fill_gates(gates)
         on = masks(gates)
 
         def has(names, v):
@@ -158,14 +160,14 @@ def tunas_net(space: Space, *, image: tuple[int, int, int], classes: int) -> Net
 
     def in_the_widest(variables, gates):
         """The widest network's variables, as `TunasNet` has them, that compute what the gates say."""
-        gates = whole(gates)
+        gates = fill_gates(gates)
         on = masks(gates)
 
         def leaf(names, v):
             name, module, what = part(names)
             if what not in ("scale", "bias") or name == "classifier":
                 return v
-            there = gates.there[number(name, "layer")][0] if module == "project_norm" else 1
+            there = gates.there[int(name.removeprefix("layer"))][0] if module == "project_norm" else 1
             return v * on[name][AXES[module][0]] * there
 
         out = map_named(leaf, variables)
@@ -202,17 +204,17 @@ def tunas_net(space: Space, *, image: tuple[int, int, int], classes: int) -> Net
 
         return full.clone(choice=choice), extract
 
-    macs = multiply_adds(spec, image, classes)
-    net = linen(full, space, image, classes, used=used, specialize=specialize, compute=compute, macs=macs)
-    return net._replace(init=init)
+    macs = tunas_macs(spec, image, classes)
+    net = linen(full, space, image, classes, used=used, specialize=specialize, compute=compute)
+    return net._replace(init=init, macs=macs)
 
 
-def multiply_adds(spec: TunasSpec, image: tuple[int, int, int], classes: int) -> Callable:
+def tunas_macs(spec: TunasSpec, image: tuple[int, int, int], classes: int) -> Callable[[Tunas], jax.Array]:
     """`Net.macs`: gates -> [].  A layer's are a product of decisions, so no table of single ones has them."""
     smaller = lambda size, stride: [-(-n // stride) for n in size]
 
     def macs(gates: Tunas):
-        gates = whole(gates)
+        gates = fill_gates(gates)
         mean = lambda row, values, power=1: jnp.dot(row, np.asarray(values, np.float32) ** power)
         wide, square = ([mean(row, sizes, p) for row, sizes in zip(gates.filters, spec.filters, strict=True)] for p in (1, 2))
         size = smaller(image[:2], spec.stem_stride)

@@ -1,28 +1,86 @@
 """The vocabulary of nets: what every net of this package is, how one is made of a Flax module, and what they check alike."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, overload
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnas.base import Arch, Key
 from jaxnas.spaces._space import Space, is_shape
 
 Variables = dict[str, Any]  # {"params": ..., "batch_stats": ...}
+Gates = Any  # a pytree of float arrays, in the shapes of the space's gates
+Extract = Callable[[Variables], Variables]  # a supernet's variables -> those of one architecture's module
+
+
+class InitFn(Protocol):
+    def __call__(self, key: Key, gates: Gates = None, /) -> Variables:
+        """Variables to start from.
+
+        Args:
+            key: consumed.
+            gates: of an architecture, where the draw depends on it; None: of any.
+        """
+
+
+class ApplyFn(Protocol):
+    def __call__(
+        self,
+        variables: Variables,
+        x: Any,
+        gates: Gates,
+        /,
+        *,
+        train: bool,
+        path: bool = False,
+        key: Key | None = None,
+        t: jax.Array | int | None = None,
+    ) -> tuple[jax.Array, Variables]:
+        """What the gates' paths make of a batch -> (logits [B, K], the variables, whose statistics may have moved).
+
+        Args:
+            variables: of the net.
+            x: images [B, H, W, C], or what a net without images reads.
+            gates: of one architecture, or soft.
+            train: use the batch's statistics, and move the running ones.
+            path: compute only what one-hot gates choose.
+            key: of dropout; None: nothing is dropped.
+            t: the step of a search, for what anneals; None: nothing does.
+        """
+
+
+class ComputeFn(Protocol):
+    def __call__(
+        self,
+        variables: Variables,
+        x: Any,
+        gates: Gates,
+        t: jax.Array | int | None,
+        /,
+        *,
+        train: bool,
+        path: bool,
+        rngs: dict[str, Key],
+        mutable: list[str],
+    ) -> Any:
+        """What a module computes -> (logits, the collections that have moved); see `linen`."""
 
 
 class Net(NamedTuple):
-    init: Callable  # (key, gates=None) -> variables; gates, where the draw depends on the architecture
-    apply: Callable  # (variables, x [B, H, W, C], gates, *, train, path=False, key=None, t=None) -> (logits [B, K], variables)
-    used: Callable  # (variables, gates) -> a 0/1 tree, 1 where the paths with nonzero gates keep weights and statistics
-    specialize: Callable  # arch -> (module, extract); extract(variables) -> the module's variables
+    init: InitFn
+    apply: ApplyFn
+    used: Callable[[Variables, Gates], Variables]  # a 0/1 tree, 1 where the paths with nonzero gates keep weights and statistics
+    specialize: Callable[[Arch], tuple[nn.Module, Extract]]  # the module of one architecture, and its variables out of the net's
     space: Space
     image: tuple[int, ...]  # (H, W, C); () for a net that reads no images
     classes: int
     mixes: bool = True  # soft gates weigh operations; False: it computes one architecture, and gates are one-hot
-    macs: Callable | None = None  # gates -> [], float32: multiply-adds of one example; None: not counted
+    # Of convolutions and dense layers; rows of gates that are probabilities give the mean over architectures whose decisions are
+    # drawn independently, so that it can be differentiated.
+    macs: Callable[[Gates], jax.Array] | None = None  # -> [], float32: multiply-adds of one example; None: not counted
 
 
 def linen(
@@ -31,23 +89,21 @@ def linen(
     image: tuple[int, ...],
     classes: int,
     *,
-    used: Callable,
-    specialize: Callable,
-    compute: Callable | None = None,
+    used: Callable[[Variables, Gates], Variables],
+    specialize: Callable[[Arch], tuple[nn.Module, Extract]],
+    compute: ComputeFn | None = None,
     mixes: bool = True,
-    macs: Callable | None = None,
 ) -> Net:
     """The net of a Flax module that is called as module(x, gates, *, train, path).
 
-    Training moves the module's "batch_stats", and a key is its rng "dropout".  A net that starts differently replaces `init`.
+    Training moves the module's "batch_stats", and a key is its rng "dropout".  A net that starts differently replaces `init`,
+    and one that counts its multiply-adds `macs`.
 
     Args:
         module: of all architectures.
         space, image, classes, used, specialize, mixes: see `Net`.
         compute: (variables, x, gates, t, *, train, path, rngs, mutable) -> (logits, the collections that have moved), for a module
             that needs other variables or arguments; default: `module.apply`, which does not look at the step t.
-        macs: see `Net`.  Of convolutions and dense layers; rows of gates that are probabilities give the mean over
-            architectures whose decisions are drawn independently, so that it can be differentiated.
     """
 
     def plain(variables, x, gates, t, **how):
@@ -56,7 +112,7 @@ def linen(
 
     compute = compute or plain
 
-    def init(key, gates=None):
+    def init(key, gates=None) -> Any:
         del gates  # every candidate has weights of its own, or a part of the largest one's
         return module.init(key, jnp.zeros((1, *image)), blank_gates(space), train=True)
 
@@ -66,7 +122,7 @@ def linen(
         logits, moved = compute(variables, x, gates, t, train=train, path=path, rngs=rngs, mutable=mutable)
         return logits, {**variables, **moved}
 
-    return Net(init, apply, used, specialize, space, tuple(image), classes, mixes, macs)
+    return Net(init, apply, used, specialize, space, tuple(image), classes, mixes)
 
 
 def blank_gates(space: Space) -> Any:
@@ -74,12 +130,12 @@ def blank_gates(space: Space) -> Any:
     return jax.tree.map(lambda shape: np.zeros(shape, np.float32), space.gate_shapes, is_leaf=is_shape)
 
 
-def map_named(f: Callable, tree) -> Any:
+def map_named(f: Callable[[tuple[str, ...], Any], Any], tree: Any) -> Any:
     """f(names, leaf) of every leaf of variables; its names are (collection, module, ..., leaf)."""
     return jax.tree_util.tree_map_with_path(lambda path, v: f(tuple(p.key for p in path), v), tree)
 
 
-def mask(f: Callable, variables) -> Any:
+def mask(f: Callable[[tuple[str, ...], jax.Array], jax.Array], variables: Variables) -> Any:
     """The 0/1 tree of what f(names, leaf) says of every leaf: an array that broadcasts against the leaf's first axes."""
 
     def leaf(names, v):
@@ -95,13 +151,13 @@ def number(name: str, prefix: str) -> int | None:
     return int(digits) if name.startswith(prefix) and digits.isdecimal() else None
 
 
-def keep_unused(on: Variables, new: Variables, old: Variables) -> Variables:
+def keep_unused(on: Variables, new: Mapping[str, Any], old: Variables) -> Variables:
     """The collections of `new`, with the old values where `on`, a tree as `Net.used` gives, is 0."""
     keep = lambda on, new, old: jnp.where(on > 0, new, old)
     return {name: jax.tree.map(keep, on[name], new[name], old[name]) for name in new}
 
 
-def check_variables(net: Net, variables) -> None:
+def check_variables(net: Net, variables: Variables) -> None:
     """Raises ValueError for variables of another net: another space, other sizes, or a part alone."""
     shapes = lambda tree: {jax.tree_util.keystr(path): jnp.shape(a) for path, a in jax.tree_util.tree_leaves_with_path(tree)}
     wanted, given = shapes(jax.eval_shape(net.init, jax.random.key(0))), shapes(variables)
@@ -113,7 +169,7 @@ def check_variables(net: Net, variables) -> None:
         )
 
 
-def check_image(image, classes: int, stride: int = 1) -> None:
+def check_image(image: Sequence[int], classes: int, stride: int = 1) -> None:
     """Raises ValueError for an image that is not (H, W, C), sizes below 1, or less of it than the strides need."""
     if len(image) != 3 or min(*image, classes) < 1:
         raise ValueError(f"`image` is (H, W, C) and positive, as `classes` is: got {image} and {classes}")
@@ -121,7 +177,15 @@ def check_image(image, classes: int, stride: int = 1) -> None:
         raise ValueError(f"`image` is {image}, but the strides of this space multiply to {stride}: give at least that")
 
 
-def count_parameters(module_or_variables, image=None) -> int:
+@overload
+def count_parameters(module_or_variables: nn.Module, image: Sequence[int]) -> int: ...
+
+
+@overload
+def count_parameters(module_or_variables: Variables) -> int: ...
+
+
+def count_parameters(module_or_variables: Any, image: Any = None) -> int:
     """The number of weights, as papers count them: without the auxiliary head.
 
     Args:

@@ -6,7 +6,7 @@ one shape, and one program trains them all; of every side only the chosen operat
 Axes: B blocks, O operations, C channels, H rows, W columns, N batch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -15,15 +15,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxnas.base import Key
 from jaxnas.nets import probe
-from jaxnas.nets.layers import BatchNorm, Conv, apply_norm, drop_path
+from jaxnas.nets.base import Gates
+from jaxnas.nets.layers import BatchNorm, Conv, Rate, apply_norm, drop_path
 from jaxnas.nets.ops import FactorizedReduce
 from jaxnas.spaces.blocks import Blocks, BlockSpec
 
-Choice = tuple[tuple[tuple[int, int, int, int, int], ...], tuple[int, ...]]  # (in1, in2, op1, op2, combine) a block; what is kept
+Choice = tuple[tuple[tuple[int, ...], ...], tuple[int, ...]]  # (in1, in2, op1, op2, combine) a block; what is kept
 
 
-def kept_states(gates: Blocks):
+def kept_states(gates: Blocks) -> jax.Array:
     """bool[B + 2]: the states that are there and that no block reads: those that a cell concatenates."""
     there = jnp.concatenate([jnp.ones(2, bool), jnp.any(gates.op > 0, (1, 2))])
     return there & ~jnp.any(gates.input > 0, (0, 1))
@@ -49,7 +51,7 @@ class Together(nn.Module):
     features: int
 
     @nn.compact
-    def __call__(self, first, second, train):
+    def __call__(self, first: jax.Array, second: jax.Array, train: bool) -> jax.Array:
         y = Conv(self.features)(probe.relu(jnp.concatenate([first, second], 0)))
         return apply_norm(BatchNorm()(y, train, defer=True))
 
@@ -66,7 +68,7 @@ class AnyBlockCell(nn.Module):
     features: int
     stride: int
 
-    def setup(self):
+    def setup(self) -> None:
         self.built = {
             stride: [op(self.features, stride, True).clone(parent=None) for op in self.ops.values()] for stride in (1, self.stride)
         }
@@ -74,17 +76,17 @@ class AnyBlockCell(nn.Module):
         if self.stride > 1:
             self.halved = [FactorizedReduce(self.features, name=f"keep{j}") for j in range(2)]
 
-    def make(self, name, init, count):
+    def make(self, name: str, init: Callable[[Key], Mapping[str, Any]], count: int) -> None:
         """Declares the variables of `count` copies of a module, stacked."""
         if self.is_initializing():
             for collection, stacked in jax.vmap(init)(jax.random.split(self.make_rng("params"), count)).items():
                 self.put_variable(collection, name, stacked)
 
-    def held(self, name) -> dict:
+    def held(self, name: str) -> dict[str, Any]:
         found = {c: self.get_variable(c, name) for c in ("params", "batch_stats") if self.has_variable(c, name)}
         return {"params": {}, "batch_stats": {}, **found}
 
-    def __call__(self, inputs, gates: Blocks, train, path, rate):
+    def __call__(self, inputs: Sequence[jax.Array], gates: Blocks, train: bool, path: bool, rate: Rate) -> list[jax.Array]:
         """inputs [C, H, W, N] each, one-hot gates -> B + 2 states of [C, H / stride, W / stride, N]."""
         del path  # there is no other way to run
         B, (C, H, W, N) = self.spec.blocks, inputs[0].shape
@@ -134,7 +136,7 @@ class AnyBlockCell(nn.Module):
                 inside = lax.dynamic_index_in_dim(states, j, keepdims=False)
                 halve = (self.stride > 1) & (j < 2)
                 y, stats = lax.switch(k + jnp.where(halve, len(self.ops), 0), branches, outside, inside, variables)
-                return (y if key is None else drop_path(y, key, rate)), stats
+                return (y if key is None or rate is None else drop_path(y, key, rate)), stats
 
             (first, second), stats = lax.map(side, (variables, gate.input, gate.op, keys))
             y, moved = first + second, together["batch_stats"]
@@ -170,7 +172,7 @@ class BlockCell(nn.Module):
     choice: Choice
 
     @nn.compact
-    def __call__(self, inputs, gates, train, path, rate):
+    def __call__(self, inputs: Sequence[jax.Array], gates: Gates, train: bool, path: bool, rate: Rate) -> list[jax.Array]:
         del gates, path
         blocks, kept = self.choice
         names, states = list(self.ops), list(inputs)
@@ -181,14 +183,14 @@ class BlockCell(nn.Module):
                 y = apply_norm(op.clone(parent=self, name=f"block{b}_{s}")(states[j], train))
                 sides.append(drop_path(y, self.make_rng("drop_path"), rate) if train and rate is not None else y)
             if self.spec.combine[combine] == "concat":
-                states.append(Together(self.features, name=f"together{b}")(*sides, train))
+                states.append(Together(self.features, name=f"together{b}")(sides[0], sides[1], train))
             else:
                 states.append(sides[0] + sides[1])
         halve = lambda j: apply_norm(FactorizedReduce(self.features, name=f"keep{j}")(states[j], train))
         return [halve(j) if j < 2 and self.stride > 1 else states[j] for j in kept]
 
 
-def used_rows(spec: BlockSpec, cell: dict, gates: Blocks) -> dict[str, jax.Array]:
+def used_rows(spec: BlockSpec, cell: dict[str, Any], gates: Blocks) -> dict[str, jax.Array]:
     """Which copies of a cell's groups of variables take part: bool[2 B] of an operation, [B] of "together", [] of the rest."""
     kept, sides = kept_states(gates), gates.op.reshape(-1, len(spec.ops)) > 0  # [2 B, O]
     outer = jnp.any(gates.input.reshape(len(sides), -1)[:, :2] > 0, -1)  # [2 B]
@@ -202,7 +204,7 @@ def used_rows(spec: BlockSpec, cell: dict, gates: Blocks) -> dict[str, jax.Array
     return rows
 
 
-def extract_blocks(spec: BlockSpec, choice: Choice, stride: int, stacked: dict, cell: dict) -> dict:
+def extract_blocks(spec: BlockSpec, choice: Choice, stride: int, stacked: dict[str, Any], cell: dict[str, Any]) -> dict[str, Any]:
     """The variables of a `BlockCell` out of those of an `AnyBlockCell`, of one collection; `cell` holds its parameters."""
     blocks, kept = choice
     owner = lambda name, stride: halved(name) if stride > 1 and halved(name) in cell else name
@@ -222,7 +224,7 @@ def readers(cells: int, i: int) -> dict[str, int]:
     return {f"pre{n}_{j}": 1 for n, j in ((1, i + 1), (0, i + 2)) if j < cells} if i < cells - 1 else {"classifier": 0}
 
 
-def without_slots(reader: dict, kept: tuple[int, ...], features: int, axis: int) -> dict:
+def without_slots(reader: dict[str, Any], kept: tuple[int, ...], features: int, axis: int) -> dict[str, Any]:
     """A reader's weights for the states that are kept alone."""
     rows = np.concatenate([np.arange(features) + j * features for j in kept])
     return jax.tree_util.tree_map_with_path(lambda path, a: jnp.take(a, rows, axis) if path[-1].key == "kernel" else a, reader)

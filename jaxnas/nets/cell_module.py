@@ -14,7 +14,7 @@ Axes: E edges, O operations, C channels, H rows, W columns, B batch, N nodes wit
 """
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -23,11 +23,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxnas.nets import probe
+from jaxnas.nets.base import Gates
 from jaxnas.nets.block_cell import AnyBlockCell, BlockCell
 from jaxnas.nets.convolution import avg_pool
-from jaxnas.nets.layers import BatchNorm, Conv, Dense, apply_norm, drop_path, shuffle, to_net
+from jaxnas.nets.layers import BatchNorm, Conv, Dense, Rate, apply_norm, drop_path, shuffle, to_net
 from jaxnas.nets.ops import FactorizedReduce, Identity, ReLUConvBN
-from jaxnas.nets.super_cell import FINAL, Choice, SuperCell, around
+from jaxnas.nets.super_cell import FINAL, Anneal, Choice, SuperCell, around
 from jaxnas.spaces.blocks import BlockSpec
 from jaxnas.spaces.cell import CellSpec
 
@@ -44,7 +45,7 @@ class Cell(nn.Module):
     partial: int = 1  # K; the channels that go around the operations do so on a `none` too
 
     @nn.compact
-    def __call__(self, inputs, gates, train, path, rate):
+    def __call__(self, inputs: Sequence[jax.Array], gates: Gates, train: bool, path: bool, rate: Rate) -> list[jax.Array]:
         del gates, path
         n, names, K = self.spec.inputs, list(self.ops), self.partial
         edges = {edge: None for edge in range(len(self.spec.edges)) if K > 1 and "none" in names} | dict(self.choice)
@@ -72,7 +73,7 @@ class ResidualReduction(nn.Module):
     features: int
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         y = apply_norm(ReLUConvBN(self.features, 3, 2)(x, train))
         y = apply_norm(ReLUConvBN(self.features, 3, 1)(y, train))
         H, W = x.shape[1:3]
@@ -87,7 +88,7 @@ class Auxiliary(nn.Module):
     imagenet: bool = False
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         x = avg_pool(probe.relu(x), 5, 2 if self.imagenet else 3, padding=0)
         x = probe.relu(BatchNorm()(Conv(128)(x), train))
         x = Conv(768, 2, padding=0)(x)
@@ -136,15 +137,26 @@ class CellNet(nn.Module):
 
     def cell(self, i: int) -> nn.Module:
         kind, features, stride = self.layout[i]
-        common = dict(spec=self.spec, ops=self.ops, features=features, stride=stride, name=f"cell{i}")
+        common = dict(ops=self.ops, features=features, stride=stride, name=f"cell{i}")
         if isinstance(self.spec, BlockSpec):
-            return AnyBlockCell(**common) if self.choice is None else BlockCell(**common, choice=self.choice[kind])
+            if self.choice is None:
+                return AnyBlockCell(self.spec, **common)
+            return BlockCell(self.spec, **common, choice=self.choice[kind])
         if self.choice is None:
-            return SuperCell(**common, partial=self.partial, auxiliary_skip=self.auxiliary_skip)
-        return Cell(**common, choice=self.choice[kind], affine=self.affine, partial=self.partial)
+            return SuperCell(self.spec, **common, partial=self.partial, auxiliary_skip=self.auxiliary_skip)
+        return Cell(self.spec, **common, choice=self.choice[kind], affine=self.affine, partial=self.partial)
 
     @nn.compact
-    def __call__(self, x, gates=None, *, train=False, path=False, rate=None, anneal=FINAL):
+    def __call__(
+        self,
+        x: jax.Array,
+        gates: Gates = None,
+        *,
+        train: bool = False,
+        path: bool = False,
+        rate: Rate = None,
+        anneal: Anneal = FINAL,
+    ) -> jax.Array | tuple[jax.Array, jax.Array | None]:
         x, aux = to_net(x), None
         more = {"anneal": anneal} if self.choice is None and isinstance(self.spec, CellSpec) else {}
         of_kind = lambda kind: gates if gates is None or not self.spec.kinds else getattr(gates, kind)
@@ -166,9 +178,9 @@ class CellNet(nn.Module):
             x = probe.relu(BatchNorm(name="head_norm")(x, train))
         else:
             s0, s1, reduced = self.two_inputs(x, train)
-            deeper = rate is not None and isinstance(self.spec, BlockSpec)
+            deeper = isinstance(self.spec, BlockSpec)
             for i, (kind, features, stride) in enumerate(self.layout):
-                dropped = rate * (i + 1) / len(self.layout) if deeper else rate
+                dropped = rate if rate is None or not deeper else rate * (i + 1) / len(self.layout)
                 same_size = lambda name: ReLUConvBN(features, 1, 1, self.affine, name=name)
                 halved = lambda name: FactorizedReduce(features, self.affine, name=name)
                 adapt = (halved if reduced else same_size)(f"pre0_{i}")
@@ -182,7 +194,7 @@ class CellNet(nn.Module):
         logits = Dense(self.classes, name="classifier")(jnp.mean(probe.last(x), (1, 2)).T)
         return (logits, aux) if self.auxiliary and train else logits
 
-    def in_turn(self, run, x, gates, train):
+    def in_turn(self, run: Sequence[int], x: jax.Array, gates: Gates, train: bool) -> jax.Array:
         """Single paths of equal cells of one input, as a scan over their variables: compiled once, however many there are."""
         cell, held = self.cell(run[0]).clone(parent=None), self.variables
         of = lambda collection: jax.tree.map(lambda *v: jnp.stack(v), *[held[collection][f"cell{i}"] for i in run])
@@ -197,7 +209,7 @@ class CellNet(nn.Module):
                 self.put_variable(collection, f"cell{i}", jax.tree.map(lambda a: a[n], stats))
         return x
 
-    def two_inputs(self, x, train):
+    def two_inputs(self, x: jax.Array, train: bool) -> tuple[jax.Array, jax.Array, bool]:
         """The stem of the DARTS skeletons: the first cell's inputs, and whether the first is twice as large."""
         C = self.channels
         norm = lambda name, y: BatchNorm(name=name)(y, train)

@@ -10,9 +10,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnas.base import Arch
 from jaxnas.nets.base import Net, linen, mask, number
 from jaxnas.nets.block_cell import choice_of, extract_blocks, readers, used_rows, without_slots
 from jaxnas.nets.cell_module import CellNet
@@ -70,8 +72,8 @@ def cell_net(
     bare: bool = False,
     ops: Mapping[str, Build] | None = None,
     partial: int = 1,
-    auxiliary_skip: Callable | None = None,
-    skip_dropout: Callable | None = None,
+    auxiliary_skip: Callable[[jax.Array | int], Any] | None = None,
+    skip_dropout: Callable[[jax.Array | int], Any] | None = None,
 ) -> Net:
     """The supernet of a cell space.
 
@@ -130,7 +132,7 @@ def cell_net(
         def on(names, v):  # names: collection, cell, group, operation, ...
             if (i := number(names[1], "cell")) is None:
                 return jnp.ones(())
-            own = kinds.get(layout[i][0])  # None: the skeleton's own reduction
+            own: Any = kinds.get(layout[i][0])  # None: the skeleton's own reduction
             if isinstance(space.spec, BlockSpec):
                 return used_rows(space.spec, variables["params"][names[1]], own)[names[2]]  # [], [B] or [2 B]
             if (source := number(names[2], "from")) is None:
@@ -172,7 +174,7 @@ def cell_net(
 
 def evaluation_net(
     space: Space,
-    arch,
+    arch: Arch,
     *,
     classes: int,
     channels: int = 36,

@@ -52,14 +52,14 @@ def layout_of(space: Space, image: tuple[int, int, int]) -> Layout:
     first = lambda sizes: (np.arange(max(sizes.max(), 1)) < sizes).astype(np.float32)
     filters, kernels, units = number("conv", 1), number("conv", 2), number("dense", 1)
     k, dense = max(kernels.max(), 1), mdp.legal[:, units[:, 0] > 0].any(1)
-    C = int(max(filters.max(), image[2]))
+    C = int(filters.max(initial=image[2]))
     return Layout(
         layers=len(space.arity) - 1,
         image=image[2],
         C=C,
         N=image[0],
-        dense_side=int(max(1, *mdp.size[dense], 1)),
-        V=int(max(C, units.max())),
+        dense_side=int(mdp.size[dense].max(initial=1)),
+        V=int(units.max(initial=C)),
         pools=[(i, *a[1:]) for i, a in enumerate(mdp.meaning) if a[0] == "pool" and mdp.legal[:, i].any()],
         filters=first(filters),
         centre=(abs(2 * np.arange(k) + 1 - k) < kernels).astype(np.float32),
@@ -68,20 +68,20 @@ def layout_of(space: Space, image: tuple[int, int, int]) -> Layout:
     )
 
 
-def to_size(a, size: int, axis: int = 0):
+def to_size(a: jax.Array, size: int, axis: int = 0) -> jax.Array:
     """Zeros behind the end of an axis."""
     pad = [(0, 0)] * a.ndim
     pad[axis] = (0, size - a.shape[axis])
     return jnp.pad(a, pad)
 
 
-def kinds_of(layout: Layout, gates):
+def kinds_of(layout: Layout, gates: jax.Array) -> jax.Array:
     """[L, 2 + pools]: whether each stage keeps its map, convolves it, or which pool it applies."""
     moves = jnp.stack([gates @ layout.filters[:, 0], *[gates[:, i] for i, *_ in layout.pools]], 1)
     return jnp.concatenate([1 - jnp.sum(moves, 1, keepdims=True), moves], 1)
 
 
-def masks_of(layout: Layout, gates) -> Masks:
+def masks_of(layout: Layout, gates: jax.Array) -> Masks:
     """Of one-hot gates [L, A]."""
     kinds, filters, centre = kinds_of(layout, gates), gates @ layout.filters, gates @ layout.centre
     full = jnp.ones_like(gates[0, 0])
@@ -116,7 +116,7 @@ def masks_of(layout: Layout, gates) -> Masks:
     )
 
 
-def largest(layout: Layout) -> Masks:
+def all_masks(layout: Layout) -> Masks:
     """Everything at once: no chain, but what weights start as when none is given."""
     L, first = layout.layers, lambda n, size: (jnp.arange(size) < n).astype(jnp.float32)
     F, k, D = layout.filters.shape[1], layout.centre.shape[1], layout.units.shape[1]

@@ -16,11 +16,14 @@ import functools
 import itertools
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnas.base import Arch
+from jaxnas.nets.base import Gates
 from jaxnas.nets.convolution import conv, max_pool, per_channel
-from jaxnas.nets.layers import to_net
+from jaxnas.nets.layers import Rate, to_net
 from jaxnas.spaces._metaqnn import MDP
 
 
@@ -29,7 +32,7 @@ class ConvBias(nn.Module):
     kernel: int
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         glorot = nn.initializers.glorot_uniform(in_axis=1, out_axis=0)
         w = self.param("kernel", glorot, (self.features, x.shape[0], self.kernel, self.kernel), x.dtype)
         return conv(x, w) + per_channel(self.param("bias", nn.initializers.zeros, (self.features,), x.dtype))
@@ -42,7 +45,7 @@ class InnerMax(nn.Module):
     stride: int
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         return max_pool(x, self.kernel, self.stride, padding=0)
 
 
@@ -53,7 +56,7 @@ class ChainNet(nn.Module):
     classes: int
 
     @nn.compact
-    def __call__(self, x, gates=None, *, train=False, rate=None):
+    def __call__(self, x: jax.Array, gates: Gates = None, *, train: bool = False, rate: Rate = None) -> jax.Array:
         del gates, rate  # there is nothing to choose, and no path to drop
         x, drops = to_net(x), len(self.layers) // 2
         dense = functools.partial(nn.Dense, kernel_init=nn.initializers.glorot_uniform())
@@ -65,18 +68,18 @@ class ChainNet(nn.Module):
             elif kind == "average":
                 x = jnp.mean(x, (1, 2)).T
             else:
-                x = nn.relu(dense(*numbers, name=f"layer{i}")(rows(x)))
+                x = nn.relu(dense(*numbers, name=f"layer{i}")(flatten_maps(x)))
             if i % 2:
                 x = nn.Dropout((i + 1) / (4 * drops), deterministic=not train)(x)
-        return dense(self.classes, name="classifier")(rows(x))
+        return dense(self.classes, name="classifier")(flatten_maps(x))
 
 
-def rows(x):
+def flatten_maps(x: jax.Array) -> jax.Array:
     """[C, H, W, B] as [B, C H W]; what is no map any more stays as it is."""
     return x if x.ndim == 2 else x.reshape(-1, x.shape[-1]).T
 
 
-def layers_of(mdp: MDP, arch) -> tuple[tuple, ...]:
+def layers_of(mdp: MDP, arch: Arch) -> tuple[tuple, ...]:
     """The layers of a chain (host), as `MDP.meaning` has them.
 
     Raises:

@@ -14,6 +14,7 @@ Padding is k // 2 (times the dilation) on both sides, as in PyTorch: `SAME` woul
 
 import functools
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +51,7 @@ mlir.register_lowering(_fence, mlir.lower_fun(_apart, multiple_results=False), p
 mlir.register_lowering(_fence, mlir.lower_fun(lambda x: x, multiple_results=False))
 
 
-def fence(x):
+def fence(x: jax.Array) -> jax.Array:
     """x, computed once and kept, whoever reads it (CPU; elsewhere the compiler decides)."""
     return _fence.bind(x)
 
@@ -197,7 +198,7 @@ _depthwise_dw = _bilinear(
 )
 
 
-def depthwise(x, w, stride=1, dilation=1, form=None):
+def depthwise(x: jax.Array, w: jax.Array, stride: int = 1, dilation: int = 1, form: str | None = None) -> jax.Array:
     """Depthwise convolution of x [C, H, W, B] with w [C, k, k] -> [C, ceil(H / stride), ceil(W / stride), B]."""
     return probe.linear(_each(x, w, stride, dilation, form), w[0].size)
 
@@ -208,17 +209,24 @@ def _each(x, w, stride=1, dilation=1, form=None):
     return _lax_conv(x, w[:, None], stride, dilation, groups=x.shape[0])
 
 
-def per_channel(v):
+def per_channel(v: jax.Array) -> jax.Array:
     """[C] -> [C, 1, 1, 1], to multiply or add to [C, H, W, B]."""
     return v[:, None, None, None]
 
 
-def scale_channels(x, a):
+def scale_channels(x: jax.Array, a: jax.Array) -> jax.Array:
     """x [C, H, W, B] times a [C]."""
     return _each(x, a[:, None, None]) if default_form() == "shifts" else x * per_channel(a)
 
 
-def conv(x, w, stride=1, dilation=1, padding=None, form=None):
+def conv(
+    x: jax.Array,
+    w: jax.Array,
+    stride: int | tuple[int, int] = 1,
+    dilation: int = 1,
+    padding: int | tuple[int, int] | None = None,
+    form: str | None = None,
+) -> jax.Array:
     """Dense convolution of x [C, H, W, B] with w [D, C, k, k] -> [D, ceil(H / stride), ceil(W / stride), B].
 
     `padding` other than None replaces the k // 2 on both sides (0: valid).  The kernel may have fewer rows than columns, or
@@ -237,7 +245,8 @@ def _dense(x, w, stride, dilation, padding, form):
         seen = jnp.concatenate(_taps(x, (1, columns), stride, dilation, p), 0)  # [k * C, H + 2 p, Wo, B]
         w = w.transpose(2, 0, 3, 1).reshape(rows * D, -1)
         parts = jnp.split(lax.dot(w, seen.reshape(len(seen), -1)).reshape(-1, *seen.shape[1:]), rows)
-        return fence(sum(part[:, i * dilation : i * dilation + Ho] for i, part in enumerate(parts)))
+        total: Any = sum(part[:, i * dilation : i * dilation + Ho] for i, part in enumerate(parts))
+        return fence(total)
     if k == [1, 1]:
         seen = x if stride == 1 else fence(x[:, ::down, :: _two(stride)[1]])
     else:
@@ -267,7 +276,7 @@ def _windows(x, axis, k, stride, padding, fill):
     return [lax.slice_in_dim(x, i, i + (n - 1) * stride + 1, stride, axis) for i in range(k)]
 
 
-def max_pool(x, k=3, stride=1, padding=None):
+def max_pool(x: jax.Array, k: int = 3, stride: int = 1, padding: int | None = None) -> jax.Array:
     """Maximum over k x k windows of x [C, H, W, B]; the padding (default k // 2) never wins; tied entries share the gradient."""
     x = fence(x)  # the derivative compares x with the maximum: computed twice, and rounded otherwise, it would lose the winner
     for axis in (1, 2):
@@ -275,7 +284,7 @@ def max_pool(x, k=3, stride=1, padding=None):
     return x
 
 
-def avg_pool(x, k=3, stride=1, padding=None):
+def avg_pool(x: jax.Array, k: int = 3, stride: int = 1, padding: int | None = None) -> jax.Array:
     """Mean over k x k windows of x [C, H, W, B]; the padding (default k // 2) is not counted."""
     p = k // 2 if padding is None else padding
     inside = lambda n: np.convolve(np.pad(np.ones(n), p), np.ones(k), "valid")[::stride]  # [Ho]

@@ -18,7 +18,8 @@ Axes: C channels, H rows, W columns, B batch, K kernels, E expansions.
 """
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -27,7 +28,7 @@ import numpy as np
 
 from jaxnas.nets import probe
 from jaxnas.nets.layers import BatchNorm, Conv, Dense, Depthwise
-from jaxnas.spaces._elastic import ElasticLayer, ElasticSpec
+from jaxnas.spaces._elastic import Elastic, ElasticLayer, ElasticSpec
 
 AXES = {  # of a module's largest leaf; a bias has the last of them
     "expand": ("hidden", None, None, None),
@@ -55,7 +56,7 @@ class ElasticBlock(nn.Module):
     expand: bool = True
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         act = jax.nn.hard_swish if self.swish else probe.relu
         norm = lambda name: BatchNorm(epsilon=self.epsilon, name=name)
         if self.expand:
@@ -68,21 +69,21 @@ class ElasticBlock(nn.Module):
         return norm("project_norm")(Conv(self.outputs, name="project")(x), train)
 
 
-def build(spec: ElasticSpec, layer: ElasticLayer, kernel: int, expansion: int, **kw) -> ElasticBlock:
+def elastic_block(spec: ElasticSpec, layer: ElasticLayer, kernel: int, expansion: int, **kw: Any) -> ElasticBlock:
     hidden = expansion * layer.inputs
     squeezed = spec.squeezed(hidden) if layer.se else None
     return ElasticBlock(layer.outputs, hidden, kernel, layer.stride, squeezed, layer.swish, spec.epsilon, **kw)
 
 
-class Growth(NamedTuple):
+class WeightGrowth(NamedTuple):
     """How a layer's weights grow."""
 
     unit: int
     place: int
-    table: dict  # dimension -> (the decision it follows, bool[values, size])
+    table: dict[str, tuple[str, np.ndarray]]  # dimension -> (the decision it follows, bool[values, size])
 
 
-def growths(spec: ElasticSpec) -> dict[str, Growth]:
+def growths(spec: ElasticSpec) -> dict[str, WeightGrowth]:
     """Those of the layers, by name."""
     first = lambda sizes: np.arange(max(sizes)) < np.asarray(sizes)[:, None]
     sides = [_centre(spec.kernels[0], spec.kernels[min(j, 1)]) for j in range(len(spec.kernels))]
@@ -99,7 +100,7 @@ def growths(spec: ElasticSpec) -> dict[str, Growth]:
         table = {"hidden": ("expand", first(hidden)), "side": ("kernel", np.stack(sides)), **matrices}
         if layer.se:
             table["squeezed"] = ("expand", first([spec.squeezed(h) for h in hidden]))
-        out[name_of(u, i)] = Growth(u, i, table)
+        out[name_of(u, i)] = WeightGrowth(u, i, table)
     return out
 
 
@@ -107,12 +108,12 @@ def name_of(unit: int, place: int) -> str:
     return f"unit{unit}_layer{place}"
 
 
-def dimensions(module: str, leaf: str, ndim: int) -> tuple:
+def dimensions(module: str, leaf: str, ndim: int) -> tuple[str | None, ...]:
     """The dimension of each axis of a leaf; None: it does not grow."""
     return (leaf, None) if leaf.startswith("to") else AXES[module][-ndim:]
 
 
-def masks(spec: ElasticSpec, growth: Growth, gates):
+def masks(spec: ElasticSpec, growth: WeightGrowth, gates: Elastic) -> Callable[[str, str, int], jax.Array]:
     """(module, leaf, ndim) -> 0/1, what an architecture has of it, to be broadcast."""
     at = growth.unit, growth.place
     deep = np.asarray(spec.depths) > growth.place
@@ -128,13 +129,13 @@ def masks(spec: ElasticSpec, growth: Growth, gates):
     return mask
 
 
-def narrowed(growth: Growth, expand: int, module: str, leaf: str, v):
+def narrowed(growth: WeightGrowth, expand: int, module: str, leaf: str, v: jax.Array) -> jax.Array:
     """The channels of a leaf that the layer has at one of its expansions."""
     kept = {name: np.flatnonzero(growth.table[name][1][expand]) for name in READERS if name in growth.table}
     return permuted(kept, module, leaf, v)
 
 
-def permuted(order: dict, module: str, leaf: str, v):
+def permuted(order: dict[str, Any], module: str, leaf: str, v: jax.Array) -> jax.Array:
     """A leaf with these channels, dimension -> their indices, in that order."""
     for axis, name in enumerate(dimensions(module, leaf, v.ndim)):
         if name in order:
@@ -142,7 +143,7 @@ def permuted(order: dict, module: str, leaf: str, v):
     return v
 
 
-def filters(weights, kernels: tuple[int, ...]) -> list:
+def filters(weights: Mapping[str, jax.Array], kernels: tuple[int, ...]) -> list[jax.Array]:
     """The depthwise filters of all sizes, [hidden, k, k] each, of the largest ones and the matrices."""
     out = [weights["kernel"]]
     for k in kernels[1:]:
@@ -152,10 +153,11 @@ def filters(weights, kernels: tuple[int, ...]) -> list:
     return out
 
 
-def filters_in_one(weights, kernels: tuple[int, ...], gate):
+def filters_in_one(weights: Mapping[str, jax.Array], kernels: tuple[int, ...], gate: jax.Array) -> jax.Array:
     """The filters of the gate's size [K], in the largest size."""
     pad = lambda w: jnp.pad(w, ((0, 0), *[((kernels[0] - w.shape[-1]) // 2,) * 2] * 2))
-    return sum(g * pad(w) for g, w in zip(gate, filters(weights, kernels), strict=True))
+    total: Any = sum(g * pad(w) for g, w in zip(gate, filters(weights, kernels), strict=True))
+    return total
 
 
 def _centre(k: int, inner: int):

@@ -18,6 +18,7 @@ Axes: D labels, G output channels (of the bottleneck), L operations, M banks, N 
 """
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -25,7 +26,7 @@ from jaxnas.nets.layers import Conv
 from jaxnas.spaces._memory_bank import MemoryBank
 
 
-def embedding(gates: MemoryBank, G: int):
+def embedding(gates: MemoryBank, G: int) -> jax.Array:
     """The picture [D, G, L, M] of one-hot gates; labels in the order M names of banks, M reads, M writes, and the others."""
     reads, writes = gates.reads[..., 1], gates.writes[..., 1]
     (L, M), dtype = reads.shape, reads.dtype
@@ -43,14 +44,14 @@ class HyperNet(nn.Module):
     features: int
 
     @nn.compact
-    def __call__(self, c):
+    def __call__(self, c: jax.Array) -> jax.Array:
         x = Conv(self.width, 3, name="first")(c)
         for i in range(self.depth):
             x = jnp.concatenate([x, Conv(self.width, 3, name=f"dense{i}")(nn.relu(x))])
         return Conv(self.features, name="last")(nn.relu(x))
 
 
-def standardised(v, reads):
+def standardised(v: jax.Array, reads: jax.Array) -> jax.Array:
     """v [..., M, N] with mean 0 and norm 1 over the banks that are read, reads [..., M] (it broadcasts), and 0 elsewhere."""
     on = reads[..., None]
     count = jnp.maximum(jnp.sum(on, (-2, -1), keepdims=True) * v.shape[-1], 1)

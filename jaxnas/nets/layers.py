@@ -3,7 +3,8 @@
 Axes: C channels, H rows, W columns, B batch.  Inside a net an image batch is [C, H, W, B].
 """
 
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, NamedTuple, overload
 
 import flax.linen as nn
 import jax
@@ -11,11 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxnas.base import Key
 from jaxnas.nets import probe
 from jaxnas.nets.convolution import conv, depthwise, per_channel, scale_channels
 
+Rate = float | jax.Array | None  # the probability with which a path is dropped; None: nothing is
 
-def to_net(x):
+
+def to_net(x: jax.Array) -> jax.Array:
     """Images as users hold them, [B, H, W, C], to the nets' [C, H, W, B]."""
     return x.transpose(3, 1, 2, 0)
 
@@ -28,18 +32,22 @@ class Affine(NamedTuple):
     shift: jax.Array  # [C]
 
 
-def apply_norm(y):
+Output = jax.Array | Affine  # of an operation
+
+
+def apply_norm(y: Output) -> jax.Array:
     """An operation's output as an array [C, H, W, B]."""
     return y.y * per_channel(y.scale) + per_channel(y.shift) if isinstance(y, Affine) else y
 
 
-def mix(weights, ys):
+def mix(weights: Iterable[jax.Array], ys: Iterable[Output]) -> jax.Array:
     """sum_o weights[o] * ys[o] of operations' outputs.
 
     A weight goes into its norm's scale and shift before those meet the maps, so that the derivatives of the weight and of
     the norm come out of the same two sums over the maps.
     """
-    total, shift = 0.0, 0.0
+    total: Any = 0.0
+    shift: Any = 0.0
     for weight, y in zip(weights, ys, strict=True):
         if isinstance(y, Affine):
             total = total + scale_channels(y.y, weight * y.scale)
@@ -49,23 +57,23 @@ def mix(weights, ys):
     return total + per_channel(shift) if isinstance(shift, jax.Array) else total
 
 
-def drop(y, key, rate, shape):
+def drop(y: jax.Array, key: Key, rate: float | jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """y with entries of `shape` (it broadcasts to y's) zero at odds `rate`; the others are scaled by 1 / (1 - rate)."""
     keep = 1 - jnp.asarray(rate, y.dtype)
     return jnp.where(jax.random.bernoulli(key, keep, shape), y / jnp.maximum(keep, 1e-6), 0)
 
 
-def drop_path(y, key, rate):
+def drop_path(y: jax.Array, key: Key, rate: float | jax.Array) -> jax.Array:
     """Drops the path y [C, H, W, B] of each example with probability `rate`."""
     return drop(y, key, rate, (1, 1, 1, y.shape[-1]))
 
 
-def shuffle(x, groups: int):
+def shuffle(x: jax.Array, groups: int) -> jax.Array:
     """Channel c of group g becomes channel g of group c, x [C, ...]; the inverse is the shuffle by C / groups."""
     return x if groups == 1 else x.reshape(groups, -1, *x.shape[1:]).swapaxes(0, 1).reshape(x.shape)
 
 
-def switched(index, branches, *args):
+def switched(index: jax.Array, branches: Sequence[Callable[..., Any]], *args: Any) -> Any:
     """`lax.switch` that keeps nothing but `args` for the backward pass, which runs the branch again and differentiates inside it.
 
     `lax.switch` alone keeps room for the insides of every branch.  Reverse mode only.
@@ -79,7 +87,14 @@ def switched(index, branches, *args):
     return one(index, *args)
 
 
-def walk(f, nodes, sources, targets, xs, outer=None):
+def walk(
+    f: Callable[[jax.Array, Any], tuple[jax.Array, Any]],
+    nodes: jax.Array,
+    sources: jax.Array,
+    targets: jax.Array,
+    xs: Any,
+    outer: jax.Array | None = None,
+) -> tuple[jax.Array, Any]:
     """nodes [N, ...] after nodes[target] += y, of (y, aux) = f(nodes[source], x), edge after edge; and the auxs, stacked.
 
     With `outer` [M, ...] sources are of these.  Without, edges into a node must come before the edges out of it: so the derivative
@@ -131,7 +146,7 @@ class Conv(nn.Module):
     padding: int | None = None
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         init = nn.initializers.variance_scaling(2.0, "fan_in", "normal", in_axis=1, out_axis=0)
         k = (self.kernel, self.kernel) if isinstance(self.kernel, int) else self.kernel
         w = self.param("kernel", init, (self.features, x.shape[0], *k), x.dtype)
@@ -146,7 +161,7 @@ class Depthwise(nn.Module):
     dilation: int = 1
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         init = nn.initializers.normal(np.sqrt(2.0) / self.kernel)
         w = self.param("kernel", init, (x.shape[0], self.kernel, self.kernel), x.dtype)
         return depthwise(x, w, self.stride, self.dilation)
@@ -156,7 +171,7 @@ class Dense(nn.Dense):
     """x [B, C] -> [B, features]."""
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         return probe.linear(super().__call__(x).T, x.shape[-1]).T
 
 
@@ -172,8 +187,14 @@ class BatchNorm(nn.Module):
     momentum: float = 0.9
     epsilon: float = 1e-5
 
+    @overload
+    def __call__(self, x: jax.Array, train: bool, defer: Literal[False] = False) -> jax.Array: ...
+
+    @overload
+    def __call__(self, x: jax.Array, train: bool, defer: bool) -> Output: ...
+
     @nn.compact
-    def __call__(self, x, train, defer=False):
+    def __call__(self, x: jax.Array, train: bool, defer: bool = False) -> Output:
         if not probe.norms():
             return x
         C, n = x.shape[0], x.size // x.shape[0]

@@ -20,7 +20,8 @@ input only.
 Axes: O candidates of a layer, n paths, C channels, H rows, W columns, B batch.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -29,7 +30,7 @@ from jax import lax
 
 from jaxnas.nets import probe
 from jaxnas.nets.convolution import conv, fence
-from jaxnas.nets.layers import BatchNorm, Depthwise, apply_norm, mix, shuffle, switched
+from jaxnas.nets.layers import BatchNorm, Depthwise, Output, apply_norm, mix, shuffle, switched
 from jaxnas.spaces._mobile import MobileLayer, MobileSpec, block
 from jaxnas.trees import loop
 
@@ -41,6 +42,9 @@ class Paths(NamedTuple):
     weight: jax.Array  # float[n]
 
 
+RunFn = Callable[[str, Any, Any, jax.Array], tuple[Output, Any]]  # (op, params, stats, x) -> (its output, the stats of all)
+
+
 class Pointwise(nn.Module):
     """1 x 1 convolution in groups, initialised as `layers.Conv`."""
 
@@ -48,14 +52,14 @@ class Pointwise(nn.Module):
     groups: int = 1
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         init = nn.initializers.variance_scaling(2.0, "fan_in", "normal", in_axis=1, out_axis=0)
         w = self.param("kernel", init, (self.features, x.shape[0] // self.groups, 1, 1), x.dtype)
         parts = zip(jnp.split(x, self.groups), jnp.split(w, self.groups), strict=True)
         return jnp.concatenate([conv(*part) for part in parts]) if self.groups > 1 else conv(x, w)
 
 
-def activation(relu6: bool):
+def activation(relu6: bool) -> Callable[[jax.Array], jax.Array]:
     """The activation of a mobile net."""
     return lambda x: probe.relu(x, nn.relu6 if relu6 else nn.relu)
 
@@ -72,7 +76,7 @@ class MBConv(nn.Module):
     epsilon: float
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x: jax.Array, train: bool) -> Output:
         act = activation(self.relu6)
         norm = lambda name: BatchNorm(epsilon=self.epsilon, name=name)
         if self.expansion > 1:
@@ -82,12 +86,13 @@ class MBConv(nn.Module):
         return norm("project_norm")(Pointwise(self.outputs, self.groups, name="project")(x), train, defer=True)
 
 
-def build(spec: MobileSpec, layer: MobileLayer, op: str, **kw) -> MBConv:
+def mobile_block(spec: MobileSpec, layer: MobileLayer, op: str, **kw: Any) -> MBConv:
     """A layer's candidate that is a block."""
-    return MBConv(layer.outputs, *block(op), layer.stride, spec.relu6, spec.epsilon, **kw)
+    made: Any = block(op)
+    return MBConv(layer.outputs, made.kernel, made.expansion, made.groups, layer.stride, spec.relu6, spec.epsilon, **kw)
 
 
-def mixture(run, ops, gate, params, stats, x):
+def mixture(run: RunFn, ops: Sequence[str], gate: jax.Array, params: Any, stats: Any, x: jax.Array) -> tuple[jax.Array, Any]:
     """Every candidate, weighed; the statistics of all of them move."""
     weights, ys, x = [], [], fence(x)
     for k, op in enumerate(ops):
@@ -97,7 +102,7 @@ def mixture(run, ops, gate, params, stats, x):
     return mix(weights, ys), stats
 
 
-def single(run, ops, paths: Paths, params, stats, x):
+def single(run: RunFn, ops: Sequence[str], paths: Paths, params: Any, stats: Any, x: jax.Array) -> tuple[jax.Array, Any]:
     """The active path, which moves; the others for their value."""
 
     def branch(op):
@@ -126,9 +131,9 @@ class SuperLayer(nn.Module):
     layer: MobileLayer
 
     @nn.compact
-    def __call__(self, x, gate, train, path):
+    def __call__(self, x: jax.Array, gate: jax.Array | Paths, train: bool, path: bool) -> jax.Array:
         """x [C, H, W, B], gate [O] or Paths."""
-        made = {op: build(self.spec, self.layer, op, parent=None) for op in self.layer.ops if block(op)}
+        made = {op: mobile_block(self.spec, self.layer, op, parent=None) for op in self.layer.ops if block(op)}
         if self.is_initializing():
             for op, module in made.items():
                 for collection, tree in module.init(self.make_rng("params"), x, True).items():
@@ -143,8 +148,11 @@ class SuperLayer(nn.Module):
         if path and not isinstance(gate, Paths):
             first = jnp.argmax(gate)[None]
             gate = Paths(first, jnp.asarray(gate)[first])
-        held = ({op: self.get_variable(collection, op) for op in made} for collection in ("params", "batch_stats"))
-        y, stats = (single if isinstance(gate, Paths) else mixture)(run, self.layer.ops, gate, *held, x)
+        params, stats = ({op: self.get_variable(collection, op) for op in made} for collection in ("params", "batch_stats"))
+        if isinstance(gate, Paths):
+            y, stats = single(run, self.layer.ops, gate, params, stats, x)
+        else:
+            y, stats = mixture(run, self.layer.ops, gate, params, stats, x)
         if train and not self.is_initializing():
             for op, moved in stats.items():
                 self.put_variable("batch_stats", op, moved)

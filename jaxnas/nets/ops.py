@@ -13,11 +13,12 @@ References: DARTS (Liu et al. 2019, arXiv:1806.09055); NAS-Bench-201 (Dong and Y
 from collections.abc import Callable
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from jaxnas.nets import probe
 from jaxnas.nets.convolution import avg_pool, max_pool
-from jaxnas.nets.layers import BatchNorm, Conv, Depthwise, apply_norm
+from jaxnas.nets.layers import BatchNorm, Conv, Depthwise, Output, apply_norm
 from jaxnas.registry import Table
 
 
@@ -27,7 +28,7 @@ class Zero(nn.Module):
     stride: int = 1
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         del train
         return jnp.zeros_like(x[:, :: self.stride, :: self.stride])
 
@@ -36,7 +37,7 @@ class Identity(nn.Module):
     """skip_connect at stride 1."""
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         del train
         return x
 
@@ -48,7 +49,7 @@ class FactorizedReduce(nn.Module):
     affine: bool = True
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x: jax.Array, train: bool) -> Output:
         x = probe.relu(x)
         half = self.features // 2
         shifted = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))[:, 1:, 1:]  # odd sizes: both halves give ceil(H / 2)
@@ -63,7 +64,7 @@ class ReLUConvBN(nn.Module):
     affine: bool = True
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x: jax.Array, train: bool) -> Output:
         y = Conv(self.features, self.kernel, self.stride)(probe.relu(x))
         return BatchNorm(self.affine)(y, train, defer=True)
 
@@ -77,11 +78,12 @@ class SepConv(nn.Module):
     affine: bool = True
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x: jax.Array, train: bool) -> Output:
+        y: Output = x
         for stride in (self.stride, 1):
-            x = Conv(self.features)(Depthwise(self.kernel, stride)(probe.relu(apply_norm(x))))
-            x = BatchNorm(self.affine)(x, train, defer=True)
-        return x
+            z = Conv(self.features)(Depthwise(self.kernel, stride)(probe.relu(apply_norm(y))))
+            y = BatchNorm(self.affine)(z, train, defer=True)
+        return y
 
 
 class DilConv(nn.Module):
@@ -93,7 +95,7 @@ class DilConv(nn.Module):
     affine: bool = True
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x: jax.Array, train: bool) -> Output:
         x = Conv(self.features)(Depthwise(self.kernel, self.stride, 2)(probe.relu(x)))
         return BatchNorm(self.affine)(x, train, defer=True)
 
@@ -107,11 +109,12 @@ class TwoStripes(nn.Module):
     affine: bool = True
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x: jax.Array, train: bool) -> Output:
+        y: Output = x
         for kernel, stride in (((1, self.kernel), (1, self.stride)), ((self.kernel, 1), (self.stride, 1))):
-            x = Conv(self.features, kernel, stride)(probe.relu(apply_norm(x)))
-            x = BatchNorm(self.affine)(x, train, defer=True)
-        return x
+            z = Conv(self.features, kernel, stride)(probe.relu(apply_norm(y)))
+            y = BatchNorm(self.affine)(z, train, defer=True)
+        return y
 
 
 class Pool(nn.Module):
@@ -123,7 +126,7 @@ class Pool(nn.Module):
     kernel: int = 3
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x: jax.Array, train: bool) -> Output:
         y = {"max": max_pool, "avg": avg_pool}[self.kind](x, self.kernel, self.stride)
         return BatchNorm(False)(y, train, defer=True) if self.norm else y
 

@@ -13,20 +13,23 @@ Axes: C channels, H rows, W columns, B batch.
 
 import contextlib
 import contextvars
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
 import jax
+
+Activation = Callable[[jax.Array], jax.Array]
+Maps = tuple[jax.Array, ...]
 
 
 class Probe(NamedTuple):
     """What layers do besides computing.  A function that is None is not called."""
 
     tap: Any = None
-    relu: Callable | None = None  # (tap, x, relu) -> relu(x); x of any shape, the batch last
-    linear: Callable | None = None  # (tap, y, n) -> y, of a convolution or a dense layer; y [C, ..., B], of n products each
-    whole: Callable | None = None  # (tap, xs) -> xs, where nothing goes around the maps xs
-    last: Callable | None = None  # x [C, H, W, B] -> None: the maps before they are averaged
+    relu: Callable[[Any, jax.Array, Activation], jax.Array] | None = None  # (tap, x, f) -> f(x); x of any shape, the batch last
+    linear: Callable[[Any, jax.Array, int], jax.Array] | None = None  # (tap, y, n) -> y [C, ..., B], each of n products
+    whole: Callable[[Any, Maps], Maps] | None = None  # (tap, xs) -> xs, where nothing goes around the maps xs
+    last: Callable[[jax.Array], None] | None = None  # the maps [C, H, W, B] before they are averaged
     norms: bool = True  # False: normalisations pass on what they get
 
 
@@ -35,7 +38,7 @@ _current = contextvars.ContextVar("probe", default=_NONE)
 
 
 @contextlib.contextmanager
-def probing(probe: Probe):
+def probing(probe: Probe) -> Generator[None, None, None]:
     """The nets that are traced inside are probed."""
     token = _current.set(probe)
     try:
@@ -45,7 +48,7 @@ def probing(probe: Probe):
 
 
 @contextlib.contextmanager
-def where(there):
+def where(there: jax.Array | bool) -> Generator[None, None, None]:
     """What is computed inside counts where `there`, bool[]: an operation of a mixture whose gate may be 0."""
     probe = _current.get()
     with probing(probe._replace(tap=jax.tree.map(lambda tap: there * tap, probe.tap))):
@@ -57,25 +60,25 @@ def norms() -> bool:
     return _current.get().norms
 
 
-def relu(x, f: Callable = jax.nn.relu):
+def relu(x: jax.Array, f: Activation = jax.nn.relu) -> jax.Array:
     """f(x), an activation that is 0 below 0; x [..., B]."""
     probe = _current.get()
     return f(x) if probe.relu is None else probe.relu(probe.tap, x, f)
 
 
-def linear(y, n: int):
+def linear(y: jax.Array, n: int) -> jax.Array:
     """y [C, ..., B], each entry a sum of n products."""
     probe = _current.get()
     return y if probe.linear is None else probe.linear(probe.tap, y, n)
 
 
-def whole(*xs):
+def whole(*xs: jax.Array) -> Maps:
     """The maps that all paths from the input to the output go through."""
     probe = _current.get()
     return xs if probe.whole is None else probe.whole(probe.tap, xs)
 
 
-def last(x):
+def last(x: jax.Array) -> jax.Array:
     """The maps x [C, H, W, B] that are averaged for the classifier."""
     probe = _current.get()
     if probe.last is not None:
@@ -83,7 +86,7 @@ def last(x):
     return x
 
 
-def carried(f: Callable) -> tuple[Callable, Any]:
+def carried(f: Callable[..., Any]) -> tuple[Callable[..., Any], Any]:
     """-> (g, tap) with g(tap, *args) = f(*args): for what may not close over a tap, as a `custom_vjp` may not."""
     probe = _current.get()
 

@@ -5,6 +5,9 @@ Reference: Zoph and Le, Neural Architecture Search with Reinforcement Learning, 
 Axes: N leaves, I inputs, H units.
 """
 
+from collections.abc import Iterable
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -15,8 +18,9 @@ COMBINE = {"add": jnp.add, "elem_mult": jnp.multiply}
 ACTIVATIONS = {"identity": lambda p: p, "tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid, "relu": jax.nn.relu}
 
 
-def weigh(gate, values):
-    return sum(g * v for g, v in zip(gate, values, strict=True))
+def weigh(gate: jax.Array, values: Iterable[jax.Array]) -> jax.Array:
+    total: Any = sum(g * v for g, v in zip(gate, values, strict=True))
+    return total
 
 
 class TreeCell(nn.Module):
@@ -29,7 +33,7 @@ class TreeCell(nn.Module):
     hidden: int
 
     @nn.compact
-    def __call__(self, state, x, gates: Tree):
+    def __call__(self, state: tuple[jax.Array, jax.Array], x: jax.Array, gates: Tree) -> tuple[jax.Array, jax.Array]:
         """state: two of [..., H]; x [..., I]."""
         (c, h), N = state, self.spec.base
         glorot = nn.initializers.glorot_uniform(batch_axis=0)
@@ -45,7 +49,7 @@ class TreeCell(nn.Module):
             before.append(p)
         return weigh(gates.write, before), values[-1]
 
-    def one(self, node: Node, left, right):
+    def one(self, node: Node, left: jax.Array, right: jax.Array) -> tuple[jax.Array, jax.Array]:
         """What a node makes of its two sides, before and after its activation."""
         p = weigh(node.combine, [COMBINE[name](left, right) for name in self.spec.combine])
         return p, weigh(node.activation, [ACTIVATIONS[name](p) for name in self.spec.activations])

@@ -10,7 +10,7 @@ Axes: E edges, O operations, C channels, H rows, W columns, B batch.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -20,7 +20,7 @@ import numpy as np
 
 from jaxnas.nets import probe
 from jaxnas.nets.convolution import fence, max_pool
-from jaxnas.nets.layers import apply_norm, drop, mix, shuffle, switched, walk
+from jaxnas.nets.layers import Output, Rate, apply_norm, drop, mix, shuffle, switched, walk
 from jaxnas.nets.ops import OPS, Identity
 from jaxnas.spaces.cell import CellSpec
 
@@ -37,7 +37,7 @@ class Anneal(NamedTuple):
 FINAL = Anneal()
 
 
-def around(x, partial, stride):
+def around(x: jax.Array, partial: int, stride: int) -> jax.Array:
     """The channels of x that take no part in the operations, at the operations' size."""
     x = x[x.shape[0] // partial :]
     if stride == 1:
@@ -60,7 +60,7 @@ class SuperCell(nn.Module):
     partial: int = 1  # K
     auxiliary_skip: bool = False
 
-    def setup(self):
+    def setup(self) -> None:
         spec = self.spec
         self.fans = [spec.leaving(j) for j in range(spec.inputs + spec.nodes)]
         self.columns = {name: k for k, name in enumerate(self.ops) if name != "none"}  # none adds nothing
@@ -73,12 +73,14 @@ class SuperCell(nn.Module):
     def stride_from(self, source: int) -> int:
         return self.stride if source < self.spec.inputs else 1
 
-    def held(self, collection: str, source: int) -> dict:
+    def held(self, collection: str, source: int) -> dict[str, Any]:
         """The stacked variables of a fan, by operation."""
         name = f"from{source}"
         return self.get_variable(collection, name) if self.has_variable(collection, name) else {}
 
-    def __call__(self, inputs, gates, train, path, rate, anneal=FINAL):
+    def __call__(
+        self, inputs: Sequence[jax.Array], gates: jax.Array, train: bool, path: bool, rate: Rate, anneal: Anneal = FINAL
+    ) -> list[jax.Array]:
         """inputs [C, H, W, B] each, gates [E, O] -> the nodes, [C, H / stride, W / stride, B] each."""
         del rate  # drop path belongs to evaluation
         gates = jnp.asarray(gates)
@@ -96,7 +98,7 @@ class SuperCell(nn.Module):
                     self.put_variable("batch_stats", f"from{source}", stats)
         return nodes
 
-    def make_variables(self, outer, inner):
+    def make_variables(self, outer: jax.Array, inner: jax.Array) -> None:
         """All edges of one stride at a time: few draws, which are what the compilation of `init` costs."""
         made = {}
         for stride, x in {1: inner, self.stride: outer}.items():
@@ -111,17 +113,21 @@ class SuperCell(nn.Module):
         for (collection, group), held in made.items():
             self.put_variable(collection, group, held)
 
-    def one(self, name, stride, params, stats, x, train):
+    def one(
+        self, name: str, stride: int, params: dict[str, Any], stats: dict[str, Any], x: jax.Array, train: bool
+    ) -> tuple[Output, dict[str, Any]]:
         """One operation of one edge -> (its output, the edge's statistics)."""
         variables = {c: held[name] for c, held in (("params", params), ("batch_stats", stats)) if name in held}
         y, new = self.built[stride][name].apply(variables, x, train, mutable=["batch_stats"])
         return y, {**stats, name: new["batch_stats"]} if name in stats else stats
 
-    def beside(self, y, gate, rest):
+    def beside(self, y: jax.Array, gate: jax.Array, rest: jax.Array) -> jax.Array:
         """An edge's operations [C / K, ...] with the channels that went around them [C - C / K, ...]."""
         return y if self.partial == 1 else jnp.concatenate([y, jnp.sum(gate) * rest], 0)
 
-    def mixture(self, inputs, blank, gates, train, anneal):
+    def mixture(
+        self, inputs: Sequence[jax.Array], blank: jax.Array, gates: jax.Array, train: bool, anneal: Anneal
+    ) -> tuple[list[jax.Array], dict[int, Any]]:
         nodes, moved = [*inputs, *[blank] * self.spec.nodes], {}
         weights = {"auxiliary_skip": anneal.auxiliary_skip} if self.auxiliary_skip and anneal.auxiliary_skip is not None else {}
         for source, fan in enumerate(self.fans):
@@ -140,6 +146,7 @@ class SuperCell(nn.Module):
                         y, stats = self.one(name, stride, params, stats, x[: len(x) // self.partial], train)
                     skips = name == "skip_connect" and isinstance(self.built[stride][name], Identity)
                     if train and skips and anneal.skip_dropout is not None:
+                        y = apply_norm(y)  # an identity's is there already
                         y = drop(y, key, anneal.skip_dropout, y.shape)
                     ys.append(y)
                 y = mix([*(gate[k] for k in self.columns.values()), *weights.values()], ys)
@@ -153,7 +160,9 @@ class SuperCell(nn.Module):
                 nodes[target] = nodes[target] + part
         return nodes[self.spec.inputs :], moved
 
-    def single_path(self, inputs, blank, gates, train):
+    def single_path(
+        self, inputs: Sequence[jax.Array], blank: jax.Array, gates: jax.Array, train: bool
+    ) -> tuple[list[jax.Array], dict[int, Any]]:
         """A scan over the edges, so that every operation is compiled once (twice in a cell that reduces)."""
         n, moved = self.spec.inputs, {}
         nodes = jnp.stack([*(inputs if self.stride == 1 else [blank] * n), *[blank] * self.spec.nodes])
@@ -190,7 +199,7 @@ class SuperCell(nn.Module):
         return list(nodes[n:]), moved
 
 
-def extract_edges(spec: CellSpec, choice: Choice, stacked: dict) -> dict:
+def extract_edges(spec: CellSpec, choice: Choice, stacked: dict[str, Any]) -> dict[str, Any]:
     """The variables of a `Cell` out of those of a `SuperCell`, of one collection."""
     kept = {}
     for edge, k in choice:

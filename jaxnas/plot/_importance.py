@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from jaxnas.analysis.importance import Importance, names, unique
 from jaxnas.analysis.motifs import top_part
-from jaxnas.plot.figure import COLOURS, blank, plain, text_width
+from jaxnas.plot.figure import COLOURS, empty_figure, plain, text_width
 from jaxnas.spaces._space import Space
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def importance(
     bars_tall, map_tall = 0.24 * len(bars), 0.34 * D
     tall, head, width = max(bars_tall, map_tall), 0.75 if title else 0.4, map_at + map_wide + 0.8
     total = foot + tall + head
-    figure = blank(width, total, title)
+    figure = empty_figure(width, total, title)
     panel = lambda x, w, h: figure.add_axes((x / width, (foot + tall - h) / total, w / width, h / total))  # tops in line
 
     ax = panel(left, 2.6, bars_tall)

@@ -7,7 +7,7 @@ Axes: T steps, E edges, O operations.
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from jaxnas.base import Arch
 from jaxnas.nets.block_cell import choice_of
 from jaxnas.plot.chains import layers
-from jaxnas.plot.figure import COLOURS, STYLES, blank, literal, text_width
+from jaxnas.plot.figure import COLOURS, STYLES, empty_figure, literal, text_width
 from jaxnas.spaces._space import Space
 from jaxnas.spaces.blocks import BlockSpec
 from jaxnas.spaces.cell import CellSpec
@@ -57,7 +57,7 @@ def architecture(space: Space, arch: Arch, title: str | None = None) -> "Figure"
         reach = {s: HEIGHT / 2 + LANE * max([n for t, n in sides.values() if t == s], default=0) for s in (1, -1)}
         extent.append((reach[1] + 0.5, reach[-1] + (LANE if spec.inputs > 1 else 0) + 0.2))
     total = head + sum(map(sum, extent)) + legend
-    figure, top = blank(width, total, title), total - head
+    figure, top = empty_figure(width, total, title), total - head
     for (kind, edges, sides, out), (up, down) in zip(cells, extent, strict=True):
         ax = figure.add_axes((0, (top - up - down) / total, 1, (up + down) / total))
         ax.set(xlim=((span - width) / 2, (span + width) / 2), ylim=(-down, up))
@@ -66,7 +66,7 @@ def architecture(space: Space, arch: Arch, title: str | None = None) -> "Figure"
         top -= up + down
     if drawn:
         handles = [Line2D([], [], lw=2, label=spec.ops[k], **op_style(spec, k)) for k in drawn]
-        place = {"loc": "lower center", "bbox_to_anchor": (0.5, 0.1 / total), "borderaxespad": 0}
+        place: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 0.1 / total), "borderaxespad": 0}
         literal(figure.legend(handles=handles, ncols=columns, frameon=False, fontsize=8, **place).get_texts())
     return figure
 
@@ -192,11 +192,11 @@ def gates(history: Mapping[str, ArrayLike], spec: CellSpec, title: str | None = 
     """
     from matplotlib.colors import PowerNorm
 
-    history = {kind: np.asarray(p, float) for kind, p in history.items()}
-    if not history:
+    seen = {kind: np.asarray(p, float) for kind, p in history.items()}
+    if not seen:
         raise ValueError("history is empty: give {kind: probabilities [steps, edges, operations]}")
     shape, ops = (len(spec.edges), len(spec.ops)), range(len(spec.ops))
-    for kind, p in history.items():
+    for kind, p in seen.items():
         if p.ndim != 3 or p.shape[1:] != shape or len(p) == 0:
             raise ValueError(f"history[{kind!r}] has shape {p.shape}: give [steps, {shape[0]} edges, {shape[1]} ops]")
         if (p < -1e-3).any() or (p > 1.001).any():
@@ -205,11 +205,12 @@ def gates(history: Mapping[str, ArrayLike], spec: CellSpec, title: str | None = 
     left, row, head = max(text_width(name, 7) for name in spec.ops) + 0.25, h + 0.45, 0.45 if title else 0.15
     block = row * spec.nodes + 0.3
     width = left + (w + gap) * max(spec.inputs + spec.nodes - 1, 2) + right
-    total = head + block * len(history)
-    figure = blank(width, total, title)
+    total = head + block * len(seen)
+    figure = empty_figure(width, total, title)
     panel = lambda x, y, w, h: figure.add_axes((x / width, y / total, w / width, h / total), facecolor="0.8")
-    show = {"aspect": "auto", "interpolation": "nearest", "cmap": "magma_r", "norm": PowerNorm(0.6, 0, 1)}
-    for b, (kind, p) in enumerate(history.items()):
+    show: dict[str, Any] = {"aspect": "auto", "interpolation": "nearest", "cmap": "magma_r", "norm": PowerNorm(0.6, 0, 1)}
+    image: Any = None  # the last one
+    for b, (kind, p) in enumerate(seen.items()):
         top, end = total - head - b * block, len(p) - 1
         figure.text(0.1 / width, top / total, f"{kind} cell".strip(), weight="bold", va="top", parse_math=False)
         steps = np.unique(np.linspace(0, end, min(len(p), 300)).round().astype(int))
@@ -222,8 +223,9 @@ def gates(history: Mapping[str, ArrayLike], spec: CellSpec, title: str | None = 
             ax.tick_params(length=2, pad=2, labelsize=7)
             if end:
                 ax.set_xlabel("step", fontsize=7, labelpad=-7)
-                for tick, side in zip(ax.get_xticklabels(), ("left", "right"), strict=True):
-                    tick.set_ha(side)
+                first, last = ax.get_xticklabels()
+                first.set_horizontalalignment("left")
+                last.set_horizontalalignment("right")
             if (p[-1, e] == p[-1, e].max()).sum() == 1:  # neither NaN nor a tie
                 ax.plot([1.04], [p[-1, e].argmax()], "k<", ms=4, transform=ax.get_yaxis_transform(), clip_on=False)
     tall = min(1.6, block - 1)
@@ -241,7 +243,7 @@ def node_name(spec: CellSpec, n: int) -> str:
     return f"$c_{{k-{spec.inputs - n}}}$" if n < spec.inputs else str(n - spec.inputs)
 
 
-def op_style(spec: CellSpec, k: int) -> dict[str, str]:
+def op_style(spec: CellSpec, k: int) -> dict[str, Any]:
     """The colour and the line style of operation k."""
     line, colour = divmod(sum(name != "none" for name in spec.ops[:k]), len(COLOURS))
     return {"color": COLOURS[colour], "linestyle": STYLES[line % len(STYLES)]}

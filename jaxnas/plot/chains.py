@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from jaxnas.plot.figure import COLOURS, blank, text_width
+from jaxnas.plot.figure import COLOURS, empty_figure, text_width
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,7 +28,7 @@ def layers(texts: list[str], title: str | None = None, width: float = 9.0) -> "F
         rows[-1].append(i)
     head = 0.4 if title else 0.1
     height = head + ROW * len(rows) + 0.1
-    figure = blank(width, height, title)
+    figure = empty_figure(width, height, title)
     ax = figure.add_axes((0, 0, 1, 1))
     ax.set(xlim=(0, width), ylim=(0, height))
     ax.axis("off")

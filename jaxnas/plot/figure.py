@@ -40,7 +40,7 @@ def literal(texts: Iterable["Text"]) -> None:
         text.set_parse_math(False)
 
 
-def blank(width: float, height: float, title: str | None, **options: Any) -> "Figure":
+def empty_figure(width: float, height: float, title: str | None, **options: Any) -> "Figure":
     """A figure with nothing but a title; `options` are those of `matplotlib.figure.Figure`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxnas.analysis.ranking import interval
-from jaxnas.plot.figure import COLOURS, STYLES, blank, literal, plain
+from jaxnas.plot.figure import COLOURS, STYLES, empty_figure, literal, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,7 +47,7 @@ def curves(series: Mapping[str, ArrayLike], title: str | None = None, xlabel: st
         raise ValueError("series is empty: give {name: values [steps] or [seeds, steps]}")
     columns = len(panels) if len(panels) < 4 else math.ceil(math.sqrt(len(panels)))
     rows = math.ceil(len(panels) / columns)
-    figure = blank(4.4 * columns, 2.9 * rows + (0.35 if title else 0), title, layout="constrained")
+    figure = empty_figure(4.4 * columns, 2.9 * rows + (0.35 if title else 0), title, layout="constrained")
     for n, (quantity, lines) in enumerate(panels.items()):
         ax = figure.add_subplot(rows, columns, n + 1)
         for m, (name, values) in enumerate(lines.items()):
@@ -89,7 +89,7 @@ def compare(groups: Mapping[str, ArrayLike], title: str | None = None, ylabel: s
     empty = [name for name, v in finite.items() if len(v) == 0]
     if empty or not finite:
         raise ValueError(f"nothing to compare in {empty or 'groups'}: give each group at least one finite value")
-    figure = blank(1.7 * len(finite) + 1.2, 3.6, title, layout="constrained")
+    figure = empty_figure(1.7 * len(finite) + 1.2, 3.6, title, layout="constrained")
     ax = figure.add_subplot()
     for n, v in enumerate(finite.values()):
         spread = 0.3 * ((np.arange(len(v)) * 0.618034 + 0.5) % 1 - 0.5)  # golden ratio: even, and the same every time
@@ -132,7 +132,7 @@ def regret(
     """
     if not curves:
         raise ValueError("nothing to draw: give {algorithm: (x [Q], regrets [seeds, Q])}")
-    figure = blank(6.4, 4.2, title, layout="constrained")
+    figure = empty_figure(6.4, 4.2, title, layout="constrained")
     ax = figure.add_subplot()
     for n, (name, (x, values)) in enumerate(curves.items()):
         mean, half = interval(np.atleast_2d(np.asarray(values, float)))
@@ -169,7 +169,7 @@ def scatter(
     from jaxnas.analysis.ranking import kendall
 
     groups = scores if isinstance(scores, dict) else {"": scores}
-    figure = blank(5.2, 4.2, title, layout="constrained")
+    figure = empty_figure(5.2, 4.2, title, layout="constrained")
     ax = figure.add_subplot()
     truth = np.asarray(truth, float)
     for n, (name, values) in enumerate(groups.items()):

@@ -11,11 +11,14 @@ is added to the score.  So float32 is enough, however deep the net (R itself ove
 that all paths cross has sum W dR/dW = R.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from jaxnas.nets import probe
-from jaxnas.proxies.proxy import first, logits_of, settled, total
+from jaxnas.nets.base import Gates, Net, Variables
+from jaxnas.proxies.proxy import Batches, first_batch, logits_of, settled, total
 
 
 @jax.custom_vjp
@@ -38,15 +41,15 @@ def _forward(tap, xs):
 _scaled.defvjp(_forward, lambda kept, dy: (jnp.log(kept[0]).astype(kept[1].dtype), tuple(d / kept[0] for d in dy)))
 
 
-def synflow(net, variables, gates, batch):
+def synflow(net: Net, variables: Variables, gates: Gates, batch: Batches) -> jax.Array:
     log_r, flow = flows(net, variables, gates, batch)
     score = total(net, variables, gates, flow)
     return settled(score > 0, log_r + jnp.log(jnp.where(score > 0, score, 1)))
 
 
-def flows(net, variables, gates, batch):
+def flows(net: Net, variables: Variables, gates: Gates, batch: Batches) -> tuple[jax.Array, Any]:
     """-> (c, |W dR/dW| / e^c, a tree like the params)."""
-    x, _ = first(batch)
+    x, _ = first_batch(batch)
     positive = jax.tree.map(jnp.abs, variables["params"])
 
     def out(params, tap):

@@ -12,18 +12,19 @@ import jax
 import jax.numpy as jnp
 
 from jaxnas.nets import probe
-from jaxnas.proxies.proxy import first, settled
+from jaxnas.nets.base import Gates, Net, Variables
+from jaxnas.proxies.proxy import Batches, first_batch, settled
 
 STEP = 0.01
 
 
-def zen(net, variables, gates, batch):
+def zen(net: Net, variables: Variables, gates: Gates, batch: Batches) -> jax.Array:
     """Looks at the shape of the batch alone; the same noise for all architectures.
 
     Raises:
         ValueError: for a net without maps before its classifier.
     """
-    x, _ = first(batch)
+    x, _ = first_batch(batch)
     k_x, k_e = jax.random.split(jax.random.key(0))
     x, e = (jax.random.normal(k, x.shape, x.dtype) for k in (k_x, k_e))
 

@@ -17,13 +17,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxnas.nets import probe
-from jaxnas.proxies.proxy import LOWEST, differ, first, layers, logits_of, settled
+from jaxnas.nets.base import Gates, Net, Variables
+from jaxnas.proxies.proxy import LOWEST, Batches, by_layer, differ, first_batch, logits_of, settled
 
 SMALL = 1e-5  # k
 
 
-def jacob_cov(net, variables, gates, batch):
-    x, _ = first(batch)
+def jacob_cov(net: Net, variables: Variables, gates: Gates, batch: Batches) -> jax.Array:
+    x, _ = first_batch(batch)
     logits = lambda x: jnp.sum(logits_of(net, variables, gates, x)(variables["params"]))
     J = jax.grad(logits)(x).reshape(len(x), -1)
     J = J - jnp.mean(J, 1, keepdims=True)
@@ -54,7 +55,7 @@ def _signs_back(kept, dy):
 _signs.defvjp(lambda tap, x, y: (y, (tap, x)), _signs_back)
 
 
-def agreement(net, variables, gates, x):
+def sign_kernel(net: Net, variables: Variables, gates: Gates, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """-> (K [B, B], logits [B, K])."""
     seen = []
 
@@ -68,30 +69,30 @@ def agreement(net, variables, gates, x):
     return jax.grad(out, has_aux=True)(jnp.zeros((len(x), len(x)), x.dtype))
 
 
-def nwot(net, variables, gates, batch):
-    x, _ = first(batch)
-    K, logits = agreement(net, variables, gates, x)
+def nwot(net: Net, variables: Variables, gates: Gates, batch: Batches) -> jax.Array:
+    x, _ = first_batch(batch)
+    K, logits = sign_kernel(net, variables, gates, x)
     return settled(differ(logits), jnp.linalg.slogdet(K)[1])
 
 
-def regions(net, variables, gates, batch):
-    x, _ = first(batch)
-    K, logits = agreement(net, variables, gates, x)
+def regions(net: Net, variables: Variables, gates: Gates, batch: Batches) -> jax.Array:
+    x, _ = first_batch(batch)
+    K, logits = sign_kernel(net, variables, gates, x)
     alike = jnp.sum(jnp.equal(K, jnp.diagonal(K)[:, None]), 1)
     return settled(differ(logits), jnp.sum(1 / alike))
 
 
-def tangent_kernel(net, variables, gates, x):
+def tangent_kernel(net: Net, variables: Variables, gates: Gates, x: jax.Array) -> jax.Array:
     """J J^T [B, B]."""
     forward = logits_of(net, variables, gates, x)
     _, pull = jax.vjp(lambda params: jnp.sum(forward(params), -1), variables["params"])
-    rows = lambda seed: jnp.concatenate([v.reshape(-1) for v, _ in layers(net, variables, gates, pull(seed)[0])])
+    rows = lambda seed: jnp.concatenate([v.reshape(-1) for v, _ in by_layer(net, variables, gates, pull(seed)[0])])
     J = jax.lax.map(rows, jnp.eye(len(x), dtype=x.dtype))
     return J @ J.T
 
 
-def ntk(net, variables, gates, batch):
-    x, _ = first(batch)
+def ntk(net: Net, variables: Variables, gates: Gates, batch: Batches) -> jax.Array:
+    x, _ = first_batch(batch)
     v = jnp.linalg.eigvalsh(tangent_kernel(net, variables, gates, x))
     condition = v[-1] / jnp.where(v[0] > 0, v[0], 1)
     return settled(v[-1] > 0, jnp.where(v[0] > 0, -condition, LOWEST))

@@ -19,14 +19,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas.nets.base import Net
+from jaxnas.base import Key
+from jaxnas.nets.base import Gates, Net, Variables
 
-Proxy = Callable[[Net, Any, Any, Any], jax.Array]
+Batches = tuple[jax.Array, jax.Array]  # (x [S, B, H, W, C], y [S, B])
+Proxy = Callable[[Net, Variables, Gates, Batches], jax.Array]
 LOWEST = -1e9
 DRAWS = ("net", "uniform", "normal")
 
 
-def drawn(net: Net, key, draw: str = "net"):
+def drawn(net: Net, key: Key, draw: str = "net") -> Variables:
     """Variables at initialisation.
 
     Args:
@@ -79,7 +81,7 @@ def _rank(path, leaf) -> int | None:
     return 4 if leaf.ndim >= 4 else 2
 
 
-def layers(net: Net, variables, gates, values=None) -> list[tuple[jax.Array, jax.Array]]:
+def by_layer(net: Net, variables: Variables, gates: Gates, values: Any = None) -> list[tuple[jax.Array, jax.Array]]:
     """(values [L, n], which of the L layers the architecture has, bool[L]) of each kernel, or stack of kernels.
 
     Args:
@@ -100,13 +102,16 @@ def layers(net: Net, variables, gates, values=None) -> list[tuple[jax.Array, jax
     return out
 
 
-def total(net: Net, variables, gates, values, of_layer: Callable = jnp.sum) -> jax.Array:
+def total(
+    net: Net, variables: Variables, gates: Gates, values: Any, of_layer: Callable[[jax.Array], jax.Array] = jnp.sum
+) -> jax.Array:
     """sum over the architecture's layers of of_layer(values [n])."""
-    parts = layers(net, variables, gates, values)
-    return sum(jnp.sum(jnp.where(on, jax.vmap(of_layer)(v), 0)) for v, on in parts)
+    parts = by_layer(net, variables, gates, values)
+    out: Any = sum(jnp.sum(jnp.where(on, jax.vmap(of_layer)(v), 0)) for v, on in parts)
+    return out
 
 
-def first(batch):
+def first_batch(batch: Batches) -> tuple[jax.Array, jax.Array]:
     """The first of the batches (x [B, ...], y [B]).
 
     Raises:
@@ -120,17 +125,17 @@ def first(batch):
     return x[0], y[0]
 
 
-def logits_of(net: Net, variables, gates, x):
+def logits_of(net: Net, variables: Variables, gates: Gates, x: jax.Array) -> Callable[[Any], jax.Array]:
     """params -> logits [B, K], of the architecture's own operations with the batch's statistics."""
     rest = {k: v for k, v in variables.items() if k != "params"}
     return lambda params: net.apply({**rest, "params": params}, x, gates, train=True, path=True)[0]
 
 
-def differ(values):
+def differ(values: jax.Array) -> jax.Array:
     """Whether rows [B, ...] are not all the same, and are numbers."""
     return jnp.any(values != values[:1]) & jnp.isfinite(values).all()
 
 
-def settled(alive, score):
+def settled(alive: jax.Array | bool, score: jax.Array) -> jax.Array:
     """The score, LOWEST where the network is not alive or the score is no number."""
     return jnp.where(alive & jnp.isfinite(score), score, LOWEST).astype(jnp.result_type(float))

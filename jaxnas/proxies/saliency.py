@@ -16,23 +16,26 @@ H g is half the gradient of |g|^2: reverse over reverse.
 Axes: S batches, B batch, C channels.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from jaxnas.nets import probe
-from jaxnas.proxies.proxy import first, layers, logits_of, settled, total
+from jaxnas.nets.base import Gates, Net, Variables
+from jaxnas.proxies.proxy import Batches, by_layer, first_batch, logits_of, settled, total
 from jaxnas.training.losses import cross_entropy
 
 
-def gradient(net, variables, gates, x, y):
+def gradient(net: Net, variables: Variables, gates: Gates, x: jax.Array, y: jax.Array) -> Any:
     """dL/dparams."""
     forward = logits_of(net, variables, gates, x)
     return jax.grad(lambda params: cross_entropy(forward(params), y))(variables["params"])
 
 
-def saliencies(net, variables, gates, batch) -> dict[str, jax.Array]:
+def saliencies(net: Net, variables: Variables, gates: Gates, batch: Batches) -> dict[str, jax.Array]:
     """grad_norm, snip and fisher, of one backward pass; what is not used of it is not computed."""
-    x, y = first(batch)
+    x, y = first_batch(batch)
 
     def loss(params, tap):
         with probe.probing(probe.Probe(tap, linear=lambda tap, a, n: _activation(tap, a, jnp.asarray(n, a.dtype)))):
@@ -47,24 +50,24 @@ def saliencies(net, variables, gates, batch) -> dict[str, jax.Array]:
     return {name: settled(score > 0, score) for name, score in scores.items()}
 
 
-def grad_norm(net, variables, gates, batch):
+def grad_norm(net: Net, variables: Variables, gates: Gates, batch: Batches) -> jax.Array:
     return saliencies(net, variables, gates, batch)["grad_norm"]
 
 
-def snip(net, variables, gates, batch):
+def snip(net: Net, variables: Variables, gates: Gates, batch: Batches) -> jax.Array:
     return saliencies(net, variables, gates, batch)["snip"]
 
 
-def fisher(net, variables, gates, batch):
+def fisher(net: Net, variables: Variables, gates: Gates, batch: Batches) -> jax.Array:
     return saliencies(net, variables, gates, batch)["fisher"]
 
 
-def grasp(net, variables, gates, batch):
-    x, y = first(batch)
+def grasp(net: Net, variables: Variables, gates: Gates, batch: Batches) -> jax.Array:
+    x, y = first_batch(batch)
 
     def half(params):  # |g|^2 / 2 over the kernels
         g = gradient(net, {**variables, "params": params}, gates, x, y)
-        return sum(jnp.sum(jnp.square(v)) for v, _ in layers(net, variables, gates, g)) / 2
+        return sum(jnp.sum(jnp.square(v)) for v, _ in by_layer(net, variables, gates, g)) / 2
 
     size, h = jax.value_and_grad(half)(variables["params"])
     return settled(size > 0, -total(net, variables, gates, jax.tree.map(jnp.multiply, h, variables["params"])))
@@ -85,8 +88,8 @@ def _activation_back(kept, dy):
 _activation.defvjp(lambda tap, y, n: (y, (y, n)), _activation_back)
 
 
-def zico(net, variables, gates, batch):
-    first(batch)
+def zico(net: Net, variables: Variables, gates: Gates, batch: Batches) -> jax.Array:
+    first_batch(batch)
     x, y = batch
     if x.shape[0] < 2:
         raise ValueError("ZiCo compares the gradients of batches: give at least two, x [S, B, ...] with S >= 2")
@@ -95,5 +98,5 @@ def zico(net, variables, gates, batch):
     mean, std = (jax.tree.map(lambda s: f(s, 0), size) for f in (jnp.mean, jnp.std))
     ratio = jax.tree.map(lambda m, s: jnp.where(s > 0, m / jnp.where(s > 0, s, 1), 0), mean, std)
     of_layer = lambda v: jnp.where(jnp.sum(v) > 0, jnp.log(jnp.maximum(jnp.sum(v), 1e-30)), 0)
-    alive = sum(jnp.sum(v) for v, _ in layers(net, variables, gates, ratio)) > 0
+    alive = sum(jnp.sum(v) for v, _ in by_layer(net, variables, gates, ratio)) > 0
     return settled(alive, total(net, variables, gates, ratio, of_layer))

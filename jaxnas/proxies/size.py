@@ -6,16 +6,20 @@
 Both are of all the operations an architecture has, those that do not reach its output included, as published tables count.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from jaxnas.nets import probe
-from jaxnas.proxies.proxy import layers, logits_of
+from jaxnas.nets.base import Gates, Net, Variables
+from jaxnas.proxies.proxy import Batches, by_layer, logits_of
 
 
-def params(net, variables, gates, batch):
+def params(net: Net, variables: Variables, gates: Gates, batch: Batches) -> jax.Array:
     del batch
-    return sum(jnp.sum(on, dtype=float) * values.shape[1] for values, on in layers(net, variables, gates))
+    out: Any = sum(jnp.sum(on, dtype=float) * values.shape[1] for values, on in by_layer(net, variables, gates))
+    return out
 
 
 @jax.custom_vjp
@@ -28,7 +32,7 @@ def _counted(tap, y, n):
 _counted.defvjp(lambda tap, y, n: (y, (n, jnp.zeros_like(y))), lambda kept, dy: (kept[0] * kept[1].size, dy, None))
 
 
-def flops(net, variables, gates, batch):
+def flops(net: Net, variables: Variables, gates: Gates, batch: Batches) -> jax.Array:
     def out(tap):
         with probe.probing(probe.Probe(tap, linear=lambda tap, y, n: _counted(tap, y, jnp.asarray(n, y.dtype)))):
             return jnp.sum(logits_of(net, variables, gates, batch[0][0, :1])(variables["params"]))

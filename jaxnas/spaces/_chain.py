@@ -171,7 +171,7 @@ def walks_from(mdp: MDP) -> list[int]:
     return [count(s) for s in range(len(mdp.terminal))]
 
 
-def walk_ranks(mdp: MDP, counts: list[int]):
+def walk_ranks(mdp: MDP, counts: list[int]) -> jax.Array | None:
     """int32[S, A]: the walks of a state that begin with an earlier action; None where there are 2**31 walks or more."""
     if counts[0] >= 2**31:
         return None

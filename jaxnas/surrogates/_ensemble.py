@@ -71,7 +71,8 @@ def ensemble(
 
     def init(key, archs):
         x = encode(take(archs, 0))
-        return EnsembleState(*draw(key, x), jnp.zeros((), jnp.int32))
+        params, moments = draw(key, x)
+        return EnsembleState(params, moments, jnp.zeros((), jnp.int32))
 
     def fit(key, model, archs, y, mask):
         k_draw, k_order = jax.random.split(key)
@@ -103,12 +104,12 @@ def ensemble(
 
         left_out = jnp.arange(N)[None] % members == jnp.arange(members)[:, None]  # [M, N]
         rows = mask[None] & ~left_out if folds else jnp.broadcast_to(mask[None], left_out.shape)
-        trained = jax.vmap(member)(jax.random.split(k_order, members), *fresh, rows)
-        return EnsembleState(*trained, model.fits + 1)
+        params, moments = jax.vmap(member)(jax.random.split(k_order, members), *fresh, rows)
+        return EnsembleState(params, moments, model.fits + 1)
 
     def predict(model, archs):
         apply = lambda params, x: module.apply({"params": params}, x)
-        each = jax.vmap(jax.vmap(apply, (None, 0)), (0, None))(model.params, jax.vmap(encode)(archs))  # [M, C]
+        each: Any = jax.vmap(jax.vmap(apply, (None, 0)), (0, None))(model.params, jax.vmap(encode)(archs))  # [M, C]
         return jnp.mean(each, 0), jnp.std(each, 0)
 
     return Surrogate(init, fit, predict)
@@ -128,7 +129,7 @@ class Perceptron(nn.Module):
         return nn.Dense(1, kernel_init=init)(x)[0]
 
 
-class Tokens(NamedTuple):
+class BlockTokens(NamedTuple):
     """A cell of blocks as a sequence."""
 
     input: jax.Array  # int32[B, 2]
@@ -136,7 +137,7 @@ class Tokens(NamedTuple):
     blocks: jax.Array  # int32[], how many there are
 
 
-def block_tokens(space: Space) -> Callable[[Arch], Tokens]:
+def block_tokens(space: Space) -> Callable[[Arch], BlockTokens]:
     """arch -> Tokens of `pnas(...)`.
 
     Raises:
@@ -144,7 +145,7 @@ def block_tokens(space: Space) -> Callable[[Arch], Tokens]:
     """
     if not isinstance(space.spec, BlockSpec) or space.spec.kinds:
         raise ValueError("tokens are those of one cell of blocks: give a space of pnas()")
-    return lambda arch: Tokens(arch.blocks.input, arch.blocks.op, arch.size + 1)
+    return lambda arch: BlockTokens(arch.blocks.input, arch.blocks.op, arch.size + 1)
 
 
 class _Predictor(nn.Module):
@@ -154,14 +155,14 @@ class _Predictor(nn.Module):
     ops: int
     width: int = 100
 
-    def setup(self):
+    def setup(self) -> None:
         init = lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -0.1, 0.1)
         self.of_input = nn.Embed(self.inputs, self.width, embedding_init=init)
         self.of_op = nn.Embed(self.ops, self.width, embedding_init=init)
         self.last = nn.Dense(1, kernel_init=init, bias_init=nn.initializers.constant(1.8))
         self.body = self.make_body(init)
 
-    def embed(self, tokens: Tokens) -> jax.Array:
+    def embed(self, tokens: BlockTokens) -> jax.Array:
         return jnp.concatenate([self.of_input(tokens.input), self.of_op(tokens.op)], -2)  # [B, 4, E]
 
     def score(self, h: jax.Array) -> jax.Array:
@@ -174,7 +175,7 @@ class BlockPerceptron(_Predictor):
     def make_body(self, init: nn.initializers.Initializer) -> nn.Module:
         return nn.Dense(self.width, kernel_init=init)
 
-    def __call__(self, tokens: Tokens) -> jax.Array:
+    def __call__(self, tokens: BlockTokens) -> jax.Array:
         e = self.embed(tokens)
         e = e.reshape(len(e), -1)  # [B, 4 E]
         there = jnp.arange(len(e)) < tokens.blocks
@@ -187,7 +188,7 @@ class BlockLSTM(_Predictor):
     def make_body(self, init: nn.initializers.Initializer) -> nn.Module:
         return nn.RNN(nn.OptimizedLSTMCell(self.width, kernel_init=init, recurrent_kernel_init=init), return_carry=True)
 
-    def __call__(self, tokens: Tokens) -> jax.Array:
+    def __call__(self, tokens: BlockTokens) -> jax.Array:
         e = self.embed(tokens)
         (_, h), _ = self.body(e.reshape(-1, self.width), seq_lengths=4 * tokens.blocks)
         return self.score(h)

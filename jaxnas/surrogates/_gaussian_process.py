@@ -123,7 +123,8 @@ def gaussian_process(kernel: Kernel, noise: ArrayLike = 1e-2) -> Surrogate:
             return GaussianProcessState(x, mask, row, likelihood, factor, mean, jnp.sqrt(s2), residual)
 
         rows = jnp.arange(G * V, dtype=jnp.int32)
-        every = jax.vmap(at, out_axes=GaussianProcessState(None, None, 0, 0, 0, 0, 0, 0))(rows)
+        axes = GaussianProcessState._make((None, None, 0, 0, 0, 0, 0, 0))  # x and the mask are those of every row
+        every = jax.vmap(at, out_axes=axes)(rows)
         best = jnp.argmax(every.log_likelihood)
         return GaussianProcessState(x, mask, *take(tuple(every)[2:], best))
 

@@ -113,9 +113,13 @@ def product(*kernels: Kernel) -> Kernel:
     if not kernels:
         raise ValueError("a product needs at least one kernel")
     rows = np.indices([count(k.grid) for k in kernels]).reshape(len(kernels), -1)
+
+    def value(theta, a, b) -> Any:
+        return math.prod(k.value(*each) for k, *each in zip(kernels, theta, a, b, strict=True))
+
     return Kernel(
         features=lambda arch: tuple(k.features(arch) for k in kernels),
-        value=lambda theta, a, b: math.prod(k.value(*each) for k, *each in zip(kernels, theta, a, b, strict=True)),
+        value=value,
         grid=tuple(jax.tree.map(lambda g: np.asarray(g)[i], k.grid) for k, i in zip(kernels, rows, strict=True)),
     )
 
@@ -189,7 +193,8 @@ def cell_graph(space: Space) -> Callable[[Arch], Graph]:
             alive = operates[edge] & jnp.any(source > 0, -1)
             sums.append(jnp.sum(jnp.where(skips[edge][:, None], source, eye[inputs:][edge] * alive[:, None]), 0))
             reads.append(source)
-        reads = jnp.concatenate([*reads, (sums[-1] if inputs == 1 else sum(sums[inputs:]))[None]])  # [V, V]
+        output: Any = sums[-1] if inputs == 1 else sum(sums[inputs:])
+        reads = jnp.concatenate([*reads, output[None]])  # [V, V]
         copies = jnp.asarray(eye[-1])
         for _ in range(n + 1):
             copies = eye[-1] + jnp.sum(reads * copies[:, None], 0)
@@ -210,7 +215,7 @@ def cell_graph(space: Space) -> Callable[[Arch], Graph]:
     return graph
 
 
-def mix(x: jax.Array) -> jax.Array:
+def stir(x: jax.Array) -> jax.Array:
     """uint32 -> uint32, a bijection that stirs all bits (the finalizer of MurmurHash3)."""
     x = (x ^ (x >> 16)) * np.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * np.uint32(0xC2B2AE35)
@@ -219,11 +224,11 @@ def mix(x: jax.Array) -> jax.Array:
 
 def subtree_labels(graph: Graph, rounds: int) -> jax.Array:
     """uint32[H + 1, V]: the label of every node after each round."""
-    labels = [mix(graph.label.astype(jnp.uint32))]
+    labels = [stir(graph.label.astype(jnp.uint32))]
     for t in range(1, rounds + 1):
         salt = np.uint32(0x9E3779B9 * t % 2**32)
-        heard = jnp.sum(graph.reads.astype(jnp.uint32) * mix(labels[-1] ^ salt)[None], -1, dtype=jnp.uint32)  # a multiset
-        labels.append(mix(mix(labels[-1] + salt) + heard))
+        heard = jnp.sum(graph.reads.astype(jnp.uint32) * stir(labels[-1] ^ salt)[None], -1, dtype=jnp.uint32)  # a multiset
+        labels.append(stir(stir(labels[-1] + salt) + heard))
     return jnp.stack(labels)
 
 

@@ -15,7 +15,7 @@ Axes: M members, T trees of a member, V nodes of a tree, N capacity, F features,
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,12 +27,14 @@ from jaxnas.trees import count
 
 
 class Trees(NamedTuple):
-    feature: jax.Array  # int32[M, T, V] that a node asks for
-    threshold: jax.Array  # float32[M, T, V]
-    child: jax.Array  # int32[M, T, V, 2]: where x <= threshold, and where not; a leaf leads to itself
-    value: jax.Array  # float32[M, T, V]; boosted trees: times their rate
-    start: jax.Array  # float32[M], before the first tree
-    depth: jax.Array  # int32[], of the deepest
+    """Arrays of JAX, and of NumPy while they are grown."""
+
+    feature: Any  # int32[M, T, V] that a node asks for
+    threshold: Any  # float32[M, T, V]
+    child: Any  # int32[M, T, V, 2]: where x <= threshold, and where not; a leaf leads to itself
+    value: Any  # float32[M, T, V]; boosted trees: times their rate
+    start: Any  # float32[M], before the first tree
+    depth: Any  # int32[], of the deepest
 
 
 def boosted_trees(
@@ -57,7 +59,8 @@ def boosted_trees(
         from sklearn.ensemble import GradientBoostingRegressor  # takes a while: only fits pay it
 
         model = GradientBoostingRegressor(n_estimators=trees, max_depth=depth, learning_rate=rate, random_state=seed).fit(x, y)
-        return [tree.tree_ for tree in model.estimators_[:, 0]], rate, float(model.init_.constant_.ravel()[0])
+        mean: Any = model.init_  # a DummyRegressor
+        return [tree.tree_ for tree in model.estimators_[:, 0]], rate, float(mean.constant_.ravel()[0])
 
     return _surrogate(encode, grow, members, trees, lambda n: min(2 ** (depth + 1), 2 * n) - 1)
 

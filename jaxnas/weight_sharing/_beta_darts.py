@@ -17,6 +17,7 @@ import optax
 from jaxnas.base import Strategy
 from jaxnas.nets.base import Net
 from jaxnas.policies._softmax import softmax
+from jaxnas.policies.policy import Theta
 from jaxnas.training.losses import cross_entropy
 from jaxnas.training.optimizers import adam, sgd
 from jaxnas.weight_sharing._darts import order_of
@@ -25,7 +26,7 @@ from jaxnas.weight_sharing.core import weight_sharing
 from jaxnas.weight_sharing.gradients import pathwise
 
 
-def beta_decay(theta):
+def beta_decay(theta: Theta) -> jax.Array:
     """The mean of logsumexp over all rows, []."""
     rows = [jax.nn.logsumexp(a, -1).ravel() for a in jax.tree.leaves(theta)]
     return jnp.mean(jnp.concatenate(rows))

@@ -78,7 +78,7 @@ MICRO = Published(1.1, 2.5, 1.0, 10, 3.5e-3, 1e-4, 2e-4)
 OTHER = Published(2.5, 1.0, 5.0, 10, 1e-3, 1e-3, 2e-7)
 
 
-def perplexity(loss, accuracy):
+def perplexity(loss: jax.Array, accuracy: jax.Array) -> jax.Array:
     """80 / perplexity, a `quality`; a loss of more than 10, or one that is not a number, counts as 10."""
     del accuracy
     return 80 * jnp.exp(-jnp.where(loss < 10, loss, 10.0))

@@ -13,14 +13,15 @@ Axes: K children, D decisions, A the largest arity.
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxnas.base import Strategy
+from jaxnas.base import Arch, Strategy
 from jaxnas.nets.base import Net
 from jaxnas.policies._categorical import options as values
 from jaxnas.policies._uniform import restricted
@@ -30,7 +31,7 @@ from jaxnas.weight_sharing._spos import spos
 from jaxnas.weight_sharing.base import Given
 
 
-def split_space(space: Space, decisions) -> np.ndarray:
+def split_space(space: Space, decisions: Iterable[int]) -> np.ndarray:
     """bool[K, D, A]: what each child may draw; together they cover the space, and share no architecture.
 
     Args:
@@ -60,7 +61,7 @@ def _corners(space):
     return [np.minimum(k, space.arity - 1).astype(np.int32) for k in range(int(space.arity.max()))]
 
 
-def pick_child(space: Space, decisions) -> Callable:
+def pick_child(space: Space, decisions: Sequence[int]) -> Callable[[Any, Arch], Any]:
     """(stacked variables [K, ...], arch) -> the variables of the child that the architecture belongs to."""
     sizes = [int(space.arity[d]) for d in decisions]
 
@@ -75,7 +76,7 @@ def few_shot(
     net: Net,
     weights: optax.GradientTransformation | None = None,
     *,
-    decisions,
+    decisions: Sequence[int],
     clip: float | None = 5.0,
     loss: Callable = cross_entropy,
 ) -> Strategy:

@@ -24,9 +24,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxnas.base import Batch, Strategy
+from jaxnas.base import Batch, Key, Strategy
+from jaxnas.nets.base import Gates, Variables
 from jaxnas.policies._softmax import softmax
-from jaxnas.policies.policy import Policy, annealed
+from jaxnas.policies.policy import Policy, Theta, annealed
 from jaxnas.spaces._space import Space
 from jaxnas.trees import loop
 from jaxnas.weight_sharing.base import Given
@@ -45,7 +46,7 @@ class MetaInfo(NamedTuple):
     failed: jax.Array  # int32[]: tasks of this step that diverged, and are left out
 
 
-def soft_pruning(space: Space, temperature, scale: float = 1e-3) -> Policy:
+def soft_pruning(space: Space, temperature: optax.ScalarOrSchedule, scale: float = 1e-3) -> Policy:
     """softmax(alpha / temperature): the relaxation of DARTS, whose temperature falls within a task.
 
     Args:
@@ -60,12 +61,12 @@ def soft_pruning(space: Space, temperature, scale: float = 1e-3) -> Policy:
     return plain._replace(sample=lambda key, theta, t: plain.sample(key, jax.tree.map(lambda a: a / at(t), theta), t))
 
 
-def prune_gates(gates, threshold: float = 0.05):
+def prune_gates(gates: Gates, threshold: float = 0.05) -> Gates:
     """The gates without what is below the threshold; the others stay as they are."""
     return jax.tree.map(lambda g: jnp.where(g < threshold, 0, g), gates)
 
 
-def adapt(key, search: Strategy, variables, theta, batch: Batch):
+def adapt(key: Key, search: Strategy, variables: Variables, theta: Theta, batch: Batch) -> tuple[Any, Any]:
     """A task: (the search's state after K steps from (variables, theta), their infos [K]).
 
     Args:

@@ -13,13 +13,14 @@ Defaults: ghost batches of 32 in a batch of 1,024 as published; r is a hyper-par
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from jaxnas.base import Strategy
-from jaxnas.nets.base import Net
+from jaxnas.nets.base import Gates, Net
 from jaxnas.policies._path_dropout import path_dropout
 from jaxnas.training.losses import cross_entropy
 from jaxnas.training.optimizers import sgd
@@ -28,7 +29,7 @@ from jaxnas.weight_sharing.core import weight_sharing
 from jaxnas.weight_sharing.gradients import frozen
 
 
-def active_l2(net: Net, params, gates) -> jax.Array:
+def active_l2(net: Net, params: Any, gates: Gates) -> jax.Array:
     """1/2 sum of w^2 over the weights that the gates' paths use, []."""
     used = net.used({"params": params}, jax.lax.stop_gradient(gates))["params"]
     half = lambda w, on: 0.5 * jnp.sum(jnp.where(on > 0, jnp.square(w), 0))

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxnas.base import Strategy
-from jaxnas.nets.base import Net
+from jaxnas.nets.base import Gates, Net
 from jaxnas.policies._softmax import softmax
 from jaxnas.policies.policy import draw
 from jaxnas.training.losses import cross_entropy
@@ -27,7 +27,7 @@ from jaxnas.weight_sharing.core import weight_sharing
 from jaxnas.weight_sharing.gradients import pathwise
 
 
-def on_simplex(gates, plain):
+def on_simplex(gates: Gates, plain: Gates) -> Gates:
     """Each row clipped to [0, 1], then divided by its sum; the plain one where nothing is left of it."""
 
     def row(g, plain):

@@ -13,6 +13,7 @@ Published (ImageNet): 150,000 steps, batch 1,024, rate 0.5 falling linearly to 0
 from collections.abc import Callable
 
 import optax
+from numpy.typing import ArrayLike
 
 from jaxnas.base import Strategy
 from jaxnas.nets.base import Net
@@ -28,7 +29,7 @@ def spos(
     net: Net,
     weights: optax.GradientTransformation | None = None,
     *,
-    allowed=None,
+    allowed: ArrayLike | None = None,
     clip: float | None = 5.0,
     loss: Callable = cross_entropy,
 ) -> Strategy:

@@ -15,16 +15,16 @@ A round is a step; after O - 1 rounds one operation an edge is left.  kappa and 
 Axes: D rows of gates (edges), O operations, n draws.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.base import Strategy
-from jaxnas.nets.base import Net
+from jaxnas.nets.base import Net, Variables
 from jaxnas.proxies import Proxy, drawn, ntk, regions
-from jaxnas.proxies.aggregate import ranks
+from jaxnas.proxies.aggregate import rank_scores
 from jaxnas.spaces._space import is_shape
 
 
@@ -64,7 +64,7 @@ def te_nas(
     width = shapes[0][-1]  # O
     ends = np.cumsum([int(np.prod(shape[:-1])) for shape in shapes])
     D = int(ends[-1])
-    soft = [n._replace(apply=lambda *args, n=n, path, **kw: n.apply(*args, path=False, **kw)) for n in (net, thin)]
+    soft = [_mixing(n) for n in (net, thin)]
 
     def gates(alive):
         rows = alive / jnp.maximum(jnp.sum(alive, -1, keepdims=True), 1)
@@ -102,7 +102,7 @@ def te_nas(
         many = jnp.sum(alive, -1, keepdims=True) > 1
         able = (alive & many).reshape(-1)
         worth = jnp.stack([(kappa - k) / kappa, (r - R) / R], -1)
-        score = jnp.sum(ranks(jnp.where(able[:, None], worth, -jnp.inf)), -1)
+        score = jnp.sum(rank_scores(jnp.where(able[:, None], worth, -jnp.inf)), -1)
         best = jnp.argmax(jnp.where(able, score, -jnp.inf).reshape(D, width), -1)  # [D]
         left = alive & ~(many & (jnp.arange(width)[None] == best[:, None]))
         return TENASState(left), TENASInfo(kappa, R, jnp.sum(left, dtype=jnp.int32))
@@ -112,3 +112,13 @@ def te_nas(
         step,
         lambda state: space.derive(gates(state.alive)),
     )
+
+
+def _mixing(net: Net) -> Net:
+    """The net, whose gates always weigh all operations: the proxies ask for single paths."""
+
+    def apply(*args: Any, path: bool = False, **more: Any) -> tuple[jax.Array, Variables]:
+        del path
+        return net.apply(*args, path=False, **more)
+
+    return net._replace(apply=apply)

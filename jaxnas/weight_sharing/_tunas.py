@@ -28,7 +28,7 @@ import optax
 
 from jaxnas.base import Strategy
 from jaxnas.hardware import Priced, check_priced
-from jaxnas.nets.base import Net
+from jaxnas.nets.base import Gates, Net
 from jaxnas.policies._categorical import categorical
 from jaxnas.policies.policy import Policy
 from jaxnas.policies.updates import reinforce
@@ -73,7 +73,7 @@ def tunas(
     return weight_sharing(net, policy, gradient, Weights(weights or sgd(0.025), clip, loss))
 
 
-def warming(space: Space, share: Callable, full=None) -> Policy:
+def warming(space: Space, share: Callable, full: Gates = None) -> Policy:
     """A decision is as in `full` with the odds share(t), and one value of it otherwise; theta does not exist."""
     shapes, tree = jax.tree.flatten(space.gate_shapes, is_leaf=is_shape)
     whole = [jnp.full(shape, 1 / shape[-1]) for shape in shapes] if full is None else tree.flatten_up_to(full)
@@ -101,7 +101,7 @@ def op_warm_up(
     weights: optax.GradientTransformation | None = None,
     *,
     share: optax.Schedule,
-    full=None,
+    full: Gates = None,
     clip: float | None = 5.0,
     loss: Callable = cross_entropy,
 ) -> Strategy:

@@ -21,8 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxnas.base import Strategy
-from jaxnas.nets.base import Net, check_variables
+from jaxnas.base import Key, Strategy
+from jaxnas.nets.base import Gates, Net, Variables, check_variables
 from jaxnas.policies.policy import Policy
 from jaxnas.trees import loop
 from jaxnas.weight_sharing.base import Given, Gradient, Path, Problem, Weights, WeightSharingInfo, WeightSharingState
@@ -111,7 +111,7 @@ def weight_sharing(net: Net, policy: Policy, gradient: Gradient, weights: Weight
     return Strategy(init, step, lambda state: policy.derive(state.theta))
 
 
-def arch_step(slots: Slots, key, state, valid, look):
+def arch_step(slots: Slots, key: Key, state: WeightSharingState, valid: Any, look: Any) -> tuple[WeightSharingState, Any]:
     """(state, what the gradient reports): theta moves at weights that stand still."""
     params, stats = _split(state.variables)
 
@@ -122,7 +122,13 @@ def arch_step(slots: Slots, key, state, valid, look):
     return move_theta(slots, key, state, problem)
 
 
-def weight_step(slots: Slots, key, state, batch, fixed):
+def weight_step(
+    slots: Slots,
+    key: Key,
+    state: WeightSharingState,
+    batch: Any,
+    fixed: Any,
+) -> tuple[WeightSharingState, tuple[jax.Array, jax.Array, Gates, Any]]:
     """(state, (loss [], accuracy [], gates, what a joint gradient reports)): the weights move by the mean over M paths."""
     k_sample, k_loss, k_theta, k_perturb = jax.random.split(key, 4)
     net, policy, gradient, weights = slots
@@ -157,7 +163,14 @@ def weight_step(slots: Slots, key, state, batch, fixed):
     return state, (jnp.mean(losses), jnp.mean(accuracies), jax.tree.map(lambda g: g[0], gates), report)
 
 
-def training_loss(slots: Slots, params, stats, gates, view: View, key):
+def training_loss(
+    slots: Slots,
+    params: Any,
+    stats: Variables,
+    gates: Gates,
+    view: View,
+    key: Key,
+) -> tuple[jax.Array, tuple[Variables, jax.Array]]:
     """(loss [], (statistics, accuracy [])) of one path, with the batch's own statistics."""
     x, y = view.batch
     variables = {**stats, "params": params}
@@ -168,7 +181,7 @@ def training_loss(slots: Slots, params, stats, gates, view: View, key):
     return loss, (jax.lax.stop_gradient({name: new[name] for name in stats}), accuracy)
 
 
-def running_loss(slots: Slots, variables, gates, view: View):
+def running_loss(slots: Slots, variables: Variables, gates: Gates, view: View) -> jax.Array:
     """The training loss of one path with the running statistics, at weights that stand still, []."""
     x, y = view.batch
     still = jax.lax.stop_gradient(variables)
@@ -176,7 +189,13 @@ def running_loss(slots: Slots, variables, gates, view: View):
     return slots.weights.loss(logits, y, Path(view.number, still["params"], gates, view.targets))
 
 
-def path_gradient(slots: Slots, keys, state, stats, view: View):
+def path_gradient(
+    slots: Slots,
+    keys: tuple[Key, Key, Key],
+    state: WeightSharingState,
+    stats: Variables,
+    view: View,
+) -> tuple[tuple[jax.Array, tuple[Variables, jax.Array, Gates]], Any]:
     """((loss [], (statistics, accuracy [], gates)), gradients): in the weights, and in theta for a joint gradient."""
     k_sample, k_loss, k_perturb = keys
     m, t, perturb = view.number, view.step, slots.weights.perturb
@@ -194,13 +213,13 @@ def path_gradient(slots: Slots, keys, state, stats, view: View):
     return jax.value_and_grad(loss, wrt, has_aux=True)(state.variables["params"], state.theta)
 
 
-def move_theta(slots: Slots, key, state, problem: Problem):
+def move_theta(slots: Slots, key: Key, state: WeightSharingState, problem: Problem) -> tuple[WeightSharingState, Any]:
     """(state, what the gradient reports)."""
     theta, gradient, report = slots.gradient.step(key, state.theta, state.gradient, problem, state.step)
     return state._replace(theta=theta, gradient=gradient), report
 
 
-def move_weights(slots: Slots, state, grads, used):
+def move_weights(slots: Slots, state: WeightSharingState, grads: Any, used: Any) -> tuple[Any, Any]:
     """(params, opt_state) after a clipped step; what no path has used stays as it was, decay and momentum included."""
     optimizer, params = slots.weights.optimizer, state.variables["params"]
     clip = slots.weights.clip
@@ -214,7 +233,7 @@ def move_weights(slots: Slots, state, grads, used):
     return _keep(used, moved, params), _keep(on, opt_state, state.opt_state)
 
 
-def nothing_used(slots: Slots, state, actions):
+def nothing_used(slots: Slots, state: WeightSharingState, actions: Any) -> Any:
     """The mask of the weights when no path is used: zeros of the params' structure; () where nothing is masked."""
     if not _masked(slots.policy):
         return ()

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from numpy.typing import ArrayLike
 
 from jaxnas.policies._categorical import options
 from jaxnas.policies.policy import Policy
@@ -133,7 +134,11 @@ def reinforce_gradient(policy: Policy, update: Update, reward: Callable | None =
 
 
 def two_paths(
-    space: Space, optimizer: optax.GradientTransformation, gates_of: Callable, total: Callable | None = None, zero=None
+    space: Space,
+    optimizer: optax.GradientTransformation,
+    gates_of: Callable,
+    total: Callable | None = None,
+    zero: ArrayLike | None = None,
 ) -> Gradient:
     """ProxylessNAS's gradient: two operations a decision, of which one is run for its weights.
 

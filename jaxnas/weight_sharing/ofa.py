@@ -33,7 +33,7 @@ import optax
 
 from jaxnas.base import Feed, Phase, Strategy, then
 from jaxnas.nets._elastic_net import sort_channels
-from jaxnas.nets.base import Net
+from jaxnas.nets.base import Net, Variables
 from jaxnas.policies._uniform import sandwich, uniform
 from jaxnas.spaces._elastic import ElasticSpec, largest, smallest
 from jaxnas.spaces._space import Space
@@ -105,7 +105,7 @@ def distillation(ratio: float = 1.0, smoothing: float = 0.1) -> Callable:
     return loss
 
 
-def full_logits(net: Net, variables, x):
+def full_logits(net: Net, variables: Variables, x: jax.Array) -> jax.Array:
     """The largest network's logits at the batch's statistics (so in the authors' code)."""
     return net.apply(variables, x, net.space.gates(largest(net.space)), train=True)[0]
 

@@ -12,16 +12,21 @@ A stage is a phase of `then`; these functions make what one phase gives to the n
 Axes: E edges, O operations.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas.policies.policy import still_open
+from jaxnas.base import Arch, Key
+from jaxnas.nets.base import Gates, Variables
+from jaxnas.policies.policy import Theta, still_open
 from jaxnas.spaces._space import Space
 from jaxnas.spaces.cell import CellSpec
 
 
-def strongest_operations(theta, keep: int, without=()):
+def strongest_operations(theta: Theta, keep: int, without: Sequence[int] = ()) -> Any:
     """bool, of theta's structure: the `keep` strongest of each row's operations that are in the search.
 
     Args:
@@ -45,7 +50,7 @@ def strongest_operations(theta, keep: int, without=()):
     return jax.tree.map(rows, theta)
 
 
-def at_most_skips(space: Space, gates, most: int = 2, kind: str = "normal"):
+def at_most_skips(space: Space, gates: Gates, most: int = 2, kind: str = "normal") -> Arch:
     """The architecture of soft gates with at most `most` skip connections in its normal cell (P-DARTS).
 
     While there are more, the weakest chosen skip is taken out and the cell derived anew.
@@ -70,7 +75,7 @@ def at_most_skips(space: Space, gates, most: int = 2, kind: str = "normal"):
     return space.derive(jax.lax.fori_loop(0, len(spec.edges), one, gates))
 
 
-def widen_variables(key, variables, shapes):
+def widen_variables(key: Key, variables: Variables, shapes: Any) -> Variables:
     """Variables of a wider net: the old channels, then copies of random ones.
 
     Args:

@@ -1,9 +1,16 @@
 """What a method is to the command line: one entry of one table, and what its plan is made from."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxnas.app.settings import NoSettings
+
+if TYPE_CHECKING:  # `jaxnas --help` does not wait for JAX
+    import optax
+
+    from jaxnas.base import Feed, Strategy
+    from jaxnas.nets.base import Net
+    from jaxnas.spaces._space import Space
 
 
 class Job(NamedTuple):
@@ -15,10 +22,10 @@ class Job(NamedTuple):
     data: Any  # `jaxnas.data.Dataset` or `jaxnas.data.text.Text`
 
     @property
-    def space(self):
+    def space(self) -> "Space":
         return self.net.space
 
-    def batches(self, weight_steps: int = 1, arch_steps: int = 1):
+    def batches(self, weight_steps: int = 1, arch_steps: int = 1) -> "Feed":
         """The feed of a search: from the train half, and, for architecture steps, from the valid half."""
         from jaxnas import data
         from jaxnas.data.text import Text, bptt
@@ -29,7 +36,7 @@ class Job(NamedTuple):
         sizes = dict(weight_steps=weight_steps, arch_steps=arch_steps)
         return data.batches(self.data, self.config.batch, augment=augment, **sizes)
 
-    def judge(self):
+    def judge(self) -> "Feed":
         """The feed of a search on shared weights: fixed batches to recalibrate on and to score on."""
         from jaxnas import data
 
@@ -37,13 +44,13 @@ class Job(NamedTuple):
         size = min(self.config.batch, n)
         return data.calibration(self.data, size, min(8, n // size))
 
-    def cosine(self, steps: int, end: float = 0.0):
+    def cosine(self, steps: int, end: float = 0.0) -> "optax.Schedule":
         """The learning rate, annealed over so many steps to `end`."""
         import optax
 
         return optax.cosine_decay_schedule(self.config.learning_rate, steps, alpha=end / self.config.learning_rate)
 
-    def cost(self) -> Callable:
+    def cost(self) -> Callable[[Any], Any]:
         """gates -> [], multiply-adds of one example: the net's own count, or that of what its program computes."""
         if self.net.macs is not None:
             return self.net.macs
@@ -63,6 +70,9 @@ class Job(NamedTuple):
 
 LENGTH = 16  # tokens of a window of text
 LOWEST_RATE = 0.001  # of the weights, at the end of a search
+
+
+Plan = Callable[[Job], tuple]  # -> phases
 
 
 class Need(NamedTuple):
@@ -90,7 +100,7 @@ class Method(NamedTuple):
     """
 
     about: str  # what it is, and where it is from
-    plan: Callable[[Job], tuple] | None = None  # -> phases
+    plan: Plan | None = None
     settings: type = NoSettings  # a frozen dataclass: its own numbers, with published defaults
     needs: tuple[Need, ...] = ()
     net: Callable[[Any, int], dict] | None = None  # (settings, steps) -> further arguments of the net
@@ -100,14 +110,14 @@ class Method(NamedTuple):
     at_once: int | None = None  # seeds that `jaxnas bench` runs side by side; None: all
 
 
-def check_needs(name: str, method: Method, net, space: str) -> None:
+def check_needs(name: str, method: Method, net: "Net", space: str) -> None:
     """Raises ValueError for a net that a method cannot make sense of; it says what is missing."""
     for need in method.needs:
         if not need.holds(net):
             raise ValueError(f"{name} needs {need.text}: search {space} with --strategy aging, or see jaxnas list for others")
 
 
-def one_phase(make, weight_steps: int = 1, arch_steps: int = 1):
+def one_phase(make: Callable[..., "Strategy"], weight_steps: int = 1, arch_steps: int = 1) -> Plan:
     """The plan of one phase: make(job, weights, architecture) -> Strategy, its schedules over the whole search."""
 
     def plan(job: Job):
@@ -120,7 +130,7 @@ def one_phase(make, weight_steps: int = 1, arch_steps: int = 1):
     return plan
 
 
-def ramp(job: Job, start: float, end: float):
+def ramp(job: Job, start: float, end: float) -> "optax.Schedule":
     """A number that goes linearly from start to end over the search."""
     import optax
 

@@ -1,9 +1,15 @@
 """Rows: one supernet trained on samples, and a search on its weights."""
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from jaxnas.app.methods.base import BANKS, ELASTIC, IMAGES, MIXES, Job, Method
+from jaxnas.app.methods.base import BANKS, ELASTIC, IMAGES, MIXES, Job, Method, Plan
+
+if TYPE_CHECKING:
+    import optax
+
+    from jaxnas.base import Phase, Strategy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,7 +20,12 @@ class Evolution:
     """A generation."""
 
 
-def on_shared_weights(job: Job, statistics: str = "recalibrated", pick=None, handed=lambda state: state.variables):
+def on_shared_weights(
+    job: Job,
+    statistics: str = "recalibrated",
+    pick: Callable[[Any, Any], Any] | None = None,
+    handed: Callable[[Any], Any] = lambda state: state.variables,
+) -> "Phase":
     """The phase of evolution on the weights that the phase before has trained."""
     from jaxnas import ask_tell, base, evaluate
 
@@ -28,7 +39,7 @@ def on_shared_weights(job: Job, statistics: str = "recalibrated", pick=None, han
     return base.Phase(scored, s.generations, job.judge(), fix=handed)
 
 
-def supernet(make, statistics: str = "recalibrated"):
+def supernet(make: Callable[[Job], "Strategy"], statistics: str = "recalibrated") -> Plan:
     """The plan of two phases: make(job) -> the strategy that trains the weights; then evolution on them."""
 
     def plan(job: Job):
@@ -40,7 +51,7 @@ def supernet(make, statistics: str = "recalibrated"):
     return plan
 
 
-def weights_of(job: Job, **more):
+def weights_of(job: Job, **more: Any) -> "optax.GradientTransformation":
     from jaxnas import training
 
     return training.sgd(job.cosine(job.config.steps), **more)

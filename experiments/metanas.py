@@ -118,8 +118,12 @@ def squared(logits, y, path=None):
     return jnp.mean(jnp.square(logits[:, 0] - y))
 
 
+def nearness(logits, y):
+    return -jnp.square(logits[:, 0] - y)
+
+
 NET = edge_net()
-WEIGHTS = weight_sharing.Weights(optax.sgd(0.03), loss=squared)
+WEIGHTS = weight_sharing.Weights(optax.sgd(0.03), criterion=nas.training.NUMBERS._replace(loss=squared, score=nearness))
 SOFT = soft_pruning(NET.space, optax.linear_schedule(1.0, 0.1, K - 1))
 SEARCH = weight_sharing.weight_sharing(NET, SOFT, weight_sharing.pathwise(SOFT, optax.sgd(1.0)), WEIGHTS)
 

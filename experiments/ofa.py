@@ -104,7 +104,7 @@ def plans(s: Setting, net: nas.nets.Net, feed: nas.Feed) -> dict:
     """Each trains as many networks; the first two in as many updates."""
     steps, trained = sum(s.steps.values()), sum(stage.paths * s.steps[stage.name] for stage in ofa.stages(net.space))
     policy = policies.uniform(net.space, round(trained / steps))
-    weights = weight_sharing.Weights(s.weights("naive", steps), clip=None, loss=ofa.distillation())
+    weights = weight_sharing.Weights(s.weights("naive", steps), clip=None, criterion=ofa.distillation())
     naive = weight_sharing.weight_sharing(net, policy, weight_sharing.frozen, weights)
     sandwich = ofa.in_place_distillation(net, s.weights("sandwich", trained // 4))
     return {

@@ -59,7 +59,7 @@ SETTINGS = {"smoke": SMOKE, "imagenet": IMAGENET}
 
 
 sgd = functools.partial(_common.cosine_sgd, weight_decay=4e-5, nesterov=True)
-smoothed = functools.partial(nas.training.losses.cross_entropy, smoothing=0.1)
+smoothed = nas.training.CLASSES._replace(loss=functools.partial(nas.training.cross_entropy, smoothing=0.1))
 
 
 def probabilities(space: nas.spaces.Space, theta) -> Mobile:
@@ -87,7 +87,7 @@ def main(name: str = "smoke") -> None:
     net = nets.mobile_net(space, image=dataset.image, classes=dataset.classes)
     thousands = lambda arch: float(net.macs(space.gates(arch))) / 1e3
     adam = optax.adam(s.arch_rate, b1=0.0)
-    two_paths = functools.partial(weight_sharing.proxylessnas, net, architecture=adam, loss=smoothed)
+    two_paths = functools.partial(weight_sharing.proxylessnas, net, architecture=adam, criterion=smoothed)
     reinforce = functools.partial(weight_sharing.proxylessnas_reinforce, net, architecture=adam)
     forms = {"imagenet": hardware.proxyless_product, "smoke": hardware.relative_excess}
     methods = {

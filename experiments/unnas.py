@@ -49,7 +49,7 @@ def main(images, table, out):
         "labels again": (None, 128, 0.1),
         "rotation": (rotation, 32, 0.025),
         "jigsaw": (pretext.jigsaw(dataset.image), 32, 0.025),
-        "colourisation": (pretext.colourisation(dataset.image, dataset.mean, dataset.std), 32, 0.025),
+        "colourisation": (pretext.colourisation(dataset.image, dataset.inputs.mean, dataset.inputs.std), 32, 0.025),
     }
 
     def score(number, task, size, rate):
@@ -92,7 +92,7 @@ def main(images, table, out):
     search = weight_sharing.darts(pretext_net(rotation, build), weights, training.adam(3e-3), order="first")
     result = run(k_search, search, steps=SEARCH, data=pretext.pretext_feed(data.batches(dataset, 32), rotation), seeds=SEEDS)
     cells = np.asarray(jax.vmap(lambda state: space.index(search.best(state)))(result.states[0]))
-    accuracy = [np.round(np.asarray(result.infos[0].accuracy)[:, at], 2).tolist() for at in (0, -1)]
+    accuracy = [np.round(np.asarray(result.infos[0].score)[:, at], 2).tolist() for at in (0, -1)]
     print(f"search by rotation, accuracy of the first and the last batch {accuracy}, {seconds():.0f} s")
     for cell in cells:
         print(f"    {space.to_text(jax.tree.map(np.asarray, space.from_index(int(cell))))}: {truth[cell]:.2f} %")

@@ -573,7 +573,7 @@ def test_perturbation_finds_the_operation_that_bears_the_load_where_alpha_mislea
     real = [name for name in space.spec.ops if name != "none"]
     assert real[int(by_alpha.normal.op[0, 1])] == "skip_connect"
     assert real[int(by_loss.normal.op[0, 1])] == "sep_conv_3x3"
-    assert 0 <= float(info.accuracy) <= 1
+    assert 0 <= float(info.score) <= 1
 
 
 def test_perturbation_deletes_the_edges_that_bear_least():

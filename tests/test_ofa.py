@@ -145,10 +145,10 @@ def test_the_losses_by_hand():
     smooth = 0.9 * np.eye(3)[y] + 0.1 / 3
     hard, soft = -(smooth * logp).sum(1).mean(), -(q * logp).sum(1).mean()
     path = lambda targets: Path(jnp.zeros((), jnp.int32), None, None, targets)
-    assert abs(distillation()(logits, y, path(targets)) - (hard + soft)) < 1e-6
-    assert abs(distillation(0.5)(logits, y, path(targets)) - (hard + 0.5 * soft)) < 1e-6
-    assert abs(distillation()(logits, y, path(None)) - hard) < 1e-6
-    assert abs(distillation(smoothing=0.0)(logits, y) + logp[np.arange(5), y].mean()) < 1e-6
+    assert abs(distillation().loss(logits, y, path(targets)) - (hard + soft)) < 1e-6
+    assert abs(distillation(0.5).loss(logits, y, path(targets)) - (hard + 0.5 * soft)) < 1e-6
+    assert abs(distillation().loss(logits, y, path(None)) - hard) < 1e-6
+    assert abs(distillation(smoothing=0.0).loss(logits, y) + logp[np.arange(5), y].mean()) < 1e-6
 
 
 def test_the_sandwich_learns_labels_once_and_its_own_logits_otherwise():

@@ -233,7 +233,7 @@ def test_training_learns_and_checks_its_probabilities():
 # One signature
 
 # What a method may be told by keyword alone, besides the numbers of its own paper.
-SHARED = ("cost", "clip", "loss")
+SHARED = ("cost", "clip", "criterion")
 OWN = {
     *("allowed", "data", "decay", "decisions", "edges", "full", "ghosts", "hidden", "kl", "networks", "order", "paths", "perturb"),
     *("quality", "rate", "share", "single_level", "smoothing", "steps", "temperature", "update", "warm_up"),
@@ -257,7 +257,7 @@ def test_methods_are_found():
 
 @pytest.mark.parametrize("name", METHODS)
 def test_one_signature_serves_every_method(name):
-    """net, weights, where theta moves architecture, then by keyword the method's own numbers, cost, clip, loss."""
+    """net, weights, where theta moves architecture, then by keyword the method's own numbers, cost, clip, criterion."""
     parameters = inspect.signature(getattr(weight_sharing, name)).parameters
     by_kind = {kind: [p.name for p in parameters.values() if p.kind is kind] for kind in {p.kind for p in parameters.values()}}
     assert by_kind.keys() <= {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}  # no *args, no **options

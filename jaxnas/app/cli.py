@@ -16,8 +16,8 @@ import sys
 from jaxnas.app.commands import Bench, List, Rank, Resume, Search, Show, Tabulate, parse
 from jaxnas.app.config import Config, complete, empty, fresh, load_config
 from jaxnas.app.settings import load_plugins
-from jaxnas.app.spaces import NETS, SPACES
-from jaxnas.app.tasks import TASKS
+from jaxnas.app.spaces import SPACES
+from jaxnas.app.tasks import score_of
 from jaxnas.driver.errors import Diverged, Stopped
 
 
@@ -54,11 +54,11 @@ def _execute(directory: pathlib.Path, config: Config) -> None:
     from jaxnas.app import search
 
     result = search.execute(directory, config, progress=sys.stderr.isatty(), say=_say)
-    print(_summary(directory, result, config))
+    print(_summary(directory, result))
 
 
-def _summary(directory: pathlib.Path, result: dict, config: Config) -> str:
-    words = TASKS[NETS[SPACES[config.space].net].data].words
+def _summary(directory: pathlib.Path, result: dict) -> str:
+    words = score_of(result["found"]).words
     lines = [f"genotype        {result['genotype']}"]
     for name in ("found", "random"):
         lines.append(f"{name:<7} test    {words(result[name])}, {result[name]['parameters']:,} parameters")
@@ -81,7 +81,7 @@ def _show_run(path: pathlib.Path) -> None:
     if not (path / "result.json").exists():
         raise ValueError(f"{path} has no result yet: finish it with jaxnas resume {path}")
     try:
-        summary = _summary(path, json.loads((path / "result.json").read_text()), config)
+        summary = _summary(path, json.loads((path / "result.json").read_text()))
     except (ValueError, KeyError, TypeError, RecursionError):
         raise ValueError(f"{path / 'result.json'} is damaged: make it again with jaxnas resume {path}") from None
     print(f"{config.strategy} in {config.space} on {config.data}, {config.steps} steps, seed {config.seed}")

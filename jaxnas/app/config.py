@@ -7,7 +7,7 @@ import math
 import pathlib
 import tomllib
 from collections.abc import Generator
-from typing import Any
+from typing import Any, Literal
 
 from jaxnas.app.methods import METHODS
 from jaxnas.app.methods.evaluators import EVALUATORS
@@ -26,7 +26,18 @@ class Config:
     evaluator: str = "scratch"
     """What candidates of a black-box search are worth: see `jaxnas list`."""
     data: str = "digits"
-    """digits, a file.npz with arrays x and y, tfds:NAME, or, for recurrent cells, a file.txt."""
+    """digits, file.npz, x.npy,y.npy, file.csv (.tsv, .parquet), a folder of images for each class, or of a saved Hugging Face data
+    set, tfds:NAME, or, for recurrent cells, a file.txt."""
+    target: str | None = None
+    """The column to predict, or several, parted by commas (default: one called target, label, class or y, or the last)."""
+    kind: Literal["classes", "labels", "numbers"] | None = None
+    """What the target is: one class an example, any number of labels, or real numbers (default: found out, and said)."""
+    group: str | None = None
+    """The column whose groups are never split between train, valid and test."""
+    size: int | None = None
+    """Pixels on the longer side of images in files (default: their median, at most 64)."""
+    layout: Literal["NHWC", "NCHW", "NHW", "NTC", "NCT", "NF"] | None = None
+    """What the axes of arrays are (default: found out, and said)."""
     steps: int = 300
     """Search steps (DARTS: one architecture and one weight step each; one-shot: one weight step; black box: one candidate)."""
     batch: int = 64

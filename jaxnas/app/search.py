@@ -15,7 +15,7 @@ from jaxnas.app.config import Config, complete
 from jaxnas.app.methods import METHODS, Job, check_needs
 from jaxnas.app.methods import plan as plan_of
 from jaxnas.app.spaces import NETS, SPACES, NetEntry
-from jaxnas.app.tasks import TASKS, Task
+from jaxnas.app.tasks import TASKS, Task, score_of
 
 if TYPE_CHECKING:
     from jaxnas.base import Key
@@ -94,6 +94,8 @@ def execute(
     stage = Resumable(progress)
 
     say(f"run directory: {directory}")
+    for note in getattr(dataset, "notes", ()):
+        say(f"data: {note}")
     say(f"searching: {config.strategy} in {config.space} on {config.data}, {config.steps} steps")
     searched = stage.run(k_search, plan, directory, seeds=seeds)
     lines = journal.read(directory)
@@ -117,9 +119,10 @@ def execute(
     for name, arch in rivals.items():
         say(f"training the {name} architecture from scratch: {space.to_text(arch)}")
         result[name] = _retrain(job, task, arch, stage, k_train, directory / name, keep=name == "found")
-    margin = result["found"][task.score] - result["random"][task.score]
-    verdict = "better than" if task.sign * margin > 0 else "worse than" if task.sign * margin < 0 else "the same as"
-    result["verdict"] = f"the found architecture is {verdict} one random architecture trained the same way ({task.margin(margin)})"
+    score = score_of(result["found"])
+    margin = result["found"][score.name] - result["random"][score.name]
+    verdict = "better than" if score.sign * margin > 0 else "worse than" if score.sign * margin < 0 else "the same as"
+    result["verdict"] = f"the found architecture is {verdict} one random architecture trained the same way ({score.margin(margin)})"
     if result["collapsed"]:
         result["verdict"] += f"; the search has collapsed: nothing but {result['collapsed']}"
     _plots(directory, space, lines, journal.read(directory / "found"))
@@ -186,7 +189,7 @@ def _plots(directory, space, search_lines, train_lines) -> None:
 
     scalars = sorted({k for line in search_lines for k, v in line.items() if isinstance(v, float)} - {"seconds"})
     series = {f"search {k}": by_step(search_lines, k) for k in scalars if not k.endswith("_ci")}
-    series |= {f"training {k}": by_step(train_lines, k) for k in ("loss", "accuracy") if train_lines}
+    series |= {f"training {k}": by_step(train_lines, k) for k in ("loss", "score") if train_lines}
     if series:
         plot.save(plot.curves(series, xlabel="step"), directory / "curves.png")
     if not hasattr(space.spec, "edges"):

@@ -87,12 +87,14 @@ def tabulate(
         say: takes a line for a person after each chunk.
 
     Raises:
-        ValueError: for sizes below 1.
+        ValueError: for sizes below 1, or data whose target is no class.
         DataError: for a batch larger than the train half.
         FileExistsError: for a file that holds another table.
         PermissionError: where no file can be written, before anything is trained.
     """
     optimizer, steps, batch = recipe
+    if dataset.target.kind != "classes":
+        raise ValueError(f"a table holds accuracies, and {dataset.name} has {dataset.target.kind} to predict: give data of classes")
     if min(steps, batch, chunk, len(archs)) < 1:
         raise ValueError(f"a table needs at least one architecture, step and example; got {len(archs)}, {steps} and {batch}")
     path = pathlib.Path(path)

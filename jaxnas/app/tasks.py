@@ -1,4 +1,4 @@
-"""What is learnt, classes of images or the next token of a text: how data are read, and how one network is trained and tested."""
+"""What is learnt, of examples or of a text: how data are read, and how one network is trained and tested."""
 
 import pathlib
 from collections.abc import Callable
@@ -12,7 +12,7 @@ class Training(NamedTuple):
 
     strategy: Any  # its `best` is what `test` and `variables` take
     feed: Any
-    test: Callable[[Any], dict]  # best -> {"test_...": the score, "test_examples": of how many}
+    test: Callable[[Any], dict]  # best -> {"test_...": a metric, "test_examples": of how many}
     module: Any  # the plain Flax module
     variables: Callable[[Any], Any]  # best -> the module's variables
 
@@ -21,25 +21,94 @@ class Task(NamedTuple):
     load: Callable[..., Any]  # (config, key) -> data
     train: Callable[..., Training]  # (config, net entry, net, data, arch) -> Training
     judge: Callable[..., Any]  # (config, net, data, variables, arch) -> [], a loss of validation data under shared weights
-    score: str  # the name of the score that `test` gives
+    exports: bool  # to a function of examples
+
+
+class Score(NamedTuple):
+    """The metric of a test that counts."""
+
+    name: str
     sign: int  # 1: the more the better; -1: the less
-    words: Callable[[dict], str]  # what `test` gives, for a person
+    words: Callable[[dict], str]  # what the test gave, for a person
     margin: Callable[[float], str]  # a difference of scores, for a person
-    exports: bool  # to a function of images
 
 
-# --- images -----------------------------------------------------------------------------------------------------------
+# --- scores -----------------------------------------------------------------------------------------------------------
 
 
-def _load_images(config, key):
-    from jaxnas import data
-
-    if pathlib.Path(config.data).suffix == ".txt":
-        raise ValueError(f"{config.space} reads images, not text: give --data digits or file.npz, or search --space darts-rnn")
-    return data.load(config.data, key)
+def _accuracy_words(r: dict) -> str:
+    balanced = r.get("test_balanced_accuracy", r["test_accuracy"])
+    more = f" (of each class alike {100 * balanced:.2f} %)" if abs(balanced - r["test_accuracy"]) >= 0.01 else ""
+    return f"{100 * r['test_accuracy']:.2f} % of {r['test_examples']}{more}"
 
 
-def _train_images(config, entry, net, dataset, arch) -> Training:
+def _label_words(r: dict) -> str:
+    more = f", AUROC {r['test_auroc']:.3f}" if "test_auroc" in r else ""
+    return f"{100 * r['test_label_accuracy']:.2f} % of the labels of {r['test_examples']}{more}"
+
+
+SCORES = (
+    Score("test_accuracy", 1, _accuracy_words, lambda margin: f"{100 * margin:+.2f} points of test accuracy"),
+    Score("test_label_accuracy", 1, _label_words, lambda margin: f"{100 * margin:+.2f} points of the test labels"),
+    Score(
+        "test_rmse",
+        -1,
+        lambda r: f"RMSE {r['test_rmse']:.4g} on {r['test_examples']}, R2 {r['test_r2']:.3f}",
+        lambda margin: f"{margin:+.4g} of test RMSE",
+    ),
+    Score(
+        "test_perplexity",
+        -1,
+        lambda r: f"perplexity {r['test_perplexity']:.3f} on {r['test_examples']} tokens",
+        lambda margin: f"{margin:+.3f} of test perplexity",
+    ),
+)
+
+
+def score_of(result: dict) -> Score:
+    """The score of what a test gave: the first of `SCORES` that is there.
+
+    Raises:
+        KeyError: where there is none.
+    """
+    for score in SCORES:
+        if score.name in result:
+            return score
+    raise KeyError(SCORES[0].name)
+
+
+# --- examples ---------------------------------------------------------------------------------------------------------
+
+WHAT = {"image": "images", "series": "time series", "table": "rows of a table"}
+
+
+def _load_examples(kind):
+    """-> (config, key) -> the data, of one of `WHAT`."""
+
+    def load(config, key):
+        from jaxnas import data
+
+        if pathlib.Path(config.data).suffix == ".txt":
+            what = WHAT[kind]
+            raise ValueError(f"{config.space} reads {what}, not text: give --data digits or file.npz, or search --space darts-rnn")
+        asked = {name: getattr(config, name) for name in ASKED}
+        dataset = data.load(config.data, key, **asked)
+        found = "image" if dataset.inputs is None else dataset.inputs.kind
+        if found != kind:
+            raise ValueError(
+                f"{config.space} reads {WHAT[kind]}, and {config.data} holds {WHAT[found]}: choose another --space, or --layout"
+            )
+        if kind != "image" and config.augment != "none":
+            raise ValueError(f"--augment {config.augment} is for images, not {WHAT[kind]}: leave it out")
+        return dataset
+
+    return load
+
+
+ASKED = ("target", "kind", "group", "size", "layout")  # what a config says of the data besides their name
+
+
+def _train_examples(config, entry, net, dataset, arch) -> Training:
     import jax
     import optax
 
@@ -50,22 +119,25 @@ def _train_images(config, entry, net, dataset, arch) -> Training:
     else:
         module = entry.final(net.space, arch, dataset, config)
     optimizer = training.sgd(optax.cosine_decay_schedule(config.learning_rate, config.train_steps))
-    strategy = training.train(module, optimizer, dataset.image, steps=config.train_steps)
+    criterion = training.criterion(dataset.target)
+    strategy = training.train(module, optimizer, dataset.image, steps=config.train_steps, criterion=criterion)
     feed = data.training(dataset, config.batch, augment=data.augment_named(config.augment))
 
     def test(variables):
-        right = jax.jit(lambda v, split: training.accuracy(lambda x: module.apply(v, x), split))(variables, dataset.test)
-        return {"test_accuracy": float(right), "test_examples": len(dataset.test.y)}
+        outputs = jax.jit(lambda v, x: training.outputs(lambda x: module.apply(v, x), x))(variables, dataset.test.x)
+        found = training.metrics(dataset.target, outputs, dataset.test.y)
+        return {**{f"test_{name}": value for name, value in found.items()}, "test_examples": len(dataset.test.y)}
 
     return Training(strategy, feed, test, module, lambda variables: variables)
 
 
-def _judge_images(config, net, dataset, variables, arch):
+def _judge_examples(config, net, dataset, variables, arch):
     """On the first examples, with their own statistics."""
     from jaxnas import training
 
     x, y = (a[:256] for a in dataset.valid)
-    return training.cross_entropy(net.apply(variables, x, net.space.gates(arch), train=True)[0], y)
+    loss = training.criterion(dataset.target).loss
+    return loss(net.apply(variables, x, net.space.gates(arch), train=True)[0], y)
 
 
 # --- text -------------------------------------------------------------------------------------------------------------
@@ -75,6 +147,9 @@ def _load_text(config, key):
     from jaxnas.data.text import text
 
     del key  # a text has an order
+    asked = [name for name in ASKED if getattr(config, name) is not None]
+    if asked:
+        raise ValueError(f"--{asked[0]} says how examples are read, and {config.space} reads text: leave it out")
     path = pathlib.Path(config.data).expanduser()
     if path.suffix != ".txt":
         raise ValueError(f"{config.space} reads text: give --data file.txt, not {config.data}")
@@ -136,24 +211,6 @@ def _train_text(config, entry, net, source, arch) -> Training:
 
 
 TASKS: dict[str, Task] = {
-    "images": Task(
-        _load_images,
-        _train_images,
-        _judge_images,
-        "test_accuracy",
-        1,
-        lambda r: f"{100 * r['test_accuracy']:.2f} % of {r['test_examples']}",
-        lambda margin: f"{100 * margin:+.2f} points of test accuracy",
-        True,
-    ),
-    "text": Task(
-        _load_text,
-        _train_text,
-        _judge_text,
-        "test_perplexity",
-        -1,
-        lambda r: f"perplexity {r['test_perplexity']:.3f} on {r['test_examples']} tokens",
-        lambda margin: f"{margin:+.3f} of test perplexity",
-        False,
-    ),
+    "images": Task(_load_examples("image"), _train_examples, _judge_examples, exports=True),
+    "text": Task(_load_text, _train_text, _judge_text, exports=False),
 }

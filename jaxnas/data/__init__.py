@@ -1,10 +1,13 @@
-"""Labelled images on the device, drawn by key: `load` or `split` -> Dataset -> `batches` -> Feed."""
+"""Labelled examples on the device, drawn by key: `load` or `split` -> Dataset -> `batches` -> Feed."""
 
 from jaxnas.data.augment import AUGMENTS, Augment, augment_named, chain, crop, cutout, flip, identity
-from jaxnas.data.dataset import DataError, Dataset, Split, check, split
+from jaxnas.data.dataset import Dataset, Split, split
+from jaxnas.data.errors import DataError
 from jaxnas.data.feed import batches, calibration, epochs, fixed, training
+from jaxnas.data.inputs import Inputs
 from jaxnas.data.pretext import Pretext, colourisation, jigsaw, pretext_feed, rotation
 from jaxnas.data.sources import SOURCES, load
+from jaxnas.data.target import Target
 
 __all__ = [
     "AUGMENTS",
@@ -12,13 +15,14 @@ __all__ = [
     "Augment",
     "DataError",
     "Dataset",
+    "Inputs",
     "Pretext",
     "Split",
+    "Target",
     "augment_named",
     "batches",
     "calibration",
     "chain",
-    "check",
     "colourisation",
     "crop",
     "cutout",

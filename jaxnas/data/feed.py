@@ -15,7 +15,8 @@ import numpy as np
 from jaxnas import sharding, trees
 from jaxnas.base import Batch, Feed
 from jaxnas.data.augment import Augment, below, identity
-from jaxnas.data.dataset import DataError, Dataset, Split
+from jaxnas.data.dataset import Dataset, Split
+from jaxnas.data.errors import DataError
 
 
 def batches(

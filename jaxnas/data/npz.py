@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from jaxnas.data.dataset import DataError
+from jaxnas.data.errors import DataError
 
 
 def read_npz(
@@ -26,7 +26,10 @@ def read_npz(
         raise DataError(f"{path}: there is no such file: check the path, or {instead}")
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:  # np.load leaks what it opens
-            return {n: file[n] for n in wanted if n in file.files}, list(file.files)
+            arrays = {n: file[n] for n in wanted if n in file.files}
+            if not all(isinstance(a, np.ndarray) for a in arrays.values()):
+                raise ValueError("what is no array is handed over as bytes")
+            return arrays, list(file.files)
     except Exception as error:  # a damaged file fails in many ways: BadZipFile, zlib.error, EOFError, OSError, ...
         if "allow_pickle" in str(error) and "Object arrays" in str(error):
             raise DataError(f"{path}: holds Python objects, which are never loaded: save plain number arrays") from None

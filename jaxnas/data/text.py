@@ -22,7 +22,7 @@ import numpy as np
 
 from jaxnas import sharding
 from jaxnas.base import Batch, Feed
-from jaxnas.data.dataset import DataError
+from jaxnas.data.errors import DataError
 
 UNKNOWN, END = "<unk>", "<eos>"  # as Penn Treebank has them
 

@@ -80,7 +80,7 @@ class Journal:
             for name, value in scalars.items():
                 self._board.add_scalar(f"{phase}/{name}", value, step)
         if self._bar is not None:
-            shown = {k: f"{scalars[k]:.4g}" for k in ("loss", "accuracy", "best_score") if k in scalars}
+            shown = {k: f"{scalars[k]:.4g}" for k in ("loss", "score", "best_score") if k in scalars}
             self._bar.set_description(phase, refresh=False)
             self._bar.set_postfix(shown, refresh=False)
             self._bar.update(step - self._bar.n)

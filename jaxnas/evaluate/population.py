@@ -22,7 +22,7 @@ import optax
 from jaxnas import sharding
 from jaxnas.base import Arch, Evaluator, Key, stateless
 from jaxnas.nets.base import Net
-from jaxnas.training.losses import cross_entropy
+from jaxnas.training._criterion import CLASSES, Criterion
 from jaxnas.trees import count, take
 
 Logits = Callable[[jax.Array], jax.Array]  # x [B, H, W, C] -> [B, K]
@@ -54,6 +54,7 @@ def advance(
     end: jax.Array | int,
     batch_of: Callable[[jax.Array], tuple[jax.Array, jax.Array]],
     path: bool,
+    criterion: Criterion = CLASSES,
 ) -> Member:
     """Trains the steps [begin, end), which may be traced, on `batch_of(t)`; with `path` alone, and until it diverges."""
 
@@ -65,7 +66,7 @@ def advance(
         def loss(params):
             logits, new = net.apply({**stats, "params": params}, x, gates, train=True, path=path)
             kept = {name: new[name] for name in stats}  # and not what the net adds to the loss
-            return sum(jax.tree.leaves(new.get("losses", {})), cross_entropy(logits, y)), kept
+            return sum(jax.tree.leaves(new.get("losses", {})), criterion.loss(logits, y)), kept
 
         (value, new), grads = jax.value_and_grad(loss, has_aux=True)(params)
         updates, opt_state = optimizer.update(grads, member.opt_state, params)
@@ -104,7 +105,12 @@ def one_by_one(mode: str | int | None) -> tuple[bool, Callable[[Callable[[Any], 
 
 
 def population(
-    net: Net, optimizer: optax.GradientTransformation, score: Score, mode: str | int | None = None, every: int | None = None
+    net: Net,
+    optimizer: optax.GradientTransformation,
+    score: Score,
+    mode: str | int | None = None,
+    every: int | None = None,
+    criterion: Criterion = CLASSES,
 ) -> Callable[[Key, Arch, Any, Any], dict[str, Any]]:
     """-> (keys [P], archs [P, ...], train, held) -> {name: [P]}: trains every candidate on `train`, then scores it on `held`.
 
@@ -118,6 +124,7 @@ def population(
         mode: "vmap", "map" or a chunk size; default by backend.
         every: k, for learning curves: "losses" [P, S], NaN from where a candidate diverged, and "curves", what `score` gives after
             every k steps, {name: [P, S / k]}; default: no curves.
+        criterion: whose loss is trained; default: of classes.
 
     Raises:
         ValueError: for another mode, or, when called, a k that does not divide S.
@@ -132,7 +139,7 @@ def population(
         batch_of = lambda t: take(train, t)
 
         def segment(member, i):
-            member = advance(net, optimizer, member, gates, i * k, (i + 1) * k, batch_of, path)
+            member = advance(net, optimizer, member, gates, i * k, (i + 1) * k, batch_of, path, criterion)
             return member, judge(net, member, gates, (i + 1) * k, score, held, path)
 
         begin = start(net, optimizer, key, gates, steps)
@@ -148,27 +155,35 @@ def population(
     return all_of_them
 
 
-def mean_accuracy(logits_of: Logits, valid: Any) -> dict[str, jax.Array]:
-    """{"accuracy": on batches [A, B, ...], all of them}."""
-    right = lambda batch: jnp.mean((jnp.argmax(logits_of(batch[0]), -1) == batch[1]).astype(jnp.float32))
-    return {"accuracy": jnp.mean(jax.lax.map(right, valid))}
+def batch_score(criterion: Criterion) -> Score:
+    """The score of batches [A, B, ...], all of them: {"accuracy": []} of classes."""
+
+    def score(logits_of: Logits, valid: Any) -> dict[str, jax.Array]:
+        of_batch = lambda batch: jnp.mean(criterion.score(logits_of(batch[0]), batch[1]))
+        return {criterion.name: jnp.mean(jax.lax.map(of_batch, valid))}
+
+    return score
 
 
 def train_from_scratch(
-    net: Net, optimizer: optax.GradientTransformation, mode: str | int | None = None, every: int | None = None
+    net: Net,
+    optimizer: optax.GradientTransformation,
+    mode: str | int | None = None,
+    every: int | None = None,
+    criterion: Criterion = CLASSES,
 ) -> Evaluator:
     """The evaluator that trains each candidate on `batch.train` ([S, B, ...]: S steps) and scores it on `batch.valid`.
 
-    Metrics: "accuracy" on the validation batches ([A, B, ...], all of them) with running statistics, and "loss", of the last
-    training step; with `every`, learning curves.  A candidate that diverges scores NaN, and only loses.
+    Metrics: the criterion's, "accuracy" of classes, on the validation batches ([A, B, ...], all of them) with running statistics,
+    and "loss", of the last training step; with `every`, learning curves.  A candidate that diverges scores NaN, and only loses.
 
     Args:
-        net, optimizer, mode, every: as in `population`.
+        net, optimizer, mode, every, criterion: as in `population`.
 
     Raises:
         ValueError: as `population`.
     """
-    train = population(net, optimizer, mean_accuracy, mode, every)
+    train = population(net, optimizer, batch_score(criterion), mode, every, criterion)
 
     def evaluate(key, archs, batch):
         keys = jax.random.split(key, count(archs))

@@ -22,22 +22,28 @@ import jax.numpy as jnp
 from jaxnas.base import Arch, Evaluator, stateless
 from jaxnas.nets._recalibrate import recalibrate
 from jaxnas.nets.base import Net, check_variables
-from jaxnas.training.losses import cross_entropy
+from jaxnas.training._criterion import CLASSES, Criterion
 
 STATISTICS = ("recalibrated", "running", "batch")
 
 
-def shared_weights(net: Net, statistics: str = "recalibrated", pick: Callable[[Any, Arch], Any] | None = None) -> Evaluator:
+def shared_weights(
+    net: Net,
+    statistics: str = "recalibrated",
+    pick: Callable[[Any, Arch], Any] | None = None,
+    criterion: Criterion = CLASSES,
+) -> Evaluator:
     """The evaluator that runs a candidate's part of the supernet in `batch.fixed`, one candidate after the other.
 
-    Metrics: "accuracy" and "loss", means over the validation batches [A, B, ...]; NaN for a candidate whose logits are not finite,
-    which `black_box` counts and never lets win.
+    Metrics: the criterion's, "accuracy" of classes, and "loss", means over the validation batches [A, B, ...]; NaN for a candidate
+    whose logits are not finite, which `black_box` counts and never lets win.
 
     Args:
         net: the supernet.
         statistics: of its norms: "recalibrated" on the calibration batches [C, B, ...], the supernet's "running" ones, or those
             of each validation "batch".
         pick: (`batch.fixed`, arch) -> variables, where there are several supernets (`weight_sharing.few_shot`); default: it is one.
+        criterion: the loss and the score; default: of classes.
 
     Raises:
         ValueError: for other statistics; when traced, for variables of another net, or variables or calibration batches that are
@@ -55,7 +61,7 @@ def shared_weights(net: Net, statistics: str = "recalibrated", pick: Callable[[A
         def on(batch):
             x, y = batch
             logits, _ = net.apply(variables, x, gates, train=statistics == "batch", path=True)
-            return {"accuracy": jnp.mean((jnp.argmax(logits, -1) == y).astype(jnp.float32)), "loss": cross_entropy(logits, y)}
+            return {criterion.name: jnp.mean(criterion.score(logits, y)), "loss": criterion.loss(logits, y)}
 
         metrics = jax.tree.map(jnp.mean, jax.lax.map(on, valid))
         return jax.tree.map(lambda m: jnp.where(jnp.isfinite(metrics["loss"]), m, jnp.nan), metrics)

@@ -26,7 +26,8 @@ from jaxnas.evaluate._table import table
 from jaxnas.evaluate.population import Member, advance, judge, one_by_one, start
 from jaxnas.nets.base import Net
 from jaxnas.spaces._space import Space
-from jaxnas.training.scratch import accuracy
+from jaxnas.training._criterion import CLASSES, Criterion
+from jaxnas.training.scratch import mean_score
 from jaxnas.trees import take
 
 ANNEAL = ("whole", "own")
@@ -84,11 +85,13 @@ def train_trials(
     unit: int = 1,
     anneal: str = "whole",
     mode: str | int | None = None,
+    criterion: Criterion = CLASSES,
 ) -> Evaluator:
     """The evaluator that trains members and keeps them.
 
-    Metrics: "accuracy" on `batch.fixed.valid` with running statistics, "loss", of the last training step, and "cost"; the first
-    two NaN for a member that diverged, which is trained no further where members are alone (`jaxnas.evaluate.population`).
+    Metrics: the criterion's, "accuracy" of classes, on `batch.fixed.valid` with running statistics, "loss", of the last training
+    step, and "cost"; the first two NaN for a member that diverged, which is trained no further where members are alone
+    (`jaxnas.evaluate.population`).
     Losses of every step are in the state, `members.losses` [M, S].  A member's batch of step t is drawn by a key of its own and t.
 
     Args:
@@ -101,6 +104,7 @@ def train_trials(
         unit: training steps of one unit of budget, as an epoch's.
         anneal: "whole" or "own".
         mode: "vmap", "map" or a chunk size; default by backend.
+        criterion: the loss and the score; default: of classes.
 
     Raises:
         ValueError: for sizes below 1, another `anneal` or mode.
@@ -128,8 +132,9 @@ def train_trials(
         new = start(net, moves, k_weights, gates, steps)
         member = jax.tree.map(lambda a, b: jnp.where(trial.start == 0, a, b), new, member)
         batch_of = lambda t: take(draw(jax.random.fold_in(k_data, t), fixed.arrays, t).train, 0)
-        member = advance(net, moves, member, gates, begin, end, batch_of, path)
-        return member, judge(net, member, gates, end, lambda f, split: {"accuracy": accuracy(f, split)}, fixed.valid, path)
+        member = advance(net, moves, member, gates, begin, end, batch_of, path, criterion)
+        score = lambda logits_of, split: {criterion.name: mean_score(logits_of, split, criterion.score)}
+        return member, judge(net, member, gates, end, score, fixed.valid, path)
 
     def step(key, state, trials, batch):
         if not isinstance(batch.fixed, Held):

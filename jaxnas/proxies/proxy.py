@@ -118,7 +118,7 @@ def first_batch(batch: Batches) -> tuple[jax.Array, jax.Array]:
         ValueError: for a batch without a leading axis of batches, or of fewer than two examples.
     """
     x, y = batch
-    if x.shape[:2] != y.shape or x.shape[0] < 1:
+    if x.shape[:2] != y.shape[:2] or x.shape[0] < 1:
         raise ValueError(f"a proxy takes batches (x [S, B, ...], y [S, B]); got shapes {x.shape} and {y.shape}")
     if x.shape[1] < 2:
         raise ValueError("a proxy compares examples and uses batch statistics: give batches of at least two examples")

@@ -1,7 +1,27 @@
 """Training: optimizers, losses, one network from scratch, and bilevel problems."""
 
+from jaxnas.training._criterion import CLASSES, LABELS, NUMBERS, Criterion, balanced_weights, criterion
+from jaxnas.training._metrics import metrics
 from jaxnas.training.losses import cross_entropy, soft_cross_entropy
 from jaxnas.training.optimizers import adam, sgd
-from jaxnas.training.scratch import TrainInfo, TrainState, accuracy, train
+from jaxnas.training.scratch import TrainInfo, TrainState, accuracy, mean_score, outputs, train
 
-__all__ = ["TrainInfo", "TrainState", "accuracy", "adam", "cross_entropy", "sgd", "soft_cross_entropy", "train"]
+__all__ = [
+    "CLASSES",
+    "LABELS",
+    "NUMBERS",
+    "Criterion",
+    "TrainInfo",
+    "TrainState",
+    "accuracy",
+    "adam",
+    "balanced_weights",
+    "criterion",
+    "cross_entropy",
+    "mean_score",
+    "metrics",
+    "outputs",
+    "sgd",
+    "soft_cross_entropy",
+    "train",
+]

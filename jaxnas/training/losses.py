@@ -1,11 +1,12 @@
-"""Losses of a classifier: means over the batch.
+"""Losses of a network's outputs: means over the batch; and what a student learns from a teacher's outputs.
 
-Axes: B batch, K classes.
+Axes: B batch, K classes, labels or numbers.
 """
 
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 
@@ -26,6 +27,39 @@ def cross_entropy(logits: jax.Array, y: jax.Array, path: Any = None, *, smoothin
     return optax.softmax_cross_entropy(logits, optax.smooth_labels(jax.nn.one_hot(y, logits.shape[-1]), smoothing)).mean()
 
 
+def binary_cross_entropy(logits: jax.Array, y: jax.Array, path: Any = None, *, smoothing: float = 0.0) -> jax.Array:
+    """Cross-entropy of the sigmoids of logits [B, K] at labels y [B, K], 0 or 1; -> [], the mean over labels too.
+
+    Raises:
+        ValueError: for a smoothing.
+    """
+    del path
+    check_unsmoothed(smoothing)
+    return optax.sigmoid_binary_cross_entropy(logits, y).mean()
+
+
+def squared_error(outputs: jax.Array, y: jax.Array, path: Any = None, *, smoothing: float = 0.0) -> jax.Array:
+    """The mean of (outputs - y)^2, both [B, K], not halved: of standardised numbers, 1 - R^2; -> [].
+
+    Raises:
+        ValueError: for a smoothing.
+    """
+    del path
+    check_unsmoothed(smoothing)
+    return jnp.mean(jnp.square(outputs - y))
+
+
+def check_unsmoothed(smoothing: float) -> None:
+    """Raises ValueError for a smoothing of labels that are no classes."""
+    if smoothing:
+        raise ValueError(f"labels are smoothed where they are classes: give smoothing 0 for this target, not {smoothing}")
+
+
 def soft_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
     """Cross-entropy of logits [B, K] at the softmax of the targets [B, K]; -> []."""
     return optax.softmax_cross_entropy(logits, jax.nn.softmax(targets)).mean()
+
+
+def soft_binary_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    """Cross-entropy of the sigmoids of logits [B, K] at those of the targets [B, K]; -> []."""
+    return optax.sigmoid_binary_cross_entropy(logits, jax.nn.sigmoid(targets)).mean()

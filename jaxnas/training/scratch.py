@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxnas.base import Strategy
-from jaxnas.training.losses import cross_entropy
+from jaxnas.training._criterion import CLASSES, Criterion, correct
 from jaxnas.trees import count, loop
 
 
@@ -28,15 +28,16 @@ class TrainState(NamedTuple):
 
 class TrainInfo(NamedTuple):
     loss: jax.Array  # [] mean training loss, the auxiliary head's share included; not finite: the run has diverged
-    accuracy: jax.Array  # [] on the training batches
+    score: jax.Array  # [] mean of the criterion's score on the training batches: of classes, the accuracy
 
 
 def train(
     module: nn.Module,
     optimizer: optax.GradientTransformation,
-    image: tuple[int, int, int],
+    image: tuple[int, ...],
     *,
     steps: int,
+    criterion: Criterion = CLASSES,
     drop_path: float = 0.0,
     auxiliary_weight: float = 0.4,
     label_smoothing: float = 0.0,
@@ -47,22 +48,23 @@ def train(
     Args:
         module: called as module.apply(variables, x, train=True, rate=..., rngs={"drop_path": key, "dropout": key}).
         optimizer: of the weights, decay included.
-        image: (H, W, C).
+        image: the shape of one example: (H, W, C) of an image.
         steps: the length of the run, over which the drop-path probability rises.
+        criterion: the loss and the score; default: of classes.  See `jaxnas.training.criterion`.
         drop_path: its final value; 0 turns it off.
         auxiliary_weight: of the auxiliary head's loss, where the module has one.
-        label_smoothing: in [0, 1).
+        label_smoothing: in [0, 1); of classes alone.
         clip: global norm of the gradient; None: not clipped.
 
     Raises:
-        ValueError: for a probability outside [0, 1).
+        ValueError: for a probability outside [0, 1), or, when traced, a smoothing of what is no class.
     """
     for name, value in (("drop_path", drop_path), ("label_smoothing", label_smoothing)):
         if not 0 <= value < 1:
             raise ValueError(f"{name} is a probability below 1: got {value}")
     clipper = optax.identity() if clip is None else optax.clip_by_global_norm(clip)
 
-    criterion = partial(cross_entropy, smoothing=label_smoothing)
+    loss_of = partial(criterion.loss, smoothing=label_smoothing) if label_smoothing else criterion.loss
 
     def init(key, given=None):
         variables = module.init(key, jnp.zeros((1, *image)), train=True) if given is None else given
@@ -77,17 +79,17 @@ def train(
             rngs = dict(zip(("drop_path", "dropout"), jax.random.split(key), strict=True))
             outputs, new = module.apply(variables, x, train=True, rate=rate, rngs=rngs, mutable=["batch_stats"])
             logits, auxiliary = outputs if isinstance(outputs, tuple) else (outputs, None)
-            value = criterion(logits, y)
+            value = loss_of(logits, y)
             if auxiliary is not None:
-                value = value + auxiliary_weight * criterion(auxiliary, y)
-            return value, (new, jnp.mean((jnp.argmax(logits, -1) == y).astype(jnp.float32)))
+                value = value + auxiliary_weight * loss_of(auxiliary, y)
+            return value, (new, jnp.mean(criterion.score(logits, y)))
 
         params = state.variables["params"]
-        (value, (new, accuracy)), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        (value, (new, score)), grads = jax.value_and_grad(loss, has_aux=True)(params)
         grads, _ = clipper.update(grads, clipper.init(params))
         updates, opt_state = optimizer.update(grads, state.opt_state, params)
         variables = {**state.variables, **new, "params": optax.apply_updates(params, updates)}
-        return TrainState(variables, opt_state, state.step + 1), TrainInfo(value, accuracy)
+        return TrainState(variables, opt_state, state.step + 1), TrainInfo(value, score)
 
     def step(key, state, batch):
         keys = jax.random.split(key, count(batch.train))
@@ -97,21 +99,45 @@ def train(
     return Strategy(init, step, lambda state: state.variables)
 
 
-def accuracy(logits_of: Callable[[jax.Array], jax.Array], split: tuple[jax.Array, jax.Array], size: int = 256) -> jax.Array:
-    """The share of `split` = (x [N, ...], y [N]) that `logits_of(x) -> [B, K]` gets right, every example once.
+Logits = Callable[[jax.Array], jax.Array]  # x [B, ...] -> [B, K]
+
+
+def _in_chunks(a: jax.Array, size: int) -> jax.Array:
+    """[N, ...] -> [chunks, size, ...], the last one padded with zeros."""
+    chunks = -(-len(a) // size)
+    padded = jnp.concatenate([a, jnp.zeros((chunks * size - len(a), *a.shape[1:]), a.dtype)])
+    return padded.reshape(chunks, size, *a.shape[1:])
+
+
+def mean_score(
+    logits_of: Logits,
+    split: tuple[jax.Array, jax.Array],
+    score: Callable[[jax.Array, jax.Array], jax.Array] = correct,
+    size: int = 256,
+) -> jax.Array:
+    """The mean of a criterion's score over `split` = (x [N, ...], y [N, ...]), every example once; -> [].
 
     The examples pass in chunks of `size`, the last one padded.
     """
     x, y = split
     n = len(y)
     size = min(size, n)
-    chunks = -(-n // size)
-    pad = chunks * size - n
+    there = _in_chunks(jnp.ones(n, bool), size)
 
-    def in_chunks(a, fill):  # [N, ...] -> [chunks, size, ...]
-        padded = jnp.concatenate([a, jnp.full((pad, *a.shape[1:]), fill, a.dtype)])
-        return padded.reshape(chunks, size, *a.shape[1:])
+    def total(chunk):
+        x, y, there = chunk
+        return jnp.sum(jnp.where(there, score(logits_of(x), y), 0))
 
-    right_of = lambda chunk: jnp.sum(jnp.argmax(logits_of(chunk[0]), -1) == chunk[1])
-    right = jax.lax.map(right_of, (in_chunks(x, 0), in_chunks(y, -1)))
-    return jnp.sum(right) / n
+    return jnp.sum(jax.lax.map(total, (_in_chunks(x, size), _in_chunks(y, size), there))) / n
+
+
+def accuracy(logits_of: Logits, split: tuple[jax.Array, jax.Array], size: int = 256) -> jax.Array:
+    """The share of `split` = (x [N, ...], y [N]) that `logits_of(x) -> [B, K]` gets right: `mean_score` of classes."""
+    return mean_score(logits_of, split, correct, size)
+
+
+def outputs(logits_of: Logits, x: jax.Array, size: int = 256) -> jax.Array:
+    """The outputs [N, K] of examples x [N, ...], which pass in chunks of `size`."""
+    chunks = _in_chunks(x, min(size, len(x)))
+    logits = jax.lax.map(logits_of, chunks)
+    return logits.reshape(-1, *logits.shape[2:])[: len(x)]

@@ -8,8 +8,6 @@ arXiv:2203.01665, eq. 11-14.
 Its gradient in alpha_e is softmax(alpha_e) / E, so that large entries decay most.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 import optax
@@ -18,7 +16,7 @@ from jaxnas.base import Strategy
 from jaxnas.nets.base import Net
 from jaxnas.policies._softmax import softmax
 from jaxnas.policies.policy import Theta
-from jaxnas.training.losses import cross_entropy
+from jaxnas.training._criterion import CLASSES, Criterion
 from jaxnas.training.optimizers import adam, sgd
 from jaxnas.weight_sharing._darts import order_of
 from jaxnas.weight_sharing.base import Weights
@@ -40,7 +38,7 @@ def beta_darts(
     decay: optax.Schedule,
     order: str = "first",
     clip: float | None = 5.0,
-    loss: Callable = cross_entropy,
+    criterion: Criterion = CLASSES,
 ) -> Strategy:
     """The beta-DARTS search.
 
@@ -51,7 +49,7 @@ def beta_darts(
         decay: lambda, a schedule of the step; published for NAS-Bench-201: `optax.linear_schedule(0, 50, steps)`.
         order: "first" (published), "exact" or "finite_difference".
         clip: global norm of the weights' gradient.
-        loss: (logits, y, path) -> [], of weights and theta; default: cross-entropy.
+        criterion: the loss (logits, y, path) -> [], of weights and theta, and the score; default: of classes.
 
     Raises:
         ValueError: for an unknown order.
@@ -59,4 +57,4 @@ def beta_darts(
     policy = softmax(net.space)
     total = lambda loss, gates, theta, t: loss + decay(t) * beta_decay(theta)
     gradient = pathwise(policy, architecture or adam(weight_decay=0.0), order_of(order), total)
-    return weight_sharing(net, policy, gradient, Weights(weights or sgd(0.025), clip, loss))
+    return weight_sharing(net, policy, gradient, Weights(weights or sgd(0.025), clip, criterion))

@@ -8,15 +8,13 @@ Reference: Liu, Simonyan and Yang, DARTS: Differentiable Architecture Search, IC
 The published second order approximates the product of second derivatives by a central difference; here it is exact.
 """
 
-from collections.abc import Callable
-
 import optax
 
 from jaxnas.base import Strategy
 from jaxnas.nets.base import Net
 from jaxnas.policies._softmax import softmax
+from jaxnas.training._criterion import CLASSES, Criterion
 from jaxnas.training.bilevel import Method, finite_difference, first_order, unrolled
-from jaxnas.training.losses import cross_entropy
 from jaxnas.training.optimizers import adam, sgd
 from jaxnas.weight_sharing.base import Weights
 from jaxnas.weight_sharing.core import weight_sharing
@@ -43,7 +41,7 @@ def darts(
     *,
     order: str = "exact",
     clip: float | None = 5.0,
-    loss: Callable = cross_entropy,
+    criterion: Criterion = CLASSES,
 ) -> Strategy:
     """The DARTS search.
 
@@ -53,11 +51,11 @@ def darts(
         architecture: default `adam()`.
         order: "exact" (second order, default), "finite_difference" (the published approximation) or "first".
         clip: global norm of the weights' gradient.
-        loss: (logits, y, path) -> [], of weights and theta; default: cross-entropy.
+        criterion: the loss (logits, y, path) -> [], of weights and theta, and the score; default: of classes.
 
     Raises:
         ValueError: for an unknown order.
     """
     policy = softmax(net.space)
     gradient = pathwise(policy, architecture or adam(), order_of(order))
-    return weight_sharing(net, policy, gradient, Weights(weights or sgd(0.025), clip, loss))
+    return weight_sharing(net, policy, gradient, Weights(weights or sgd(0.025), clip, criterion))

@@ -8,15 +8,13 @@ Its progressive schedule is a plan of two phases: `narrowed` leaves the stronges
 built anew with more channels (a smaller `partial`), and `widened` carries the weights over; see `experiments/drnas.py`.
 """
 
-from collections.abc import Callable
-
 import jax
 import optax
 
 from jaxnas.base import Strategy
 from jaxnas.nets.base import Net
 from jaxnas.policies._dirichlet import dirichlet, divergence
-from jaxnas.training.losses import cross_entropy
+from jaxnas.training._criterion import CLASSES, Criterion
 from jaxnas.training.optimizers import adam, sgd
 from jaxnas.weight_sharing.base import Weights
 from jaxnas.weight_sharing.core import weight_sharing
@@ -30,7 +28,7 @@ def drnas(
     *,
     kl: float = 0.0,
     clip: float | None = 5.0,
-    loss: Callable = cross_entropy,
+    criterion: Criterion = CLASSES,
 ) -> Strategy:
     """The DrNAS search.
 
@@ -40,7 +38,7 @@ def drnas(
         architecture: default `adam()`, whose weight decay 1e-3 is the published regulariser "l2".
         kl: lambda of KL(Dirichlet(beta) || Dirichlet(1)), the published regulariser "kl", to go with `adam(weight_decay=0)`.
         clip: global norm of the weights' gradient.
-        loss: (logits, y, path) -> [], of weights and theta; default: cross-entropy.
+        criterion: the loss (logits, y, path) -> [], of weights and theta, and the score; default: of classes.
 
     Raises:
         ValueError: for a negative `kl`.
@@ -51,4 +49,4 @@ def drnas(
     policy = dirichlet(net.space)
     total = (lambda loss, gates, theta, t: loss + kl * divergence(theta)) if traced or kl else None
     gradient = pathwise(policy, architecture or adam(), total=total)
-    return weight_sharing(net, policy, gradient, Weights(weights or sgd(0.025), clip, loss))
+    return weight_sharing(net, policy, gradient, Weights(weights or sgd(0.025), clip, criterion))

@@ -22,7 +22,7 @@ from jaxnas.analysis.diagnostics import count_operations, discretisation_gap, do
 from jaxnas.base import Strategy
 from jaxnas.nets.base import Net
 from jaxnas.policies.policy import Policy
-from jaxnas.training.losses import cross_entropy
+from jaxnas.training._criterion import CLASSES, Criterion
 from jaxnas.trees import loop
 
 
@@ -52,7 +52,7 @@ def with_measurements(search: Strategy, measure: Callable) -> Strategy:
     return search._replace(step=step)
 
 
-def measurements(net: Net, policy: Policy, iterations: int = 20) -> Callable:
+def measurements(net: Net, policy: Policy, iterations: int = 20, criterion: Criterion = CLASSES) -> Callable:
     """-> measure(key, state, batch): "eigenvalue", "entropy", "skips" and "gap" of a weight-sharing search, on its validation
     batch (the training batch where there is none), with the batch's own statistics.
 
@@ -60,6 +60,7 @@ def measurements(net: Net, policy: Policy, iterations: int = 20) -> Callable:
         net: the supernet.
         policy: the search's relaxation, deterministic (DARTS's softmax, GAEA's simplex, PC-DARTS's edges).
         iterations: of the power iteration.
+        criterion: whose loss it is; default: of classes.
     """
 
     def measure(key, state, batch):
@@ -67,7 +68,7 @@ def measurements(net: Net, policy: Policy, iterations: int = 20) -> Callable:
         x, y = jax.tree.map(lambda a: a[0], batch.train if batch.valid is None else batch.valid)
 
         def on_gates(gates):
-            return cross_entropy(net.apply(state.variables, x, gates, train=True)[0], y)
+            return criterion.loss(net.apply(state.variables, x, gates, train=True)[0], y)
 
         def gates_of(theta):
             actions = policy.sample(jax.random.clone(k_sample), theta, state.step)

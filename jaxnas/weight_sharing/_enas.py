@@ -54,7 +54,7 @@ from jaxnas.spaces._layerwise import LayerSpec, anchors, kind
 from jaxnas.spaces._space import Space
 from jaxnas.spaces.blocks import TwoCells
 from jaxnas.spaces.enas import MacroSpec
-from jaxnas.training.losses import cross_entropy
+from jaxnas.training._criterion import CLASSES, Criterion
 from jaxnas.training.optimizers import sgd
 from jaxnas.weight_sharing.base import Weights
 from jaxnas.weight_sharing.core import weight_sharing
@@ -78,9 +78,9 @@ MICRO = Published(1.1, 2.5, 1.0, 10, 3.5e-3, 1e-4, 2e-4)
 OTHER = Published(2.5, 1.0, 5.0, 10, 1e-3, 1e-3, 2e-7)
 
 
-def perplexity(loss: jax.Array, accuracy: jax.Array) -> jax.Array:
+def perplexity(loss: jax.Array, score: jax.Array) -> jax.Array:
     """80 / perplexity, a `quality`; a loss of more than 10, or one that is not a number, counts as 10."""
-    del accuracy
+    del score
     return 80 * jnp.exp(-jnp.where(loss < 10, loss, 10.0))
 
 
@@ -150,7 +150,7 @@ def enas(
     update: Callable | None = None,
     quality: Callable | None = None,
     clip: float | None = 5.0,
-    loss: Callable = cross_entropy,
+    criterion: Criterion = CLASSES,
 ) -> Strategy:
     """The ENAS search; its `best` is the controller's greedy network, the published answer is `final_choice`.
 
@@ -162,9 +162,9 @@ def enas(
         hidden: units of the LSTM, default 64 (published for recurrent cells: 100).
         update: policy of M paths -> `Update` of theta, in place of `architecture`; default: REINFORCE with the numbers above, and
             the skip rate where there are skips.
-        quality: (loss, accuracy) -> [], what is rewarded; default: `perplexity` for recurrent cells, accuracy for others.
+        quality: (loss, score) -> [], what is rewarded; default: `perplexity` for recurrent cells, the score for others.
         clip: global norm of the weights' gradient.
-        loss: (logits, y, path) -> [], with a `Path`; default: cross-entropy.
+        criterion: the loss (logits, y, path) -> [], with a `Path`, and the score; default: of classes.
 
     Raises:
         ValueError: for a space with real dimensions, sizes below 1, or both `architecture` and `update`.
@@ -180,7 +180,7 @@ def enas(
     weights = weights or sgd(0.05, weight_decay=row.decay, nesterov=True)
     moved = (update or default_update(space, networks, architecture))(many)
     gradient = reinforce_gradient(many, moved, quality=quality)
-    return weight_sharing(net, sampler(space, 1, hidden), gradient, Weights(weights, clip, loss))
+    return weight_sharing(net, sampler(space, 1, hidden), gradient, Weights(weights, clip, criterion))
 
 
 def controller_adam(rate: float) -> optax.GradientTransformation:

@@ -10,14 +10,12 @@ One step costs m forward and backward passes: compare it with m steps of another
 Published (ImageNet): 150 epochs, batch 256, SGD with momentum 0.9 at 0.045 by a cosine, decay 4e-5; then NSGA-II.
 """
 
-from collections.abc import Callable
-
 import optax
 
 from jaxnas.base import Strategy
 from jaxnas.nets.base import Net
 from jaxnas.policies._uniform import strictly_fair
-from jaxnas.training.losses import cross_entropy
+from jaxnas.training._criterion import CLASSES, Criterion
 from jaxnas.training.optimizers import sgd
 from jaxnas.weight_sharing.base import Weights
 from jaxnas.weight_sharing.core import weight_sharing
@@ -29,7 +27,7 @@ def fairnas(
     weights: optax.GradientTransformation | None = None,
     *,
     clip: float | None = 5.0,
-    loss: Callable = cross_entropy,
+    criterion: Criterion = CLASSES,
 ) -> Strategy:
     """Trains a supernet with strict fairness; `best` means nothing before a search on its weights.
 
@@ -37,11 +35,11 @@ def fairnas(
         net: the supernet, of a space whose decisions are all active and of one arity.
         weights: the weight optimizer, default SGD with momentum at 0.025; it is given the sum of the paths' gradients.
         clip: global norm of the mean gradient over the paths.
-        loss: (logits, y, path) -> [], with a `Path`; default: cross-entropy.
+        criterion: the loss (logits, y, path) -> [], with a `Path`, and the score; default: of classes.
 
     Raises:
         ValueError: as `policies.strictly_fair` and `weight_sharing`.
     """
     paths = int(net.space.arity.max())
     summed = optax.chain(optax.scale(paths), weights or sgd(0.025))  # a step hands over the mean
-    return weight_sharing(net, strictly_fair(net.space), frozen, Weights(summed, clip, loss))
+    return weight_sharing(net, strictly_fair(net.space), frozen, Weights(summed, clip, criterion))

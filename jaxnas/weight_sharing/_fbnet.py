@@ -10,15 +10,13 @@ Given m the cost is a factor on the weights' loss; they follow the cross-entropy
 softmax(theta), several times, and training each; `best` is the likeliest.
 """
 
-from collections.abc import Callable
-
 import optax
 
 from jaxnas.base import Strategy
 from jaxnas.hardware import Priced, check_priced
 from jaxnas.nets.base import Net
 from jaxnas.policies._concrete import concrete
-from jaxnas.training.losses import cross_entropy
+from jaxnas.training._criterion import CLASSES, Criterion
 from jaxnas.training.optimizers import sgd
 from jaxnas.weight_sharing.base import Weights
 from jaxnas.weight_sharing.core import weight_sharing
@@ -33,7 +31,7 @@ def fbnet(
     temperature: float | optax.Schedule,
     cost: Priced | None = None,
     clip: float | None = None,
-    loss: Callable = cross_entropy,
+    criterion: Criterion = CLASSES,
 ) -> Strategy:
     """The FBNet search.
 
@@ -54,4 +52,4 @@ def fbnet(
     total = None if cost is None else lambda loss, gates, theta, t: cost.form(loss, cost.of(gates))
     architecture = architecture or optax.chain(optax.add_decayed_weights(5e-4), optax.adam(0.01))
     gradient = pathwise(policy, architecture, total=total)
-    return weight_sharing(net, policy, gradient, Weights(weights or sgd(0.1, weight_decay=1e-4), clip, loss))
+    return weight_sharing(net, policy, gradient, Weights(weights or sgd(0.1, weight_decay=1e-4), clip, criterion))

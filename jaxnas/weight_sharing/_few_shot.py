@@ -26,7 +26,7 @@ from jaxnas.nets.base import Net
 from jaxnas.policies._categorical import options as values
 from jaxnas.policies._uniform import restricted
 from jaxnas.spaces._space import Space
-from jaxnas.training.losses import cross_entropy
+from jaxnas.training._criterion import CLASSES, Criterion
 from jaxnas.weight_sharing._spos import spos
 from jaxnas.weight_sharing.base import Given
 
@@ -78,7 +78,7 @@ def few_shot(
     *,
     decisions: Sequence[int],
     clip: float | None = 5.0,
-    loss: Callable = cross_entropy,
+    criterion: Criterion = CLASSES,
 ) -> Strategy:
     """Trains K children side by side on the same batches; the state has a leading axis K.
 
@@ -87,7 +87,7 @@ def few_shot(
         weights: the weight optimizer, default as `spos`.
         decisions: those that are split, see `split_space`.
         clip: global norm of the weights' gradient.
-        loss: (logits, y, path) -> [], with a `Path`; default: cross-entropy.
+        criterion: the loss (logits, y, path) -> [], with a `Path`, and the score; default: of classes.
 
     `init(key, given)` takes the parent's `Given(variables)`, which all children start from; without it they start alike.
 
@@ -95,7 +95,7 @@ def few_shot(
         ValueError: as `split_space` and `spos`.
     """
     thetas = jnp.stack([restricted(net.space, part) for part in split_space(net.space, decisions)])  # [K, D, A]
-    search, K = spos(net, weights, clip=clip, loss=loss), len(thetas)
+    search, K = spos(net, weights, clip=clip, criterion=criterion), len(thetas)
 
     def init(key, given=None):
         given = Given() if given is None else given
@@ -106,6 +106,6 @@ def few_shot(
     def step(key, state, batch):
         one = lambda x: search.step(jax.random.fold_in(key, x[0]), x[1], batch)
         state, info = jax.lax.map(one, (jnp.arange(K), state))  # one child after the other: a vmap would run every operation
-        return state, info._replace(loss=jnp.mean(info.loss), accuracy=jnp.mean(info.accuracy))
+        return state, info._replace(loss=jnp.mean(info.loss), score=jnp.mean(info.score))
 
     return Strategy(init, step, lambda state: search.best(jax.tree.map(lambda a: a[0], state)))

@@ -9,15 +9,13 @@ Published both with a validation batch (bilevel) and on the training loss alone 
 of the edges are moved alike, those that meet in a node together.
 """
 
-from collections.abc import Callable
-
 import optax
 
 from jaxnas.base import Strategy
 from jaxnas.nets.base import Net
 from jaxnas.policies._simplex import exponentiated, simplex
 from jaxnas.policies.edges import edge_simplex, exponentiated_edges
-from jaxnas.training.losses import cross_entropy
+from jaxnas.training._criterion import CLASSES, Criterion
 from jaxnas.training.optimizers import sgd
 from jaxnas.weight_sharing import gradients
 from jaxnas.weight_sharing.base import Weights
@@ -32,7 +30,7 @@ def gaea(
     single_level: bool = False,
     edges: bool = False,
     clip: float | None = 5.0,
-    loss: Callable = cross_entropy,
+    criterion: Criterion = CLASSES,
 ) -> Strategy:
     """The GAEA DARTS search, first order.
 
@@ -44,7 +42,7 @@ def gaea(
         single_level: theta follows the training loss of the weights' step (ERM); the batches then need no validation part.
         edges: weights of edges as well (GAEA PC-DARTS, with `cell_net(..., partial=4)`).
         clip: global norm of the weights' gradient.
-        loss: (logits, y, path) -> [], of weights and theta; default: cross-entropy.
+        criterion: the loss (logits, y, path) -> [], of weights and theta, and the score; default: of classes.
 
     Raises:
         ValueError: for edges of a space that has none.
@@ -54,4 +52,4 @@ def gaea(
     if architecture is None:
         architecture = exponentiated_edges(space) if edges else exponentiated()
     gradient = gradients.single_level(architecture) if single_level else gradients.pathwise(policy, architecture)
-    return weight_sharing(net, policy, gradient, Weights(weights or sgd(0.025), clip, loss))
+    return weight_sharing(net, policy, gradient, Weights(weights or sgd(0.025), clip, criterion))

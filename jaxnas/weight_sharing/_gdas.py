@@ -9,14 +9,12 @@ The gradient of alpha flows through the chosen operation's gate alone; the autho
 zeros of the others (the sum of the gradient over the map), which the paper does not have and this leaves out.
 """
 
-from collections.abc import Callable
-
 import optax
 
 from jaxnas.base import Strategy
 from jaxnas.nets.base import Net
 from jaxnas.policies._concrete import straight_through
-from jaxnas.training.losses import cross_entropy
+from jaxnas.training._criterion import CLASSES, Criterion
 from jaxnas.training.optimizers import adam, sgd
 from jaxnas.weight_sharing.base import Weights
 from jaxnas.weight_sharing.core import weight_sharing
@@ -30,7 +28,7 @@ def gdas(
     *,
     temperature: float | optax.Schedule,
     clip: float | None = 5.0,
-    loss: Callable = cross_entropy,
+    criterion: Criterion = CLASSES,
 ) -> Strategy:
     """The GDAS search.
 
@@ -40,10 +38,10 @@ def gdas(
         architecture: default `adam()`, as DARTS's.
         temperature: tau, a schedule of the step or a number; published: linear from 10 to 0.1.
         clip: global norm of the weights' gradient.
-        loss: (logits, y, path) -> [], of weights and theta; default: cross-entropy.
+        criterion: the loss (logits, y, path) -> [], of weights and theta, and the score; default: of classes.
 
     Raises:
         ValueError: for a temperature at or below 0.
     """
     policy = straight_through(net.space, temperature)
-    return weight_sharing(net, policy, pathwise(policy, architecture or adam()), Weights(weights or sgd(0.025), clip, loss))
+    return weight_sharing(net, policy, pathwise(policy, architecture or adam()), Weights(weights or sgd(0.025), clip, criterion))

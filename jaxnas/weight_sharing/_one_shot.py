@@ -22,7 +22,7 @@ import optax
 from jaxnas.base import Strategy
 from jaxnas.nets.base import Gates, Net
 from jaxnas.policies._path_dropout import path_dropout
-from jaxnas.training.losses import cross_entropy
+from jaxnas.training._criterion import CLASSES, Criterion
 from jaxnas.training.optimizers import sgd
 from jaxnas.weight_sharing.base import Weights
 from jaxnas.weight_sharing.core import weight_sharing
@@ -45,7 +45,7 @@ def one_shot(
     ghosts: int = 1,
     decay: float = 0.0,
     clip: float | None = 5.0,
-    loss: Callable = cross_entropy,
+    criterion: Criterion = CLASSES,
 ) -> Strategy:
     """Trains a supernet under path dropout; `best` means nothing before a search on its weights.
 
@@ -57,7 +57,7 @@ def one_shot(
         ghosts: ghost batches in a batch, a divisor of its size.
         decay: lambda.
         clip: global norm of the weights' gradient.
-        loss: (logits, y, path) -> [], with a `Path`; default: cross-entropy.
+        criterion: the loss (logits, y, path) -> [], with a `Path`, and the score; default: of classes.
 
     Raises:
         ValueError: as `policies.path_dropout` and `weight_sharing`.
@@ -66,7 +66,7 @@ def one_shot(
     weights = weights or sgd(0.025, weight_decay=0.0)
 
     def decayed(logits, y, path):
-        value = loss(logits, y, path)
+        value = criterion.loss(logits, y, path)
         return value + decay * active_l2(net, path.params, path.gates) if decay else value
 
-    return weight_sharing(net, policy, frozen, Weights(weights, clip, decayed, ghost=ghosts > 1))
+    return weight_sharing(net, policy, frozen, Weights(weights, clip, criterion._replace(loss=decayed), ghost=ghosts > 1))

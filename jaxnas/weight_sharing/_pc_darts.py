@@ -8,14 +8,12 @@ The partial channels are the net's (`cell_net(..., partial=4)`, see `jaxnas.nets
 with `give=lambda state: Given(state.variables, state.opt_state)`.
 """
 
-from collections.abc import Callable
-
 import optax
 
 from jaxnas.base import Strategy
 from jaxnas.nets.base import Net
 from jaxnas.policies.edges import edge_normalised
-from jaxnas.training.losses import cross_entropy
+from jaxnas.training._criterion import CLASSES, Criterion
 from jaxnas.training.optimizers import adam, sgd
 from jaxnas.weight_sharing._darts import order_of
 from jaxnas.weight_sharing.base import Weights
@@ -30,7 +28,7 @@ def pc_darts(
     *,
     order: str = "first",
     clip: float | None = 5.0,
-    loss: Callable = cross_entropy,
+    criterion: Criterion = CLASSES,
 ) -> Strategy:
     """The PC-DARTS search.
 
@@ -40,11 +38,11 @@ def pc_darts(
         architecture: of theta (alpha and beta); default `adam(6e-4)`.
         order: "first" (published), "exact" or "finite_difference".
         clip: global norm of the weights' gradient.
-        loss: (logits, y, path) -> [], of weights and theta; default: cross-entropy.
+        criterion: the loss (logits, y, path) -> [], of weights and theta, and the score; default: of classes.
 
     Raises:
         ValueError: for a space without cells, or an unknown order.
     """
     policy = edge_normalised(net.space)
     gradient = pathwise(policy, architecture or adam(6e-4), order_of(order))
-    return weight_sharing(net, policy, gradient, Weights(weights or sgd(0.1), clip, loss))
+    return weight_sharing(net, policy, gradient, Weights(weights or sgd(0.1), clip, criterion))

@@ -11,8 +11,6 @@ The published cadence is one architecture step in five weight steps, after 40 ep
 axis of the batch (`data.batches(..., weight_steps=5)`), the second a phase without validation batches.
 """
 
-from collections.abc import Callable
-
 import jax
 import numpy as np
 import optax
@@ -25,7 +23,7 @@ from jaxnas.policies._categorical import categorical
 from jaxnas.policies.updates import reinforce
 from jaxnas.spaces._mobile import NONE, MobileSpec
 from jaxnas.spaces._space import Space
-from jaxnas.training.losses import cross_entropy
+from jaxnas.training._criterion import CLASSES, Criterion
 from jaxnas.training.optimizers import sgd
 from jaxnas.weight_sharing.base import Weights
 from jaxnas.weight_sharing.core import weight_sharing
@@ -46,7 +44,7 @@ def proxylessnas(
     *,
     cost: Priced | None = None,
     clip: float | None = None,
-    loss: Callable = cross_entropy,
+    criterion: Criterion = CLASSES,
 ) -> Strategy:
     """The gradient version, with two paths.
 
@@ -57,7 +55,8 @@ def proxylessnas(
         cost: linear in the gates, as `hardware.priced(table, hardware.proxyless_product(...))` or with
             `hardware.relative_excess(...)`; default: none.
         clip: global norm of the weights' gradient; default: not, as published.
-        loss: (logits, y, path) -> [], of weights and theta; default: cross-entropy (published: label smoothing 0.1).
+        criterion: the loss (logits, y, path) -> [], of weights and theta, and the score; default: of classes (published: label
+            smoothing 0.1).
 
     Raises:
         ValueError: for another space, a layer of a single operation, or a cost that is not priced.
@@ -79,7 +78,7 @@ def proxylessnas(
     architecture = architecture or optax.adam(1e-3, b1=0.0)
     gradient = two_paths(space, architecture, gates_of, priced, np.asarray(absent))
     weights = weights or sgd(0.025, weight_decay=4e-5)
-    return weight_sharing(net, categorical(space), gradient, Weights(weights, clip, loss))
+    return weight_sharing(net, categorical(space), gradient, Weights(weights, clip, criterion))
 
 
 def proxylessnas_reinforce(
@@ -90,12 +89,12 @@ def proxylessnas_reinforce(
     networks: int = 10,
     cost: Priced | None = None,
     clip: float | None = None,
-    loss: Callable = cross_entropy,
+    criterion: Criterion = CLASSES,
 ) -> Strategy:
     """The REINFORCE version: the reward is accuracy * (reference / cost)^0.1, of `networks` draws an update.
 
     Args:
-        net, weights, architecture, clip, loss: as `proxylessnas`.
+        net, weights, architecture, clip, criterion: as `proxylessnas`.
         networks: drawn an update, default 10.
         cost: of one network, as `hardware.priced(table, hardware.power_reward(reference))`; default: none.
 
@@ -105,8 +104,8 @@ def proxylessnas_reinforce(
     _check(net.space)
     check_priced(cost)
     many = categorical(net.space, paths=networks)
-    reward = None if cost is None else lambda accuracy, gates: cost.form(accuracy, cost.of(gates))
+    reward = None if cost is None else lambda score, gates: cost.form(score, cost.of(gates))
     update = reinforce(many, architecture or optax.adam(1e-3, b1=0.0), baseline=0.01)  # b += 0.99 (mean - b), as published
     gradient = reinforce_gradient(many, update, reward)
     weights = weights or sgd(0.025, weight_decay=4e-5)
-    return weight_sharing(net, categorical(net.space), gradient, Weights(weights, clip, loss))
+    return weight_sharing(net, categorical(net.space), gradient, Weights(weights, clip, criterion))

@@ -19,7 +19,7 @@ import optax
 from jaxnas.base import Strategy
 from jaxnas.nets.base import Net
 from jaxnas.spaces._space import Space
-from jaxnas.training.losses import cross_entropy
+from jaxnas.training._criterion import CLASSES, Criterion
 from jaxnas.weight_sharing._spos import spos
 
 
@@ -28,10 +28,10 @@ def rsws(
     weights: optax.GradientTransformation | None = None,
     *,
     clip: float | None = 5.0,
-    loss: Callable = cross_entropy,
+    criterion: Criterion = CLASSES,
 ) -> Strategy:
     """Trains a supernet on uniform single paths, as `spos`; what differs is how its weights are searched: `two_stage`."""
-    return spos(net, weights, clip=clip, loss=loss)
+    return spos(net, weights, clip=clip, criterion=criterion)
 
 
 def two_stage(space: Space, quick: Callable, full: Callable, candidates: int = 1000, finalists: int = 10) -> Callable:

@@ -20,7 +20,7 @@ from jaxnas.base import Strategy
 from jaxnas.nets.base import Gates, Net
 from jaxnas.policies._softmax import softmax
 from jaxnas.policies.policy import draw
-from jaxnas.training.losses import cross_entropy
+from jaxnas.training._criterion import CLASSES, Criterion
 from jaxnas.training.optimizers import adam, sgd
 from jaxnas.weight_sharing.base import Weights
 from jaxnas.weight_sharing.core import weight_sharing
@@ -86,7 +86,7 @@ def smooth_darts(
     *,
     perturb: Callable,
     clip: float | None = 5.0,
-    loss: Callable = cross_entropy,
+    criterion: Criterion = CLASSES,
 ) -> Strategy:
     """The SmoothDARTS search, first order.
 
@@ -96,8 +96,8 @@ def smooth_darts(
         architecture: default `adam()`.
         perturb: `random_noise(eps)` or `adversarial(eps)`; published eps: `optax.linear_schedule(0.03, 0.3, steps)`.
         clip: global norm of the weights' gradient.
-        loss: (logits, y, path) -> [], of weights and theta; default: cross-entropy.
+        criterion: the loss (logits, y, path) -> [], of weights and theta, and the score; default: of classes.
     """
     policy = softmax(net.space)
     gradient = pathwise(policy, architecture or adam())
-    return weight_sharing(net, policy, gradient, Weights(weights or sgd(0.025), clip, loss, perturb=perturb))
+    return weight_sharing(net, policy, gradient, Weights(weights or sgd(0.025), clip, criterion, perturb=perturb))

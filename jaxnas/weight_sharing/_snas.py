@@ -7,8 +7,6 @@ Reference: Xie, Zheng, Liu and Lin, SNAS: Stochastic Neural Architecture Search,
 w and alpha move on one training batch and one backward pass.  C is linear in Z, so its expectation needs no sample.
 """
 
-from collections.abc import Callable
-
 import jax.numpy as jnp
 import optax
 
@@ -17,7 +15,7 @@ from jaxnas.hardware import Priced, check_priced, is_additive
 from jaxnas.nets.base import Net
 from jaxnas.policies._concrete import concrete
 from jaxnas.policies.policy import softmax_rows
-from jaxnas.training.losses import cross_entropy
+from jaxnas.training._criterion import CLASSES, Criterion
 from jaxnas.training.optimizers import adam, sgd
 from jaxnas.weight_sharing.base import Weights
 from jaxnas.weight_sharing.core import weight_sharing
@@ -33,7 +31,7 @@ def snas(
     paths: int = 1,
     cost: Priced | None = None,
     clip: float | None = 5.0,
-    loss: Callable = cross_entropy,
+    criterion: Criterion = CLASSES,
 ) -> Strategy:
     """The SNAS search; its batches need no validation part.
 
@@ -45,7 +43,7 @@ def snas(
         paths: samples of Z to one step; default 1, as published.
         cost: C, linear in the gates, in a form that adds it: `hardware.priced(table, hardware.additive(eta))`; default: none.
         clip: global norm of the weights' gradient.
-        loss: (logits, y, path) -> [], of weights and theta; default: cross-entropy.
+        criterion: the loss (logits, y, path) -> [], of weights and theta, and the score; default: of classes.
 
     Raises:
         ValueError: for a temperature at or below 0, or a cost that is not priced, or is not added.
@@ -56,4 +54,4 @@ def snas(
     policy = concrete(net.space, temperature, paths=paths)
     penalty = None if cost is None else lambda theta, t: cost.form(jnp.zeros(()), cost.of(softmax_rows(theta)))
     gradient = single_level(architecture or adam(), penalty)
-    return weight_sharing(net, policy, gradient, Weights(weights or sgd(0.025), clip, loss))
+    return weight_sharing(net, policy, gradient, Weights(weights or sgd(0.025), clip, criterion))

@@ -10,15 +10,13 @@ Reference: Guo et al., Single Path One-Shot Neural Architecture Search with Unif
 Published (ImageNet): 150,000 steps, batch 1,024, rate 0.5 falling linearly to 0, decay 4e-5, label smoothing 0.1.
 """
 
-from collections.abc import Callable
-
 import optax
 from numpy.typing import ArrayLike
 
 from jaxnas.base import Strategy
 from jaxnas.nets.base import Net
 from jaxnas.policies._uniform import uniform
-from jaxnas.training.losses import cross_entropy
+from jaxnas.training._criterion import CLASSES, Criterion
 from jaxnas.training.optimizers import sgd
 from jaxnas.weight_sharing.base import Weights
 from jaxnas.weight_sharing.core import weight_sharing
@@ -31,7 +29,7 @@ def spos(
     *,
     allowed: ArrayLike | None = None,
     clip: float | None = 5.0,
-    loss: Callable = cross_entropy,
+    criterion: Criterion = CLASSES,
 ) -> Strategy:
     """Trains a supernet on uniform single paths; `best` means nothing before a search on its weights.
 
@@ -40,9 +38,9 @@ def spos(
         weights: the weight optimizer, default SGD with momentum at 0.025.
         allowed: bool[D, A], the values that may be drawn; default: all.
         clip: global norm of the weights' gradient.
-        loss: (logits, y, path) -> [], with a `Path`; default: cross-entropy.
+        criterion: the loss (logits, y, path) -> [], with a `Path`, and the score; default: of classes.
 
     Raises:
         ValueError: as `policies.uniform` and `weight_sharing`.
     """
-    return weight_sharing(net, uniform(net.space, allowed=allowed), frozen, Weights(weights or sgd(0.025), clip, loss))
+    return weight_sharing(net, uniform(net.space, allowed=allowed), frozen, Weights(weights or sgd(0.025), clip, criterion))

@@ -33,7 +33,7 @@ from jaxnas.policies._categorical import categorical
 from jaxnas.policies.policy import Policy
 from jaxnas.policies.updates import reinforce
 from jaxnas.spaces._space import Space, is_shape
-from jaxnas.training.losses import cross_entropy
+from jaxnas.training._criterion import CLASSES, Criterion
 from jaxnas.training.optimizers import sgd
 from jaxnas.weight_sharing.base import Weights
 from jaxnas.weight_sharing.core import weight_sharing
@@ -48,7 +48,7 @@ def tunas(
     networks: int = 1,
     cost: Priced,
     clip: float | None = 5.0,
-    loss: Callable = cross_entropy,
+    criterion: Criterion = CLASSES,
 ) -> Strategy:
     """Searches a supernet for the most accurate architecture at a cost.
 
@@ -59,7 +59,7 @@ def tunas(
         networks: drawn a step for theta, default 1 (published: one a replica).
         cost: `hardware.priced(table, hardware.absolute_reward(T0))`.
         clip: global norm of the weights' gradient.
-        loss: (logits, y, path) -> [], with a `Path`; default: cross-entropy.
+        criterion: the loss (logits, y, path) -> [], with a `Path`, and the score; default: of classes.
 
     Raises:
         ValueError: for a cost that is not priced, or as `weight_sharing`.
@@ -69,8 +69,8 @@ def tunas(
     check_priced(cost)
     policy, many = categorical(net.space, scale=0.0), categorical(net.space, scale=0.0, paths=networks)
     update = reinforce(policy, architecture or optax.adam(3e-4, b1=0.0), baseline=0.95)
-    gradient = reinforce_gradient(many, update, lambda accuracy, gates: cost.form(accuracy, cost.of(gates)))
-    return weight_sharing(net, policy, gradient, Weights(weights or sgd(0.025), clip, loss))
+    gradient = reinforce_gradient(many, update, lambda score, gates: cost.form(score, cost.of(gates)))
+    return weight_sharing(net, policy, gradient, Weights(weights or sgd(0.025), clip, criterion))
 
 
 def warming(space: Space, share: Callable, full: Gates = None) -> Policy:
@@ -103,7 +103,7 @@ def op_warm_up(
     share: optax.Schedule,
     full: Gates = None,
     clip: float | None = 5.0,
-    loss: Callable = cross_entropy,
+    criterion: Criterion = CLASSES,
 ) -> Strategy:
     """Trains the weights before theta moves.
 
@@ -113,9 +113,9 @@ def op_warm_up(
         share: t -> the odds that a decision is full, as `optax.linear_schedule(1, 0, steps)`.
         full: gates; what full decisions hold, as `spaces.tunas.widest(space)`; default: all operations at 1 / n.
         clip: global norm of the weights' gradient.
-        loss: (logits, y, path) -> [], with a `Path`; default: cross-entropy.
+        criterion: the loss (logits, y, path) -> [], with a `Path`, and the score; default: of classes.
 
     Raises:
         ValueError: for a net that mixes none.
     """
-    return weight_sharing(net, warming(net.space, share, full), frozen, Weights(weights or sgd(0.025), clip, loss))
+    return weight_sharing(net, warming(net.space, share, full), frozen, Weights(weights or sgd(0.025), clip, criterion))

@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from jaxnas.training.losses import cross_entropy
+from jaxnas.training._criterion import CLASSES, Criterion
 
 
 class Problem(NamedTuple):
     """What an architecture gradient may see: the bilevel problem at the current weights."""
 
-    loss: Any  # (params, gates, (x, y), key) -> (loss [], (statistics, accuracy [])); None for a joint gradient
+    loss: Any  # (params, gates, (x, y), key) -> (loss [], (statistics, score [])); None for a joint gradient
     update: Callable  # (grads, opt_state, params) -> (params, opt_state): the weight optimizer, without the clip
     params: Any
     opt_state: Any
@@ -64,7 +64,7 @@ class WeightSharingState(NamedTuple):
 
 class WeightSharingInfo(NamedTuple):
     loss: jax.Array  # [] mean training loss of the weight steps; not finite: the run has diverged
-    accuracy: jax.Array  # [] on the training batches
+    score: jax.Array  # [] mean of the criterion's score on the training batches: of classes, the accuracy
     gates: Any  # the first path's gates, at the step's start
     gradient: dict  # what the gradient reports, {name: []}
 
@@ -74,7 +74,7 @@ class Weights(NamedTuple):
 
     optimizer: optax.GradientTransformation  # weight decay goes in it (`optax.add_decayed_weights` before `optax.sgd`)
     clip: float | None = 5.0  # global norm of the gradient, before the decay is added; None: not clipped
-    loss: Callable = cross_entropy  # (logits, y, path) -> [], with a `Path`
+    criterion: Criterion = CLASSES  # its loss is (logits, y, path) -> [], with a `Path`
     teacher: Callable | None = None  # (variables, x, batch.fixed) -> targets: once a weight step, without a gradient
     ghost: bool = False  # each of the M paths sees its own M-th of the batch (its ghost batch), and not all of it
     perturb: Callable | None = None  # (key, gates, loss_of, t) -> the gates that the weight step sees instead (SmoothDARTS)

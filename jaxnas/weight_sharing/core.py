@@ -99,10 +99,10 @@ def weight_sharing(net: Net, policy: Policy, gradient: Gradient, weights: Weight
             state, reported = loop(move, state, (jax.random.split(k_arch, A), batch.valid, look))
         W = jax.tree.leaves(batch.train)[0].shape[0]
         move = lambda state, xs: weight_step(slots, xs[0], state, xs[1], batch.fixed)
-        state, (losses, accuracies, gates, extra) = loop(move, state, (jax.random.split(k_weights, W), batch.train))
+        state, (losses, scores, gates, extra) = loop(move, state, (jax.random.split(k_weights, W), batch.train))
         info = WeightSharingInfo(
             loss=jnp.mean(losses),
-            accuracy=jnp.mean(accuracies),
+            score=jnp.mean(scores),
             gates=jax.tree.map(lambda g: g[0], gates),
             gradient=jax.tree.map(jnp.mean, {**reported, **extra}),
         )
@@ -129,7 +129,7 @@ def weight_step(
     batch: Any,
     fixed: Any,
 ) -> tuple[WeightSharingState, tuple[jax.Array, jax.Array, Gates, Any]]:
-    """(state, (loss [], accuracy [], gates, what a joint gradient reports)): the weights move by the mean over M paths."""
+    """(state, (loss [], score [], gates, what a joint gradient reports)): the weights move by the mean over M paths."""
     k_sample, k_loss, k_theta, k_perturb = jax.random.split(key, 4)
     net, policy, gradient, weights = slots
     params, stats = _split(state.variables)
@@ -143,16 +143,16 @@ def weight_step(
         stats, total, used = carry
         own, aims = _ghost(batch, targets, m, paths) if weights.ghost else (batch, targets)
         view = View(m, own, aims, state.step)
-        (loss, (new, accuracy, gates)), grads = path_gradient(slots, (k_sample, k_loss, k_perturb), state, stats, view)
+        (loss, (new, score, gates)), grads = path_gradient(slots, (k_sample, k_loss, k_perturb), state, stats, view)
         if _masked(policy):
             mask = net.used({**stats, "params": params}, jax.lax.stop_gradient(gates))
             new = _keep(_split(mask)[1], new, stats)
             used = jax.tree.map(jnp.maximum, used, mask["params"])
-        return (new, jax.tree.map(jnp.add, total, grads), used), (loss, accuracy, gates)
+        return (new, jax.tree.map(jnp.add, total, grads), used), (loss, score, gates)
 
     zeros = jax.tree.map(jnp.zeros_like, (params, state.theta) if gradient.joint else (params,))
     start = (stats, zeros, nothing_used(slots, state, actions))
-    (stats, total, used), (losses, accuracies, gates) = loop(one, start, jnp.arange(paths))
+    (stats, total, used), (losses, scores, gates) = loop(one, start, jnp.arange(paths))
     grads, *theta_grad = jax.tree.map(lambda g: g / paths, total)
     params, opt_state = move_weights(slots, state, grads, used)
     state = state._replace(variables={**stats, "params": params}, opt_state=opt_state)
@@ -160,7 +160,7 @@ def weight_step(
     if gradient.joint:
         problem = Problem(None, _update(slots), params, opt_state, None, None, theta_grad[0])
         state, report = move_theta(slots, k_theta, state, problem)
-    return state, (jnp.mean(losses), jnp.mean(accuracies), jax.tree.map(lambda g: g[0], gates), report)
+    return state, (jnp.mean(losses), jnp.mean(scores), jax.tree.map(lambda g: g[0], gates), report)
 
 
 def training_loss(
@@ -171,14 +171,14 @@ def training_loss(
     view: View,
     key: Key,
 ) -> tuple[jax.Array, tuple[Variables, jax.Array]]:
-    """(loss [], (statistics, accuracy [])) of one path, with the batch's own statistics."""
+    """(loss [], (statistics, score [])) of one path, with the batch's own statistics."""
     x, y = view.batch
     variables = {**stats, "params": params}
     logits, new = slots.net.apply(variables, x, gates, train=True, path=slots.policy.hard, key=key, t=view.step)
-    accuracy = jnp.mean((jnp.argmax(logits, -1) == y).astype(jnp.float32))
-    loss = slots.weights.loss(logits, y, Path(view.number, params, gates, view.targets))
+    score = jnp.mean(slots.weights.criterion.score(logits, y))
+    loss = slots.weights.criterion.loss(logits, y, Path(view.number, params, gates, view.targets))
     loss = loss + sum(jax.tree.leaves(new.get("losses", {})))
-    return loss, (jax.lax.stop_gradient({name: new[name] for name in stats}), accuracy)
+    return loss, (jax.lax.stop_gradient({name: new[name] for name in stats}), score)
 
 
 def running_loss(slots: Slots, variables: Variables, gates: Gates, view: View) -> jax.Array:
@@ -186,7 +186,7 @@ def running_loss(slots: Slots, variables: Variables, gates: Gates, view: View) -
     x, y = view.batch
     still = jax.lax.stop_gradient(variables)
     logits, _ = slots.net.apply(still, x, gates, train=False, path=slots.policy.hard)
-    return slots.weights.loss(logits, y, Path(view.number, still["params"], gates, view.targets))
+    return slots.weights.criterion.loss(logits, y, Path(view.number, still["params"], gates, view.targets))
 
 
 def path_gradient(
@@ -196,7 +196,7 @@ def path_gradient(
     stats: Variables,
     view: View,
 ) -> tuple[tuple[jax.Array, tuple[Variables, jax.Array, Gates]], Any]:
-    """((loss [], (statistics, accuracy [], gates)), gradients): in the weights, and in theta for a joint gradient."""
+    """((loss [], (statistics, score [], gates)), gradients): in the weights, and in theta for a joint gradient."""
     k_sample, k_loss, k_perturb = keys
     m, t, perturb = view.number, view.step, slots.weights.perturb
 
@@ -206,8 +206,8 @@ def path_gradient(
         if perturb is not None:
             loss_of = lambda gates: running_loss(slots, state.variables, gates, view)
             gates = perturb(jax.random.fold_in(k_perturb, m), gates, loss_of, t)
-        value, (new, accuracy) = training_loss(slots, params, stats, gates, view, jax.random.fold_in(k_loss, m))
-        return value, (new, accuracy, gates)
+        value, (new, score) = training_loss(slots, params, stats, gates, view, jax.random.fold_in(k_loss, m))
+        return value, (new, score, gates)
 
     wrt = (0, 1) if slots.gradient.joint else (0,)
     return jax.value_and_grad(loss, wrt, has_aux=True)(state.variables["params"], state.theta)

@@ -14,7 +14,6 @@ are two phases that follow a search, or follow weight steps at a uniform alpha t
 Axes: R rows of the gates (the edges of all kinds), O operations, W weight steps, A validation batches.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -27,7 +26,7 @@ from jaxnas.nets.base import Net
 from jaxnas.policies._softmax import softmax
 from jaxnas.policies.policy import Policy, close
 from jaxnas.spaces.cell import CellSpec
-from jaxnas.training.losses import cross_entropy
+from jaxnas.training._criterion import CLASSES, Criterion
 from jaxnas.training.optimizers import sgd
 from jaxnas.weight_sharing.base import Given, Weights, WeightSharingState
 from jaxnas.weight_sharing.core import weight_sharing
@@ -41,11 +40,11 @@ class ProjectionState(NamedTuple):
 
 class ProjectionInfo(NamedTuple):
     loss: jax.Array  # [] of the weight steps
-    accuracy: jax.Array  # [] on the validation batches, with nothing masked
+    score: jax.Array  # [] on the validation batches, with nothing masked: of classes, the accuracy
     row: jax.Array  # int32[]: the edge that was decided, or deleted
 
 
-def _parts(net: Net, weights, clip, loss):
+def _parts(net: Net, weights, clip, criterion: Criterion):
     """(rows -> the space's gates, its inverse, the search that trains the weights at fixed gates, the measurement)."""
     space, shapes = net.space, net.space.gate_shapes
     if not isinstance(space.spec, CellSpec):
@@ -55,26 +54,26 @@ def _parts(net: Net, weights, clip, loss):
     flat = lambda gates: jnp.concatenate(jax.tree.leaves(gates))
     derive = lambda rows: space.derive(whole(rows))
     fixed = Policy(lambda key: None, lambda key, rows, t: rows[None], whole, None, derive, False)
-    search = weight_sharing(net, fixed, frozen, Weights(weights or sgd(0.0025), clip, loss))
+    search = weight_sharing(net, fixed, frozen, Weights(weights or sgd(0.0025), clip, criterion))
 
-    def accuracy(variables, rows, valid):
+    def score(variables, rows, valid):
         def one(_, batch):
             logits, _ = net.apply(variables, batch[0], whole(rows), train=True)  # the batch's own statistics
-            return None, jnp.mean((jnp.argmax(logits, -1) == batch[1]).astype(jnp.float32))
+            return None, jnp.mean(criterion.score(logits, batch[1]))
 
         return jnp.mean(jax.lax.scan(one, None, valid)[1])
 
-    return flat, edges, max(len(kinds), 1), search, accuracy
+    return flat, edges, max(len(kinds), 1), search, score
 
 
-def _step(search, accuracy, decide):
+def _step(search, score, decide):
     def step(key, state, batch):
         k_train, k_pick = jax.random.split(key)
         trained, info = search.step(k_train, state.search, batch._replace(valid=None))
         rows = trained.theta
-        measure = lambda masked: jax.lax.map(lambda m: accuracy(trained.variables, rows * m, batch.valid), masked)
+        measure = lambda masked: jax.lax.map(lambda m: score(trained.variables, rows * m, batch.valid), masked)
         rows, decided, row = decide(k_pick, rows, state.decided, measure)
-        plain = accuracy(trained.variables, state.search.theta, batch.valid)
+        plain = score(trained.variables, state.search.theta, batch.valid)
         return ProjectionState(trained._replace(theta=rows), decided), ProjectionInfo(info.loss, plain, row)
 
     return step
@@ -90,7 +89,7 @@ def project_operations(
     weights: optax.GradientTransformation | None = None,
     *,
     clip: float | None = 5.0,
-    loss: Callable = cross_entropy,
+    criterion: Criterion = CLASSES,
 ) -> Strategy:
     """The phase that decides the operations: as many steps as the cells have edges (all kinds together).
 
@@ -98,7 +97,7 @@ def project_operations(
         net: the supernet of the search before.
         weights: default `sgd(0.0025)`; published: a tenth of the search's rate, annealed over all steps by a cosine.
         clip: global norm of the weights' gradient.
-        loss: (logits, y, path) -> [], with a `Path`; default: cross-entropy.
+        criterion: the loss (logits, y, path) -> [], with a `Path`, and the score; default: of classes.
 
     `init(key, given)`: the search's `Given(variables, opt_state, theta)`; theta are its logits.  Without a theta they are uniform.
     `best` decides what is undecided by its gates.
@@ -106,7 +105,7 @@ def project_operations(
     Raises:
         ValueError: for a space without cells.
     """
-    flat, edges, kinds, search, accuracy = _parts(net, weights, clip, loss)
+    flat, edges, kinds, search, score = _parts(net, weights, clip, criterion)
     space, R = net.space, edges * kinds
     relax = softmax(space)
     choosable = np.asarray([name != "none" or not space.spec.kinds for name in space.spec.ops])  # DARTS never derives `none`
@@ -129,7 +128,7 @@ def project_operations(
         rows = jnp.where(jnp.all(decided), rows, chosen)
         return rows, decided | (jnp.arange(R) == row), row
 
-    return Strategy(init, _step(search, accuracy, decide), lambda state: search.best(state.search))
+    return Strategy(init, _step(search, score, decide), lambda state: search.best(state.search))
 
 
 def project_edges(
@@ -137,7 +136,7 @@ def project_edges(
     weights: optax.GradientTransformation | None = None,
     *,
     clip: float | None = 5.0,
-    loss: Callable = cross_entropy,
+    criterion: Criterion = CLASSES,
 ) -> Strategy:
     """The phase that decides the edges, two to a node: as many steps as there are edges too many (DARTS cells: 12).
 
@@ -146,7 +145,7 @@ def project_edges(
     Raises:
         ValueError: for a space whose nodes do not keep two edges each.
     """
-    _, edges, kinds, search, accuracy = _parts(net, weights, clip, loss)
+    _, edges, kinds, search, score = _parts(net, weights, clip, criterion)
     spec, R = net.space.spec, edges * kinds
     if spec.inputs != 2:
         raise ValueError("only cells of two inputs keep two edges a node: this space's nodes keep all, leave this phase out")
@@ -170,4 +169,4 @@ def project_edges(
         delete = (jnp.arange(R) == gone) & jnp.any(many & left)
         return jnp.where(delete[:, None], 0.0, rows), left & ~delete, gone
 
-    return Strategy(init, _step(search, accuracy, decide), lambda state: search.best(state.search))
+    return Strategy(init, _step(search, score, decide), lambda state: search.best(state.search))

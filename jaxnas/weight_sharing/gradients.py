@@ -110,12 +110,12 @@ def reinforce_gradient(policy: Policy, update: Update, reward: Callable | None =
         policy: with a log_prob, and as many paths as networks are to be drawn (ProxylessNAS: 10).
         update: `policies.reinforce(...)` or `policies.ppo(...)`.
         reward: (quality [], gates) -> []; default: the quality.
-        quality: (loss [], accuracy []) -> [], of the validation batch; default: the accuracy.
+        quality: (loss [], score []) -> [], of the validation batch; default: the score, of classes the accuracy.
 
     Reports "reward", the mean.
     """
     reward = (lambda quality, gates: quality) if reward is None else reward
-    quality = (lambda loss, accuracy: accuracy) if quality is None else quality
+    quality = (lambda loss, score: score) if quality is None else quality
 
     def step(key, theta, state, problem: Problem, t):
         k_sample, k_update = jax.random.split(key)
@@ -123,8 +123,8 @@ def reinforce_gradient(policy: Policy, update: Update, reward: Callable | None =
 
         def one(_, m):
             gates = policy.gates(_path(actions, m))
-            loss, (_, accuracy) = problem.loss(problem.params, gates, problem.valid, None)
-            return None, reward(quality(loss, accuracy), gates)
+            loss, (_, score) = problem.loss(problem.params, gates, problem.valid, None)
+            return None, reward(quality(loss, score), gates)
 
         rewards = jax.lax.scan(one, None, jnp.arange(_paths(actions)))[1]
         theta, state = update.step(k_update, theta, state, actions, rewards, t)

@@ -37,7 +37,7 @@ from jaxnas.nets.base import Net, Variables
 from jaxnas.policies._uniform import sandwich, uniform
 from jaxnas.spaces._elastic import ElasticSpec, largest, smallest
 from jaxnas.spaces._space import Space
-from jaxnas.training.losses import cross_entropy, soft_cross_entropy
+from jaxnas.training._criterion import CLASSES, Criterion
 from jaxnas.training.optimizers import sgd
 from jaxnas.weight_sharing.base import Given, Weights
 from jaxnas.weight_sharing.core import weight_sharing
@@ -87,22 +87,28 @@ def stages(space: Space) -> tuple[Stage, ...]:
     return tuple(out)
 
 
-def distillation(ratio: float = 1.0, smoothing: float = 0.1) -> Callable:
-    """(logits, y, path) -> []: cross-entropy at the labels, and `ratio` times that at the teacher's soft logits, if there is one.
+def distillation(ratio: float = 1.0, smoothing: float | None = None, criterion: Criterion = CLASSES) -> Criterion:
+    """The criterion whose loss is that at the labels, and `ratio` times that at the teacher's logits, if there is one.
+
+    Args:
+        ratio: of the teacher.
+        smoothing: of the labels; default: 0.1 for classes, else 0.
+        criterion: of the labels, default of classes.
 
     Raises:
         ValueError: for a negative ratio, or a smoothing outside [0, 1).
     """
+    smoothing = (0.1 if criterion.name == CLASSES.name else 0.0) if smoothing is None else smoothing
     if ratio < 0 or not 0 <= smoothing < 1:
         raise ValueError(f"`ratio` must not be negative, and `smoothing` in [0, 1); got {ratio} and {smoothing}")
 
     def loss(logits, y, path=None):
-        value = cross_entropy(logits, y, smoothing=smoothing)
+        value = criterion.loss(logits, y, smoothing=smoothing)
         if path is None or path.targets is None:
             return value
-        return value + ratio * soft_cross_entropy(logits, path.targets)
+        return value + ratio * criterion.soft(logits, path.targets)
 
-    return loss
+    return criterion._replace(loss=loss)
 
 
 def full_logits(net: Net, variables: Variables, x: jax.Array) -> jax.Array:
@@ -138,7 +144,7 @@ def progressive_shrinking(
     *,
     steps: Mapping[str, int],
     data: Feed,
-    loss: Callable | None = None,
+    criterion: Criterion | None = None,
 ) -> tuple[Phase, ...]:
     """The plan of `stages(net.space)`, a phase each.
 
@@ -149,7 +155,7 @@ def progressive_shrinking(
         weights: (name, steps) -> the phase's weight optimizer; default `published`.
         steps: of each phase, by name.
         data: of all phases; no validation batches are looked at.
-        loss: default `distillation()`.
+        criterion: default `distillation()`.
 
     Raises:
         ValueError: for another space, or for steps of other phases.
@@ -157,7 +163,7 @@ def progressive_shrinking(
     order = stages(net.space)
     if set(steps) != {stage.name for stage in order}:
         raise ValueError(f"give `steps` for the phases {', '.join(s.name for s in order)}; got {', '.join(steps) or 'none'}")
-    loss = distillation() if loss is None else loss
+    criterion = distillation() if criterion is None else criterion
     teacher = lambda variables, x, fixed: full_logits(net, fixed, x)
 
     def give(stage):
@@ -171,7 +177,7 @@ def progressive_shrinking(
     phases = []
     for stage in order:
         n, policy = steps[stage.name], uniform(net.space, stage.paths, stage.allowed)
-        trained = Weights(weights(stage.name, n), clip=None, loss=loss)
+        trained = Weights(weights(stage.name, n), clip=None, criterion=criterion)
         if stage is order[0]:
             phases.append(Phase(weight_sharing(net, policy, frozen, trained), n, data, name=stage.name))
         else:
@@ -185,8 +191,9 @@ def in_place_distillation(
     weights: optax.GradientTransformation | None = None,
     *,
     paths: int = 4,
-    smoothing: float = 0.1,
+    smoothing: float | None = None,
     clip: float | None = None,
+    criterion: Criterion = CLASSES,
 ) -> Strategy:
     """All sizes at once, by the sandwich rule; the teacher is the largest network as it is.
 
@@ -196,17 +203,18 @@ def in_place_distillation(
         net: `elastic_net(...)`.
         weights: the weight optimizer, default SGD with momentum at 0.025.
         paths: M, default 4.
-        smoothing: of the labels that the largest network learns.
+        smoothing: of the labels that the largest network learns; default: 0.1 for classes, else 0.
         clip: global norm of the gradient; None: not clipped.
+        criterion: of the labels, and at the teacher's logits; default: of classes.
 
     Raises:
         ValueError: for fewer than 3 networks a step, or a smoothing outside [0, 1).
     """
-    hard = distillation(0.0, smoothing)
+    hard = distillation(0.0, smoothing, criterion).loss
 
     def loss(logits, y, path):
-        return jnp.where(path.number == 0, hard(logits, y), soft_cross_entropy(logits, path.targets))
+        return jnp.where(path.number == 0, hard(logits, y), criterion.soft(logits, path.targets))
 
     policy = sandwich(net.space, largest(net.space), smallest(net.space), paths)
     teacher = lambda variables, x, fixed: full_logits(net, variables, x)
-    return weight_sharing(net, policy, frozen, Weights(weights or sgd(0.025), clip, loss, teacher))
+    return weight_sharing(net, policy, frozen, Weights(weights or sgd(0.025), clip, criterion._replace(loss=loss), teacher))

@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # `jaxnas --help` does not wait for JAX
     from jaxnas.base import Feed, Strategy
     from jaxnas.nets.base import Net
     from jaxnas.spaces._space import Space
+    from jaxnas.training import Criterion
 
 
 class Job(NamedTuple):
@@ -35,6 +36,14 @@ class Job(NamedTuple):
         augment = data.augment_named(self.config.augment)
         sizes = dict(weight_steps=weight_steps, arch_steps=arch_steps)
         return data.batches(self.data, self.config.batch, augment=augment, **sizes)
+
+    @property
+    def criterion(self) -> "Criterion":
+        """The loss and the score of the data's target; the next token of a text is a class."""
+        from jaxnas import training
+
+        target = getattr(self.data, "target", None)
+        return training.CLASSES if target is None else training.criterion(target)
 
     def judge(self) -> "Feed":
         """The feed of a search on shared weights: fixed batches to recalibrate on and to score on."""

@@ -15,7 +15,7 @@ class Darts:
 def _darts(job, weights, architecture):
     from jaxnas import weight_sharing as ws
 
-    return ws.darts(job.net, weights, architecture, order=job.settings.order)
+    return ws.darts(job.net, weights, architecture, order=job.settings.order, criterion=job.criterion)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,7 @@ class FirstOrder:
 def _pc_darts(job, weights, architecture):
     from jaxnas import weight_sharing as ws
 
-    return ws.pc_darts(job.net, weights, architecture, order=job.settings.order)
+    return ws.pc_darts(job.net, weights, architecture, order=job.settings.order, criterion=job.criterion)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +66,8 @@ def _robust_darts(job: Job):
     steps = job.config.steps
     epoch = min(20, max(1, steps // 50))
     weights = training.sgd(job.cosine(steps, LOWEST_RATE))
-    search = ws.darts(job.net, weights, training.adam(job.config.arch_learning_rate), order="first")
-    watched = ws.with_measurements(search, ws.measurements(job.net, policies.softmax(job.space)))
+    search = ws.darts(job.net, weights, training.adam(job.config.arch_learning_rate), order="first", criterion=job.criterion)
+    watched = ws.with_measurements(search, ws.measurements(job.net, policies.softmax(job.space), criterion=job.criterion))
     stopping = ws.early_stopping(watched, **dataclasses.asdict(job.settings))
     return base.then(base.Phase(stopping, -(-steps // epoch), data.epochs(job.batches(), epoch)))
 
@@ -89,7 +89,7 @@ def _smooth_darts(job, weights, architecture):
 
     size, s = ramp(job, job.settings.start, job.settings.end), job.settings
     perturb = ws.random_noise(size) if s.perturbation == "random" else ws.adversarial(size, s.ascents)
-    return ws.smooth_darts(job.net, weights, architecture, perturb=perturb)
+    return ws.smooth_darts(job.net, weights, architecture, perturb=perturb, criterion=job.criterion)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +103,7 @@ def _beta_darts(job, weights, architecture):
     from jaxnas import weight_sharing as ws
 
     without_decay = training.adam(job.config.arch_learning_rate, 0.0)
-    return ws.beta_darts(job.net, weights, without_decay, decay=ramp(job, 0.0, job.settings.weight))
+    return ws.beta_darts(job.net, weights, without_decay, decay=ramp(job, 0.0, job.settings.weight), criterion=job.criterion)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,15 +127,18 @@ def _darts_pt(job: Job):
     tuned = training.sgd(job.config.learning_rate / 10)
     feed = job.batches(s.weight_steps, 1)
     handed = lambda state: ws.Given(state.variables, None, state.theta)
+    search = ws.darts(job.net, weights, training.adam(job.config.arch_learning_rate), order="first", criterion=job.criterion)
     phases = [
-        base.Phase(ws.darts(job.net, weights, training.adam(job.config.arch_learning_rate), order="first"), steps, job.batches()),
-        base.Phase(ws.project_operations(job.net, tuned), kinds * len(spec.edges), feed, handed, name="operations"),
+        base.Phase(search, steps, job.batches()),
+        base.Phase(
+            ws.project_operations(job.net, tuned, criterion=job.criterion), kinds * len(spec.edges), feed, handed, name="operations"
+        ),
     ]
     if spec.inputs == 2:
         spare = kinds * (len(spec.edges) - 2 * spec.nodes)
         kept = lambda state: ws.Given(state.search.variables, state.search.opt_state, state.search.theta)
         if spare:
-            phases.append(base.Phase(ws.project_edges(job.net, tuned), spare, feed, kept, name="edges"))
+            phases.append(base.Phase(ws.project_edges(job.net, tuned, criterion=job.criterion), spare, feed, kept, name="edges"))
     return base.then(*phases)
 
 

@@ -21,7 +21,7 @@ def _snas(job, weights, architecture):
     from jaxnas import weight_sharing as ws
 
     s = job.settings
-    return ws.snas(job.net, weights, architecture, temperature=ramp(job, s.start, s.end), paths=s.paths)
+    return ws.snas(job.net, weights, architecture, temperature=ramp(job, s.start, s.end), paths=s.paths, criterion=job.criterion)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,9 @@ class Gdas:
 def _gdas(job, weights, architecture):
     from jaxnas import weight_sharing as ws
 
-    return ws.gdas(job.net, weights, architecture, temperature=ramp(job, job.settings.start, job.settings.end))
+    return ws.gdas(
+        job.net, weights, architecture, temperature=ramp(job, job.settings.start, job.settings.end), criterion=job.criterion
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Drnas:
 def _drnas(job, weights, architecture):
     from jaxnas import weight_sharing as ws
 
-    return ws.drnas(job.net, weights, architecture, kl=job.settings.kl)
+    return ws.drnas(job.net, weights, architecture, kl=job.settings.kl, criterion=job.criterion)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +65,8 @@ def _gaea(job, weights, architecture):
     from jaxnas import weight_sharing as ws
 
     del architecture  # a rate of its own
-    return ws.gaea(job.net, weights, policies.exponentiated(job.settings.rate), single_level=job.settings.single_level)
+    rate = policies.exponentiated(job.settings.rate)
+    return ws.gaea(job.net, weights, rate, single_level=job.settings.single_level, criterion=job.criterion)
 
 
 # --- costs ------------------------------------------------------------------------------------------------------------
@@ -90,10 +93,12 @@ def _proxylessnas(job, weights, architecture):
     del architecture  # Adam with b1 = 0
     s, adam = job.settings, optax.adam(job.config.arch_learning_rate, b1=0.0)
     if s.reinforce:
+        if s.target is not None and job.criterion.name == "negative_squared_error":
+            raise ValueError("a reward times a cost needs accuracies, not errors: leave --strategy.target or .reinforce out")
         priced = None if s.target is None else hardware.priced(job.cost(), hardware.power_reward(s.target, s.weight))
-        return ws.proxylessnas_reinforce(job.net, weights, adam, cost=priced, networks=s.networks)
+        return ws.proxylessnas_reinforce(job.net, weights, adam, cost=priced, networks=s.networks, criterion=job.criterion)
     priced = None if s.target is None else hardware.priced(job.cost(), hardware.relative_excess(s.target, s.weight))
-    return ws.proxylessnas(job.net, weights, adam, cost=priced)
+    return ws.proxylessnas(job.net, weights, adam, cost=priced, criterion=job.criterion)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +121,7 @@ def _fbnet(job, weights, architecture):
 
     s = job.settings
     priced = hardware.priced(job.cost(), hardware.fbnet_product(s.alpha, s.beta)) if s.priced else None
-    return ws.fbnet(job.net, weights, architecture, temperature=ramp(job, s.start, s.end), cost=priced)
+    return ws.fbnet(job.net, weights, architecture, temperature=ramp(job, s.start, s.end), cost=priced, criterion=job.criterion)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +136,7 @@ def _enas(job, weights, architecture):
     from jaxnas import weight_sharing as ws
 
     del architecture  # the controller's own
-    return ws.enas(job.net, weights, networks=job.settings.networks, hidden=job.settings.hidden)
+    return ws.enas(job.net, weights, networks=job.settings.networks, hidden=job.settings.hidden, criterion=job.criterion)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,11 +169,12 @@ def _tunas(job: Job):
     weights = training.sgd(job.cosine(steps, LOWEST_RATE))
     adam = optax.adam(job.config.arch_learning_rate, b1=0.0)
     first = round(s.warm_up * steps)
-    moving = base.Phase(ws.tunas(net, weights, adam, cost=priced, networks=s.networks), steps - first, job.batches())
+    search = ws.tunas(net, weights, adam, cost=priced, networks=s.networks, criterion=job.criterion)
+    moving = base.Phase(search, steps - first, job.batches())
     if not first:
         return base.then(moving)
     full = spaces.widest(job.space) if type(job.space.spec).__name__ == "TunasSpec" else None
-    warm = ws.op_warm_up(net, weights, share=optax.linear_schedule(1.0, 0.0, first), full=full)
+    warm = ws.op_warm_up(net, weights, share=optax.linear_schedule(1.0, 0.0, first), full=full, criterion=job.criterion)
     handed = lambda state: ws.Given(state.variables, state.opt_state)
     return base.then(base.Phase(warm, first, job.batches(1, 0), name="warm-up"), moving._replace(give=handed))
 

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 from jaxnas.app.methods.base import IMAGES, Job, Method, Need
 from jaxnas.registry import Table
 
+LABELLED = ("grad_norm", "snip", "grasp", "fisher", "zico")  # proxies whose loss is that of classes
+
 
 class EvaluatorEntry(NamedTuple):
     about: str
@@ -38,8 +40,8 @@ def _scratch(job: Job, method: Method, algorithm, steps: int):
     config = job.config
     if method.asks == "trials":
         return _trials(job, method, algorithm, steps)
-    trained = evaluate.train_from_scratch(job.net, training.sgd(job.cosine(config.candidate_steps)))
-    evaluator, objective = _objective(job, method, "accuracy", trained)
+    trained = evaluate.train_from_scratch(job.net, training.sgd(job.cosine(config.candidate_steps)), criterion=job.criterion)
+    evaluator, objective = _objective(job, method, job.criterion.name, trained)
     judged = max(1, len(job.data.valid.y) // config.batch) if hasattr(job.data.valid, "y") else 8
     feed = job.batches(config.candidate_steps, judged)
     return base.then(base.Phase(base.black_box(algorithm, evaluator, objective), steps, feed))
@@ -48,7 +50,7 @@ def _scratch(job: Job, method: Method, algorithm, steps: int):
 def _trials(job: Job, method: Method, algorithm, steps: int):
     import jax.numpy as jnp
 
-    from jaxnas import base, data, evaluate, training
+    from jaxnas import base, data, evaluate, objectives, training
 
     config, s = job.config, job.settings
     if not hasattr(job.data.valid, "y"):
@@ -58,9 +60,12 @@ def _trials(job: Job, method: Method, algorithm, steps: int):
     unit = -(-config.candidate_steps // s.largest)
     slots = s.largest if method.slots is None else method.slots(s)
     sizes = dict(slots=slots, budget=s.largest, unit=unit)
-    trained = evaluate.train_trials(job.net, lambda progress: training.sgd(rate(progress)), feed.draw, **sizes)
+    trained = evaluate.train_trials(
+        job.net, lambda progress: training.sgd(rate(progress)), feed.draw, criterion=job.criterion, **sizes
+    )
     held = data.fixed(evaluate.Held(feed.arrays, job.data.valid))
-    return base.then(base.Phase(base.black_box(algorithm, trained), steps, held))
+    scored = base.black_box(algorithm, trained, objectives.metric(job.criterion.name))
+    return base.then(base.Phase(scored, steps, held))
 
 
 def _shared(job: Job, method: Method, algorithm, steps: int):
@@ -68,8 +73,9 @@ def _shared(job: Job, method: Method, algorithm, steps: int):
     from jaxnas import weight_sharing as ws
 
     n = job.config.supernet_steps
-    train = ws.spos(job.net, training.sgd(job.cosine(n)))
-    evaluator, objective = _objective(job, method, "accuracy", evaluate.shared_weights(job.net))
+    train = ws.spos(job.net, training.sgd(job.cosine(n)), criterion=job.criterion)
+    judged = evaluate.shared_weights(job.net, criterion=job.criterion)
+    evaluator, objective = _objective(job, method, job.criterion.name, judged)
     scored = base.black_box(algorithm, evaluator, objective)
     return base.then(
         base.Phase(train, n, job.batches(arch_steps=0), name="supernet"),
@@ -81,6 +87,8 @@ def _zero_cost(job: Job, method: Method, algorithm, steps: int):
     from jaxnas import base, evaluate
 
     proxy = job.config.proxy
+    if proxy in LABELLED and job.criterion.name != "accuracy":
+        raise ValueError(f"the proxy {proxy} looks at classes, which this target has not: take --proxy synflow, or see jaxnas list")
     evaluator, objective = _objective(job, method, proxy, evaluate.zero_cost(job.net, proxy))
     return base.then(base.Phase(base.black_box(algorithm, evaluator, objective), steps, job.batches(arch_steps=0)))
 

@@ -27,7 +27,7 @@ def on_shared_weights(
     handed: Callable[[Any], Any] = lambda state: state.variables,
 ) -> "Phase":
     """The phase of evolution on the weights that the phase before has trained."""
-    from jaxnas import ask_tell, base, evaluate
+    from jaxnas import ask_tell, base, evaluate, objectives
 
     s = job.settings
     if s.candidates < 2 or s.generations < 1:
@@ -35,7 +35,8 @@ def on_shared_weights(
     half = s.candidates // 2
     nothing: Any = lambda arch: 0.0  # without a limit
     free = ask_tell.constrained_evolution(job.space, nothing, 0.0, s.candidates, half, s.candidates - half, half)
-    scored = base.black_box(free, evaluate.shared_weights(job.net, statistics, pick))
+    judged = evaluate.shared_weights(job.net, statistics, pick, job.criterion)
+    scored = base.black_box(free, judged, objectives.metric(job.criterion.name))
     return base.Phase(scored, s.generations, job.judge(), fix=handed)
 
 
@@ -60,13 +61,13 @@ def weights_of(job: Job, **more: Any) -> "optax.GradientTransformation":
 def _spos(job):
     from jaxnas import weight_sharing as ws
 
-    return ws.spos(job.net, weights_of(job))
+    return ws.spos(job.net, weights_of(job), criterion=job.criterion)
 
 
 def _fairnas(job):
     from jaxnas import weight_sharing as ws
 
-    return ws.fairnas(job.net, weights_of(job))
+    return ws.fairnas(job.net, weights_of(job), criterion=job.criterion)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +87,7 @@ def _one_shot(job):
 
     s, rising = job.settings, optax.linear_schedule(0.0, 1.0, job.config.steps)
     own = dict(rate=s.rate, ghosts=s.ghosts, decay=s.decay)
-    return ws.one_shot(job.net, weights_of(job, weight_decay=0.0), warm_up=rising, **own)
+    return ws.one_shot(job.net, weights_of(job, weight_decay=0.0), warm_up=rising, criterion=job.criterion, **own)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +107,7 @@ def _few_shot(job: Job):
         raise ValueError(f"--strategy.share is a part of the steps, above 0 and below 1, of 2 steps or more: got {s.share}")
     first = min(max(1, round(s.share * steps)), steps - 1)
     parent = base.Phase(_spos(job), first, job.batches(arch_steps=0), name="supernet")
-    children = ws.few_shot(job.net, weights_of(job), decisions=s.decisions)
+    children = ws.few_shot(job.net, weights_of(job), decisions=s.decisions, criterion=job.criterion)
     handed = lambda state: ws.Given(state.variables)
     split = base.Phase(children, steps - first, job.batches(arch_steps=0), handed, name="children")
     return base.then(parent, split, on_shared_weights(job, pick=ws.pick_child(job.space, s.decisions)))
@@ -119,13 +120,16 @@ class RandomChoice:
 
 
 def _rsws(job: Job):
-    from jaxnas import ask_tell, base, evaluate
+    from jaxnas import ask_tell, base, evaluate, objectives
     from jaxnas import weight_sharing as ws
 
     n = job.settings.candidates
-    scored = base.black_box(ask_tell.random_search(job.space), evaluate.shared_weights(job.net))
+    judged = evaluate.shared_weights(job.net, criterion=job.criterion)
+    scored = base.black_box(ask_tell.random_search(job.space), judged, objectives.metric(job.criterion.name))
     return base.then(
-        base.Phase(ws.rsws(job.net, weights_of(job)), job.config.steps, job.batches(arch_steps=0), name="supernet"),
+        base.Phase(
+            ws.rsws(job.net, weights_of(job), criterion=job.criterion), job.config.steps, job.batches(arch_steps=0), name="supernet"
+        ),
         base.Phase(scored, n, job.judge(), fix=lambda state: state.variables),
     )
 
@@ -134,14 +138,15 @@ def _ofa(job: Job):
     """Progressive shrinking: the steps are split evenly over its stages."""
     from jaxnas import base
     from jaxnas import weight_sharing as ws
-    from jaxnas.weight_sharing.ofa import stages
+    from jaxnas.weight_sharing.ofa import distillation, stages
 
     names = [stage.name for stage in stages(job.space)]
     if job.config.steps < len(names):
         raise ValueError(f"progressive shrinking of this space has {len(names)} stages: give at least as many --steps")
     n = job.config.steps // len(names)
     steps = {name: n for name in names} | {names[0]: job.config.steps - n * (len(names) - 1)}
-    shrinking = ws.progressive_shrinking(job.net, steps=steps, data=job.batches(arch_steps=0))
+    taught = distillation(criterion=job.criterion)
+    shrinking = ws.progressive_shrinking(job.net, steps=steps, data=job.batches(arch_steps=0), criterion=taught)
     handed = lambda state: getattr(state, "search", state).variables
     return base.then(*shrinking, on_shared_weights(job, handed=handed))
 
@@ -150,14 +155,15 @@ def _ofa(job: Job):
 class Sandwich(Evolution):
     paths: int = 4
     """Networks a step: the largest, the smallest, and random ones."""
-    smoothing: float = 0.1
-    """Of the labels that the largest one learns."""
+    smoothing: float | None = None
+    """Of the labels that the largest one learns (default: 0.1 for classes, else none)."""
 
 
 def _sandwich(job):
     from jaxnas import weight_sharing as ws
 
-    return ws.in_place_distillation(job.net, weights_of(job), paths=job.settings.paths, smoothing=job.settings.smoothing)
+    own = dict(paths=job.settings.paths, smoothing=job.settings.smoothing)
+    return ws.in_place_distillation(job.net, weights_of(job), criterion=job.criterion, **own)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,7 +201,9 @@ def _metanas(job: Job):
     s = job.settings
     policy = ws.soft_pruning(job.space, optax.linear_schedule(s.start, s.end, max(1, s.task_steps - 1)))
     gradient = ws.pathwise(policy, training.adam(job.config.arch_learning_rate))
-    search = ws.weight_sharing(job.net, policy, gradient, ws.Weights(training.sgd(job.config.learning_rate)))
+    search = ws.weight_sharing(
+        job.net, policy, gradient, ws.Weights(training.sgd(job.config.learning_rate), criterion=job.criterion)
+    )
     feed = data.epochs(data.epochs(job.batches(), s.task_steps), s.tasks)
     return base.then(base.Phase(ws.metanas(search, optax.adam(s.rate)), job.config.steps, feed))
 

@@ -4,7 +4,7 @@ Reference: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter
 Comparing Supervised Classification Learning Algorithms, Neural Computation 10, 1998; for the relative improvement over random
 networks, Yang, Esperança and Carlucci, NAS Evaluation is Frustratingly Hard, ICLR 2020, arXiv:1912.12522.
 
-    d = mean over seeds s and examples n of a_sn - b_sn;  a resample draws both seeds and examples with replacement, the same for a, b
+    d = mean over seeds s and examples n of a_sn - b_sn;  a resample draws seeds and examples with replacement, the same for a and b
 
 The seeds are so few that an interval over them alone would say little; that over both is never narrower than that over examples.
 

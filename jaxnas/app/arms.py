@@ -1,10 +1,12 @@
 """An arm of the main job: an algorithm asks for trials, which are trained one by one until its time is over.
 
-Every trial is a line of trials.jsonl as soon as it ends.  A run that was cut reads them, tells the algorithm again what it was told,
-and goes on with the next: the same bits, since keys follow from the trial's number, and what the clock decided is a line, too.
+Every trial is a line of trials.jsonl as soon as it ends.  A run that was cut reads them, tells the algorithm again what it was
+told, and goes on with the next: the same bits, since keys follow from the trial's number, and what the clock decided is a line too.
 """
 
+import itertools
 import json
+import math
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -117,7 +119,7 @@ class Arm(NamedTuple):
 def run_arm(
     arm: Arm, key: Key, trainer: Trainer, trials: Trials, clock: Callable[[], float], room: Callable[[float, int], bool]
 ) -> Iterator[Record]:
-    """The trials of an arm, as they end.
+    """The trials of an arm, as they end; when its time is over before any member is trained to the end, the best of them is.
 
     Args:
         arm: what to run.
@@ -128,62 +130,83 @@ def run_arm(
         room: (multiply-adds, steps) -> whether such a training would still end in time.
     """
     k_init, k_ask, k_tell, k_train = jax.random.split(key, 4)
-    algorithm, told = arm.algorithm, 0
+    algorithm, before, told = arm.algorithm, trials.of(arm.name), 0
     ask, tell = jax.jit(algorithm.ask), jax.jit(algorithm.tell)
     state = jax.jit(algorithm.init)(k_init)
-    before, members, step = trials.of(arm.name), {}, 0
-    while True:
+    members: dict[int, int] = {}  # slot -> the number of the trial that its member began with
+    steps = lambda n: round(int(n) / arm.budget * arm.total)
+
+    def trained(t: Trial) -> Record:
+        member = members[int(t.slot)] if t.start else told
+        where = steps(t.start), steps(t.stop)
+        out = trainer.train(
+            (arm.name, member), jax.random.fold_in(k_train, member), arm.space.choice(t.arch), *where, arm.total, on=arm.held
+        )
+        record = _record(arm, t, out, told, member, where, clock())
+        trials.keep(record, out, where[1] == arm.total)
+        return record
+
+    for step in itertools.count():
         state, asked = ask(jax.random.fold_in(k_ask, step), state)
         every = asked if isinstance(asked, Trial) else _whole(asked, arm.budget)
         listed = [jax.tree.map(np.asarray, take(every, b)) for b in range(len(every.slot))]
-        busy = [t for t in listed if t.start < t.stop]
-        for t in busy:
-            trainer.prepare(arm.space.choice(t.arch))
         scores = np.full(len(listed), -np.inf, np.float32)
+        ended = arm.name in trials.ended and told >= len(before)
+        for t in listed if not ended else ():
+            if t.start < t.stop:
+                trainer.prepare(arm.space.choice(t.arch))
         for b, t in enumerate(listed):
             if t.start >= t.stop:
                 continue
-            steps = lambda n: round(int(n) / arm.budget * arm.total)
-            start, stop, slot = steps(t.start), steps(t.stop), int(t.slot)
-            params, macs = arm.sizes(t.arch)
             if told < len(before):
                 record = before[told]
-            elif arm.name in trials.ended or (told == arm.most) or (arm.most is None and not room(macs, stop - start)):
+            elif ended or told == arm.most or (arm.most is None and not room(arm.sizes(t.arch)[1], steps(t.stop) - steps(t.start))):
+                if not ended and (last := _unfinished(arm, trials.of(arm.name))):
+                    yield trained(last)
                 trials.end(arm.name)
                 return
             else:
-                member = members[slot] if start else told
-                choice = arm.space.choice(t.arch)
-                k_member = jax.random.fold_in(k_train, member)
-                out = trainer.train((arm.name, member), k_member, choice, start, stop, arm.total, on=arm.held)
-                each = arm.score(out.outputs)
-                fine = bool(np.isfinite(out.outputs).all())
-                record = Record(
-                    arm.name,
-                    told,
-                    member,
-                    slot,
-                    start,
-                    stop,
-                    arm.space.to_text(t.arch),
-                    score=float(each.mean()) if fine else -np.inf,
-                    error=float(each.std(ddof=1) / np.sqrt(len(each))) if fine else 0.0,
-                    loss=out.loss,
-                    params=params,
-                    macs=macs,
-                    seconds=round(out.seconds, 3),
-                    waited=round(out.waited, 3),
-                    at=round(clock(), 3),
-                )
-                trials.keep(record, out, stop == arm.total)
-            members[slot] = record.member
+                record = trained(t)
+            members[int(t.slot)] = record.member
             scores[b], told = record.score, told + 1
             yield record
-        state, step = tell(jax.random.fold_in(k_tell, step), state, asked, jnp.asarray(scores)), step + 1
+        state = tell(jax.random.fold_in(k_tell, step), state, asked, jnp.asarray(scores))
+
+
+def _unfinished(arm: Arm, records: list[Record]) -> Trial | None:
+    """The rest of the training of the best member, where none was trained to the end."""
+    if not records or any(r.stop == arm.total for r in records):
+        return None
+    best = max(records, key=lambda r: (r.stop, r.score))
+    start = round(best.stop / arm.total * arm.budget)
+    return Trial(arm.space.from_text(best.genotype), *(jnp.asarray(n, jnp.int32) for n in (best.slot, start, arm.budget)))
+
+
+def _record(arm: Arm, t: Trial, out: Outcome, number: int, member: int, where: tuple[int, int], at: float) -> Record:
+    fine = bool(np.isfinite(out.outputs).all())
+    each = arm.score(out.outputs) if fine else np.zeros(2)
+    params, macs = arm.sizes(t.arch)
+    return Record(
+        arm=arm.name,
+        number=number,
+        member=member,
+        slot=int(t.slot),
+        start=where[0],
+        stop=where[1],
+        genotype=arm.space.to_text(t.arch),
+        score=float(each.mean()) if fine else -math.inf,
+        error=float(each.std(ddof=1) / math.sqrt(len(each))),
+        loss=out.loss,
+        params=params,
+        macs=macs,
+        seconds=round(out.seconds, 3),
+        waited=round(out.waited, 3),
+        at=round(at, 3),
+    )
 
 
 def _whole(archs: Any, budget: int) -> Trial:
     """Trials from the beginning to the end, of what an algorithm without budgets asks for."""
     n = len(jax.tree.leaves(archs)[0])
-    fill = lambda value: np.full(n, value, np.int32)
-    return Trial(archs, np.arange(n, dtype=np.int32), fill(0), fill(budget))
+    fill = lambda value: jnp.full(n, value, jnp.int32)
+    return Trial(archs, jnp.arange(n, dtype=jnp.int32), fill(0), fill(budget))

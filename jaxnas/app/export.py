@@ -30,7 +30,7 @@ def load_weights(path: str | pathlib.Path) -> dict:
         return flax.traverse_util.unflatten_dict({name: jnp.asarray(file[name]) for name in file.files}, sep="/")
 
 
-def export(path: str | pathlib.Path, module: nn.Module, variables: dict[str, Any], image: tuple[int, int, int]) -> None:
+def export(path: str | pathlib.Path, module: nn.Module, variables: dict[str, Any], image: tuple[int, ...]) -> None:
     """Writes the inference function x float32[B, H, W, C] -> logits [B, K], for any batch size B, weights included."""
     (batch,) = jax.export.symbolic_shape("b")
     x = jax.ShapeDtypeStruct((batch, *image), jnp.float32)

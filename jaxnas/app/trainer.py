@@ -1,4 +1,4 @@
-"""Training networks that are programs of their own: compiled in the background, trained one after the other, scored on held-out data.
+"""Training networks that are programs of their own: compiled in the background, trained one by one, scored on held-out data.
 
 A program is compiled once for all hyper-parameters, lengths and parts of the data of a network.  A member goes on where it was; one
 whose state is not in memory, since the run was cut, is trained to that step again, which gives the same bits.
@@ -17,8 +17,7 @@ import numpy as np
 
 from jaxnas.base import Key
 from jaxnas.driver.loop import compiler_options
-from jaxnas.nets.backbone import Backbone
-from jaxnas.spaces._macro import MacroChoice
+from jaxnas.nets.blueprints import Blueprints
 from jaxnas.training.members import Course, MemberState, member, recipe_of
 
 CHUNK = 256  # examples that are predicted at once
@@ -52,14 +51,13 @@ class Trainer:
 
     Args:
         data: the examples.
-        image: the shape of one.
-        outputs: K.
+        net: builds them.
         batch: examples a step.
         loss: (outputs [B, K], y) -> [].
     """
 
-    def __init__(self, data: Examples, image: tuple[int, ...], outputs: int, batch: int, loss: Callable):
-        self.data, self.image, self.outputs, self.batch, self.loss = data, image, outputs, min(batch, data.train), loss
+    def __init__(self, data: Examples, net: Blueprints, batch: int, loss: Callable):
+        self.data, self.net, self.batch, self.loss = data, net, min(batch, data.train), loss
         self._compiler = concurrent.futures.ThreadPoolExecutor(1, "compiler")
         self._programs: dict[tuple, concurrent.futures.Future] = {}
         self._members: dict[Any, MemberState] = {}
@@ -68,34 +66,34 @@ class Trainer:
         """Stops compiling: what has not begun is not begun."""
         self._compiler.shutdown(wait=False, cancel_futures=True)
 
-    def prepare(self, choice: MacroChoice) -> None:
+    def prepare(self, choice: Any) -> None:
         """Has the program of a network compiled, in the background."""
         if choice.network not in self._programs:
             self._programs[choice.network] = self._compiler.submit(self._compile, choice)
 
-    def program(self, choice: MacroChoice) -> Program:
+    def program(self, choice: Any) -> Program:
         self.prepare(choice)
         return self._programs[choice.network].result()
 
-    def _compile(self, choice: MacroChoice) -> Program:
+    def _compile(self, choice: Any) -> Program:
         began = time.perf_counter()
-        functions = member(Backbone(choice, self.outputs), self.image, self.batch, self.loss)
+        functions = member(self.net.build(choice), self.net.image, self.batch, self.loss)
         key = jax.random.key(0)
         state = jax.eval_shape(functions.init, key)
         init = jax.jit(functions.init, compiler_options=compiler_options(once=True)).lower(key).compile()
         course = self.course(choice, 1, 1, 1)
         advance = jax.jit(functions.advance, compiler_options=compiler_options())
-        chunk = jax.ShapeDtypeStruct((CHUNK, *self.image), jnp.float32)
+        chunk = jax.ShapeDtypeStruct((CHUNK, *self.net.image), jnp.float32)
         predict = jax.jit(functions.predict, compiler_options=compiler_options()).lower(state.average, chunk).compile()
         compiled = advance.lower(key, state, course, self.data.x, self.data.y).compile()
         return Program(init, compiled, predict, time.perf_counter() - began)
 
-    def course(self, choice: MacroChoice, total: int, stop: int, examples: int) -> Course:
+    def course(self, choice: Any, total: int, stop: int, examples: int) -> Course:
         whole = lambda n: jnp.asarray(n, jnp.int32)
-        return Course(recipe_of(choice.training, self.image), jnp.asarray(total, jnp.float32), whole(stop), whole(examples))
+        return Course(recipe_of(choice.training, self.net.image), jnp.asarray(total, jnp.float32), whole(stop), whole(examples))
 
     def train(
-        self, name: Any, key: Key, choice: MacroChoice, start: int, stop: int, total: int, *, on: jax.Array, whole: bool = False
+        self, name: Any, key: Key, choice: Any, start: int, stop: int, total: int, *, on: jax.Array, whole: bool = False
     ) -> Outcome:
         """Trains member `name` from step `start` to `stop` of `total`, and predicts `on`.
 
@@ -121,7 +119,11 @@ class Trainer:
         variables = jax.tree.map(np.asarray, state.average)
         return Outcome(outputs, loss, variables, time.perf_counter() - began, waited)
 
-    def predict(self, choice: MacroChoice, variables: Any, x: jax.Array) -> np.ndarray:
+    def forget(self, name: Any) -> None:
+        """Drops a member that will not go on."""
+        self._members.pop(name, None)
+
+    def predict(self, choice: Any, variables: Any, x: jax.Array) -> np.ndarray:
         """Outputs [n, K] of x [n, ...], a chunk at a time."""
         program, parts = self.program(choice), []
         for start in range(0, len(x), CHUNK):

@@ -1,13 +1,12 @@
 """The networks of the macro space: each is a plain Flax module, and a program of its own.
 
 Blocks and their references are those of `jaxnas.spaces.macro`.  A block ends in squeeze-and-excitation where there is attention (an
-inverted one has it inside, as MobileNetV3 does), and a residual one adds the average-free 1 x 1 shortcut wherever its shape changes.
+inverted one has it inside, as MobileNetV3 does), and the shortcut of a residual one is a 1 x 1 convolution where its shape changes.
 
 Axes: C channels, H rows, W columns, B batch, K outputs, S stages.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -15,9 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.base import Arch
+from jaxnas.nets.blueprints import Blueprints, Cost
 from jaxnas.nets.convolution import per_channel
 from jaxnas.nets.layers import BatchNorm, Conv, Dense, Depthwise, drop, to_net
-from jaxnas.spaces._macro import MacroChoice, MacroSpec, StageChoice, rounded
+from jaxnas.spaces._macro import MacroChoice, MacroSpec, StageChoice, families, rounded
+from jaxnas.spaces._space import Space
 
 HIDDEN = 64  # units of the flatten head
 SQUEEZE = 8  # attention looks at so many channels at once
@@ -120,11 +121,16 @@ class Backbone(nn.Module):
         return drop(y, self.make_rng("dropout"), dropout, y.shape)
 
 
-class Cost(NamedTuple):
-    """Of one network."""
+def backbones(space: Space, *, image: tuple[int, int, int], classes: int) -> Blueprints:
+    """The networks of a macro space.
 
-    params: jax.Array  # float32[]
-    macs: jax.Array  # float32[]: multiply-adds of convolutions and dense layers, for one example
+    Raises:
+        ValueError: for another space, or an image that it was not made for.
+    """
+    if not isinstance(space.spec, MacroSpec) or space.spec.image != tuple(image):
+        raise ValueError(f"backbones need a space of `macro({tuple(image)})`, made for the images at hand")
+    build = lambda choice: Backbone(choice, classes)
+    return Blueprints(space, tuple(image), classes, build, backbone_cost(space.spec, classes), families(space))
 
 
 def backbone_cost(spec: MacroSpec, outputs: int) -> Callable[[Arch], Cost]:

@@ -5,7 +5,7 @@ References: plain blocks, Simonyan and Zisserman, VGG, ICLR 2015, arXiv:1409.155
 arXiv:1512.03385; separable, Howard et al., MobileNets, 2017, arXiv:1704.04861; inverted, Sandler et al., MobileNetV2, CVPR 2018,
 arXiv:1801.04381; attention, Hu et al., Squeeze-and-Excitation Networks, CVPR 2018, arXiv:1709.01507.
 
-    network  = stem, 1 to S stages, head;    a stage = 1 to 3 blocks of one kind;    the first block of a later stage halves the image
+    network  = stem, 1 to S stages, head;   a stage = 1 to 3 blocks of one kind;   the first block of a later stage halves the image
     width_s  = width_1 growth_2 ... growth_s, rounded to a multiple of 4
     training = learning rate, weight decay, augmentation, dropout
 
@@ -15,6 +15,7 @@ Text form: stem stride, a word a stage (width : block kernel [e expansion] x dep
 Axes: S stages.
 """
 
+import itertools
 import math
 import re
 from collections.abc import Callable
@@ -113,8 +114,8 @@ def macro(image: tuple[int, int, int], **lists: tuple) -> Space:
     """The macro space for images of a shape.
 
     Args:
-        image: (H, W, C).  A shorter side of 8 or less makes three stages at most, of 16 and more four; from 32 on the stem may halve
-            the image, from 64 on it may quarter it.  Series are images of one column.
+        image: (H, W, C).  A shorter side below 16 makes three stages at most, else four; from 32 on the stem may halve the image,
+            from 64 on it may quarter it.  Series are images of one column.
         lists: fields of `MacroSpec`, to replace a decision's values; one value decides it.
 
     Raises:
@@ -150,7 +151,7 @@ def macro(image: tuple[int, int, int], **lists: tuple) -> Space:
 
 
 def _conditions(decisions: Macro, spec: MacroSpec) -> tuple[np.ndarray, np.ndarray]:
-    """(parent [D], when [D, A]): a stage's decisions are on where there is that stage, its expansion where its block is inverted."""
+    """(parent [D], when [D, A]): a stage's decisions are on where there is the stage, its expansion where its block is inverted."""
     sizes = [np.size(leaf) for leaf in decisions]
     start = dict(zip(Macro._fields, np.cumsum([0, *sizes[:-1]]), strict=True))
     D, A = sum(sizes), max(int(np.max(leaf, initial=1)) for leaf in decisions)
@@ -222,7 +223,7 @@ def from_text(spec: MacroSpec, text: str) -> Macro:
     rows = [_stage(word, value) for word in stages]
     widths = [int(word.split(":")[0]) for word in stages]
     growth = []
-    for before, after in zip(widths, widths[1:], strict=False):
+    for before, after in itertools.pairwise(widths):
         factors = [i for i, g in enumerate(spec.growth) if rounded(before * g) == after]
         growth.append(factors[0] if factors else _unknown(f"a width of {after} behind {before}"))
     pad = lambda values, length: np.asarray([*values, *[0] * (length - len(values))], np.int32)
@@ -230,6 +231,45 @@ def from_text(spec: MacroSpec, text: str) -> Macro:
     first = value("width", str(widths[0]))
     whole = jax.tree.map(np.int32, found)
     return Macro(np.int32(len(stages) - 1), whole.pop("stem"), np.int32(first), pad(growth, spec.stages - 1), *columns, **whole)
+
+
+FAMILIES = {  # block, kernel and depth of each stage, and what is shared
+    "resnet": ("residual3", 2, "batch relu average"),
+    "vgg": ("plain3", 2, "batch relu flatten"),
+    "mobilenet": ("inverted3e4", 2, "batch relu average"),
+    "plain": ("plain3", 1, "batch relu average"),
+}
+RECIPES = (
+    "rate=0.05 decay=0.0005 augment=none dropout=0.0",
+    "rate=0.2 decay=0.0005 augment=none dropout=0.0",
+    "rate=0.1 decay=0.0005 augment=crop dropout=0.2",
+)
+
+
+def families(space: Space) -> dict[str, tuple[Arch, ...]]:
+    """name -> the hand-made networks of a family, from the narrowest to the widest: three stages at most, each twice as wide as the
+    one before; families that are not in the space are left out."""
+    spec, found = space.spec, {}
+    for name, (block, depth, shared) in FAMILIES.items():
+        ladder = []
+        for width in spec.width:
+            words = [f"{rounded(width * 2**s)}:{block}x{depth}" for s in range(min(3, spec.stages))]
+            try:
+                ladder.append(space.from_text(" ".join([f"stem{spec.stem[0]}", *words, shared, RECIPES[0]])))
+            except ValueError:
+                continue
+        if ladder:
+            found[name] = tuple(ladder)
+    return found
+
+
+def with_recipe(space: Space, arch: Arch, recipe: str) -> Arch | None:
+    """The same network with another training; None where the space has no such training."""
+    text = " ".join(word for word in space.to_text(arch).split() if "=" not in word)
+    try:
+        return space.from_text(f"{text} {recipe}")
+    except ValueError:
+        return None
 
 
 def _stage(word: str, value: Callable[[str, str], int]) -> tuple[int, int, int, int]:

@@ -4,8 +4,8 @@
     decay is added to the gradient of kernels alone;  the answer is the average weights of the last tenth of the steps so far
 
 References: the cosine, Loshchilov and Hutter, SGDR, ICLR 2017, arXiv:1608.03983; the warm-up, Goyal et al. 2017, arXiv:1706.02677;
-averages of weights, Polyak and Juditsky 1992, and, that they make a training that goes on comparable with one that is over, Izmailov
-et al. 2018, arXiv:1803.05407.
+averages of weights, Polyak and Juditsky 1992, and Izmailov et al. 2018, arXiv:1803.05407: by them a training that goes on is worth
+what one that ended here would be.
 
 A step draws its batch and its noise from the key and the step's number alone: any cutting of a training gives the same bits.
 

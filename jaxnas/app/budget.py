@@ -1,0 +1,145 @@
+"""What minutes buy: how fast this machine trains, and so how long a training, how large a network and how many trials.
+
+    P      multiply-adds a second of training, measured on a small network of the first family
+    T_R    = share of an arm / TRAININGS, the time of one whole training
+    limit  the multiply-adds of a network that trains for EPOCHS in T_R;  not below the cheapest hand-made network, for which the
+           epochs are fewer, nor above the dearest of the space, for which T_R is less and the trials are more
+
+An example's backward pass costs as much as two forward ones.
+"""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnas.app.trainer import Trainer
+
+ARM = 0.33  # of the whole time, for the search, and again for random networks
+TRAININGS = 12.0  # whole trainings that an arm has time for
+EPOCHS, FEWEST = 30, 60  # of a training; its steps at least
+ETA = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """plan.json; a run that is cut goes on with the plan that it began with."""
+
+    seconds: float  # all of it
+    arm: float  # of an arm
+    steps: int  # of a whole training
+    limit: float | None  # multiply-adds; None: none
+    limit_params: float | None
+    speed: float  # multiply-adds a second
+    compiling: float  # seconds that a program takes
+    seeds: int  # of the final trainings
+
+    def training(self, macs: float, steps: int, batch: int) -> float:
+        """Seconds of so many steps, without compiling."""
+        return 3 * macs * batch * steps / self.speed
+
+    def said(self) -> str:
+        limit = "" if self.limit is None else f", of at most {self.limit / 1e6:.3g} M multiply-adds"
+        return (
+            f"plan: {self.steps} steps a training{limit}; {self.arm:.0f} s to search and as long for random networks, then "
+            f"{self.seeds} final trainings of each that is compared"
+        )
+
+
+def read_limit(text: str | None) -> tuple[float | None, float | None]:
+    """(parameters, multiply-adds) of "params=200k", "macs=5M", or both with a comma between.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    limits: dict[str, float] = {}
+    for part in (text or "").split(",") if text else ():
+        name, _, value = part.strip().partition("=")
+        factor = {"k": 1e3, "M": 1e6, "G": 1e9}.get(value[-1:], 1.0)
+        try:
+            limits[name] = float(value.rstrip("kMG")) * factor
+        except ValueError:
+            limits[name] = np.nan
+        if name not in ("params", "macs") or not limits[name] > 0:
+            raise ValueError(f"--limit {text}: write params=200k, macs=5M, or both with a comma between")
+    return limits.get("params"), limits.get("macs")
+
+
+def make_plan(trainer: Trainer, seconds: float, limit: str | None, steps: int | None) -> Plan:
+    """Measures, and plans.
+
+    Args:
+        trainer: of the run.
+        seconds: all that there are.
+        limit: as `read_limit` reads it.
+        steps: of a whole training, where a person has said so.
+
+    Raises:
+        ValueError: for a limit below the smallest network, or a time that is too short for two trainings of it.
+    """
+    net, data = trainer.net, trainer.data
+    params, macs = read_limit(limit)
+    cost = jax.jit(jax.vmap(net.cost))
+    ladders = {name: cost(jax.tree.map(lambda *a: jnp.stack(a), *ladder)) for name, ladder in net.families.items()}
+    least = {what: min(float(getattr(c, what).min()) for c in ladders.values()) for what in ("params", "macs")}
+    for what, most in (("params", params), ("macs", macs)):
+        if most is not None and most < least[what]:
+            words = "parameters" if what == "params" else "multiply-adds"
+            raise ValueError(f"--limit {limit}: the smallest hand-made network has {least[what]:,.0f} {words}: give at least that")
+    speed, compiling = _measure(trainer)
+    each = ARM * seconds / TRAININGS
+    batch, examples = trainer.batch, data.train
+    wanted = steps or max(FEWEST, EPOCHS * examples // batch)
+    affordable = speed * each / (3 * batch)  # multiply-adds times steps
+    dearest = max(float(c.macs.max()) for c in ladders.values())
+    limit_macs = min(dearest, macs or dearest, max(least["macs"], affordable / wanted))
+    n = steps or int(np.clip(affordable / limit_macs, FEWEST, wanted))
+    need = 2 * (compiling + 3 * least["macs"] * batch * n / speed) / ARM
+    if seconds < need:
+        raise ValueError(
+            f"{seconds / 60:.3g} minutes are too few to train two networks: give --minutes {np.ceil(need / 6) / 10:.3g}"
+        )
+    finals = (1 - 2 * ARM) * 0.9 * seconds - 3 * compiling
+    one = 3 * limit_macs * batch * n / speed * len(data.y) / examples
+    seeds = int(np.clip(finals / (3 * one), 2, 5))
+    return Plan(seconds, ARM * seconds, n - n % ETA or ETA, limit_macs, params, speed, compiling, seeds)
+
+
+def _measure(trainer: Trainer) -> tuple[float, float]:
+    """(multiply-adds a second, seconds to compile), of the cheapest network of the first family."""
+    arch = next(iter(trainer.net.families.values()))[0]
+    choice, macs = trainer.net.space.choice(arch), float(trainer.net.cost(arch).macs)
+    key, held = jax.random.key(0), trainer.data.x[:1]
+    compiling = trainer.program(choice).seconds
+    trainer.train("measure", key, choice, 0, 3, 10_000, on=held)
+    steps = 6
+    while True:
+        out = trainer.train("measure", key, choice, 0, steps, 10_000, on=held)
+        if out.seconds > 0.5 or steps > 5_000:
+            trainer.forget("measure")
+            return 3 * macs * trainer.batch * steps / out.seconds, compiling
+        steps *= 3
+
+
+def scaled(trainer: Trainer, plan: Plan) -> dict[str, Any]:
+    """family -> its largest network within the plan's limits; families that have none are left out."""
+    found = {}
+    for name, ladder in trainer.net.families.items():
+        costs = jax.tree.map(np.asarray, jax.vmap(trainer.net.cost)(jax.tree.map(lambda *a: jnp.stack(a), *ladder)))
+        fits = (costs.macs <= (plan.limit or np.inf)) & (costs.params <= (plan.limit_params or np.inf))
+        if fits.any():
+            found[name] = ladder[int(np.flatnonzero(fits)[np.argmax(costs.macs[fits])])]
+    return found
+
+
+def load_plan(directory: pathlib.Path) -> Plan | None:
+    path = directory / "plan.json"
+    return Plan(**json.loads(path.read_text())) if path.exists() else None
+
+
+def save_plan(directory: pathlib.Path, plan: Plan) -> None:
+    (directory / "plan.json").write_text(json.dumps(dataclasses.asdict(plan), indent=2) + "\n")

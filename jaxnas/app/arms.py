@@ -109,7 +109,6 @@ class Arm(NamedTuple):
     algorithm: AskTell
     budget: int  # the algorithm's largest
     total: int  # steps of a whole training
-    capacity: int  # members that are kept to be gone on with
     most: int | None  # trials; None: as many as there is time for
     score: Callable[[np.ndarray], np.ndarray]  # validation outputs [n, K] -> [n], larger is better
     sizes: Callable[[Any], tuple[int, int]]  # arch -> (parameters, multiply-adds)

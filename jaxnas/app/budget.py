@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnas.app.limits import read_limit
 from jaxnas.app.trainer import Trainer
 
 ARM = 0.33  # of the whole time, for the search, and again for random networks
@@ -50,33 +51,14 @@ class Plan:
         )
 
 
-def read_limit(text: str | None) -> tuple[float | None, float | None]:
-    """(parameters, multiply-adds) of "params=200k", "macs=5M", or both with a comma between.
-
-    Raises:
-        ValueError: for anything else.
-    """
-    limits: dict[str, float] = {}
-    for part in (text or "").split(",") if text else ():
-        name, _, value = part.strip().partition("=")
-        factor = {"k": 1e3, "M": 1e6, "G": 1e9}.get(value[-1:], 1.0)
-        try:
-            limits[name] = float(value.rstrip("kMG")) * factor
-        except ValueError:
-            limits[name] = np.nan
-        if name not in ("params", "macs") or not limits[name] > 0:
-            raise ValueError(f"--limit {text}: write params=200k, macs=5M, or both with a comma between")
-    return limits.get("params"), limits.get("macs")
-
-
-def make_plan(trainer: Trainer, seconds: float, limit: str | None, steps: int | None) -> Plan:
+def make_plan(trainer: Trainer, seconds: float, limit: str | None, steps: int | None = None) -> Plan:
     """Measures, and plans.
 
     Args:
         trainer: of the run.
         seconds: all that there are.
         limit: as `read_limit` reads it.
-        steps: of a whole training, where a person has said so.
+        steps: of a whole training, where a person has said so, and how many trials: then nothing is measured.
 
     Raises:
         ValueError: for a limit below the smallest network, or a time that is too short for two trainings of it.
@@ -90,14 +72,16 @@ def make_plan(trainer: Trainer, seconds: float, limit: str | None, steps: int | 
         if most is not None and most < least[what]:
             words = "parameters" if what == "params" else "multiply-adds"
             raise ValueError(f"--limit {limit}: the smallest hand-made network has {least[what]:,.0f} {words}: give at least that")
+    dearest = max(float(c.macs.max()) for c in ladders.values())
+    if steps is not None:
+        return Plan(seconds, ARM * seconds, _whole_thirds(steps), min(dearest, macs or dearest), params, 1.0, 0.0, 2)
     speed, compiling = _measure(trainer)
     each = ARM * seconds / TRAININGS
     batch, examples = trainer.batch, data.train
-    wanted = steps or max(FEWEST, EPOCHS * examples // batch)
+    wanted = max(FEWEST, EPOCHS * examples // batch)
     affordable = speed * each / (3 * batch)  # multiply-adds times steps
-    dearest = max(float(c.macs.max()) for c in ladders.values())
     limit_macs = min(dearest, macs or dearest, max(least["macs"], affordable / wanted))
-    n = steps or int(np.clip(affordable / limit_macs, FEWEST, wanted))
+    n = int(np.clip(affordable / limit_macs, FEWEST, wanted))
     need = 2 * (compiling + 3 * least["macs"] * batch * n / speed) / ARM
     if seconds < need:
         raise ValueError(
@@ -106,7 +90,11 @@ def make_plan(trainer: Trainer, seconds: float, limit: str | None, steps: int | 
     finals = (1 - 2 * ARM) * 0.9 * seconds - 3 * compiling
     one = 3 * limit_macs * batch * n / speed * len(data.y) / examples
     seeds = int(np.clip(finals / (3 * one), 2, 5))
-    return Plan(seconds, ARM * seconds, n - n % ETA or ETA, limit_macs, params, speed, compiling, seeds)
+    return Plan(seconds, ARM * seconds, _whole_thirds(n), limit_macs, params, speed, compiling, seeds)
+
+
+def _whole_thirds(steps: int) -> int:
+    return max(ETA, steps - steps % ETA)
 
 
 def _measure(trainer: Trainer) -> tuple[float, float]:

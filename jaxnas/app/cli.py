@@ -40,7 +40,7 @@ def _say(line: str) -> None:
 
 
 def _search(command: Search) -> None:
-    config = Config(**{f.name: getattr(command, f.name) for f in dataclasses.fields(Config)})
+    config = complete(Config(**{f.name: getattr(command, f.name) for f in dataclasses.fields(Config)}))
     with fresh(command.out, config) as directory:
         _execute(directory, config)
 
@@ -60,8 +60,9 @@ def _execute(directory: pathlib.Path, config: Config) -> None:
 def _summary(directory: pathlib.Path, result: dict) -> str:
     words = score_of(result["found"]).words
     lines = [f"genotype        {result['genotype']}"]
-    for name in ("found", "random"):
-        lines.append(f"{name:<7} test    {words(result[name])}, {result[name]['parameters']:,} parameters")
+    for name in ("found", "hand-made", "random", "ensemble"):
+        if name in result:
+            lines.append(f"{name:<9} test  {words(result[name])}, {result[name]['parameters']:,} parameters")
     kept = ", ".join(sorted(p.name for p in directory.iterdir()))
     return "\n".join([*lines, result["verdict"], f"kept in {directory}: {kept}"])
 
@@ -159,7 +160,7 @@ def _rank(command: Rank) -> None:
     from jaxnas.evaluate import zero_cost
     from jaxnas.evaluate.benchmark import find, load_table
 
-    space = search.make_space(config.space)
+    space = search.make_space(command.space)
     benchmark = load_table(command.table, space) if command.table.endswith(".npz") else find(command.table)
     if list(benchmark.space.arity) != list(space.arity):
         raise ValueError(f"the rows of {command.table} are not of {command.space}: give the --space that they are of")

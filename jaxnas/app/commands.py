@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from jaxnas.app.config import SETTINGS, Config, read_config_file
+from jaxnas.app.config import SETTINGS, Config, named, read_config_file
 from jaxnas.app.settings import load_plugins
 
 
@@ -157,14 +157,14 @@ def search_command(arguments: list[str]) -> type[Search]:
     for name, flag in (("strategy", "--strategy"), ("space", "--space")):
         given = _value(arguments, flag)
         if given and given[0] != getattr(held, name):
-            named: dict[str, Any] = {name: given[0], f"{name}_settings": None}
-            held = dataclasses.replace(held, **named)
+            other: dict[str, Any] = {name: given[0], f"{name}_settings": None}
+            held = dataclasses.replace(held, **other)
     for field in dataclasses.fields(Search):
         kind, default = field.type, getattr(held, field.name, field.default)
         if field.name in SETTINGS:
             made = SETTINGS[field.name](held).settings
             prefix = field.name.removesuffix("_settings")
-            kind = Annotated[made, tyro.conf.arg(name=prefix, help=f"Of {getattr(held, prefix)}.")]
+            kind = Annotated[made, tyro.conf.arg(name=prefix, help=f"Of {getattr(named(held), prefix)}.")]
             default = made() if default is None else default
         fields.append((field.name, kind, dataclasses.field(default=default)))
     return dataclasses.make_dataclass("Search", fields, bases=(Search,), frozen=True, namespace={"__doc__": Search.__doc__})

@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Generator
 from typing import Any, Literal
 
+from jaxnas.app.limits import read_limit
 from jaxnas.app.methods import METHODS
 from jaxnas.app.methods.evaluators import EVALUATORS
 from jaxnas.app.settings import load_plugins, read_settings
@@ -19,10 +20,16 @@ from jaxnas.app.spaces import SPACES
 class Config:
     """What a run is made from; config.json in its directory."""
 
-    space: str = "nasbench201"
-    """Where to search: see `jaxnas list`."""
-    strategy: str = "darts"
-    """How to search: see `jaxnas list`."""
+    space: str = "auto"
+    """Where to search: see `jaxnas list`; auto: what the strategy searches if nothing is said."""
+    strategy: str = "auto"
+    """How to search: see `jaxnas list`; auto: portfolio in the macro space, darts where another --space is given."""
+    minutes: float = 3.0
+    """For all of it, in the macro space; a search elsewhere counts steps."""
+    limit: str | None = None
+    """What a network of the macro space may cost: params=200k, macs=5M, or both with a comma between."""
+    trials: int | None = None
+    """Trainings of each arm in the macro space, with --train-steps each, instead of as many as there is time for."""
     evaluator: str = "scratch"
     """What candidates of a black-box search are worth: see `jaxnas list`."""
     data: str = "digits"
@@ -72,7 +79,20 @@ class Config:
     """The space's own: flags --space.NAME; None: the default ones."""
 
 
-SETTINGS = {"strategy_settings": lambda c: METHODS.find(c.strategy), "space_settings": lambda c: SPACES.find(c.space)}
+SETTINGS = {
+    "strategy_settings": lambda c: METHODS.find(named(c).strategy),
+    "space_settings": lambda c: SPACES.find(named(c).space),
+}
+
+
+def named(config: Config) -> Config:
+    """The config, with a strategy and a space."""
+    strategy, space = config.strategy, config.space
+    if strategy == "auto":
+        strategy = "portfolio" if space in ("auto", METHODS["portfolio"].space) else "darts"
+    if space == "auto":
+        space = METHODS.find(strategy).space
+    return dataclasses.replace(config, strategy=strategy, space=space)
 
 
 def complete(config: Config) -> Config:
@@ -82,6 +102,7 @@ def complete(config: Config) -> Config:
         ValueError: in one line that says what to do, for what no run can be made from.
     """
     load_plugins(config.use)
+    config = named(config)
     for name, entry in SETTINGS.items():
         kind = entry(config).settings
         if getattr(config, name) is None:
@@ -93,6 +114,9 @@ def complete(config: Config) -> Config:
         if getattr(config, field) < 1:
             raise ValueError(f"--{field.replace('_', '-')} must be at least 1, not {getattr(config, field)}")
     check_seed(config.seed)
+    if not 0 < config.minutes < math.inf or (config.trials is not None and config.trials < 1):
+        raise ValueError(f"--minutes must be positive and --trials at least 1, not {config.minutes} and {config.trials}")
+    read_limit(config.limit)
     if not all(0 < rate < math.inf for rate in (config.learning_rate, config.arch_learning_rate)):
         raise ValueError("learning rates must be positive and finite")
     return config

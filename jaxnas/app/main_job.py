@@ -31,7 +31,7 @@ from jaxnas.app.trainer import Examples, Trainer
 from jaxnas.ask_tell._asha import asha
 from jaxnas.ask_tell._portfolio import portfolio
 from jaxnas.ask_tell._random_search import random_search
-from jaxnas.base import Key
+from jaxnas.base import AskTell, Key
 from jaxnas.data.dataset import Dataset
 from jaxnas.nets.blueprints import Blueprints
 from jaxnas.spaces._limited import limited
@@ -42,11 +42,6 @@ CAPACITY, WORKERS = 256, 4
 Say = Callable[[str], None]
 
 
-def valid_share(n: int) -> float:
-    """The part of n examples that choices are made by: 15 %, but 500 examples where a third allows it."""
-    return min(max(0.15, 500 / max(n, 1)), 1 / 3)
-
-
 def run(
     directory: pathlib.Path,
     key: Key,
@@ -54,10 +49,11 @@ def run(
     dataset: Dataset,
     *,
     minutes: float,
-    limit: str | None,
-    batch: int,
+    limit: str | None = None,
+    batch: int = 64,
     steps: int | None = None,
     trials: int | None = None,
+    algorithm: Callable[[Space], tuple[AskTell, int]] | None = None,
     say: Say = lambda line: None,
 ) -> dict:
     """Runs, or goes on with, the main job in `directory`.
@@ -72,6 +68,8 @@ def run(
         batch: examples a step.
         steps, trials: of a whole training, and of each arm, where they should not follow from the minutes: then equal runs write
             equal trials on any machine.
+        algorithm: space -> (what searches, the largest budget that it asks for, 1 for one without budgets); default: asynchronous
+            halving of the portfolio and its mutants.
         say: takes a line for a person.
     """
     began = time.perf_counter()
@@ -88,31 +86,25 @@ def run(
             plan = budget.make_plan(trainer, 60 * minutes, limit, steps)
             budget.save_plan(directory, plan)
         say(plan.said())
-        score = _score(dataset, criterion)
         space = limited(net.space, _excess(net, plan), 1.0)
-        common = dict(
-            space=net.space, total=plan.steps, capacity=CAPACITY, most=trials, score=score, sizes=_sizes(net), held=dataset.valid.x
-        )
         hand_made = _generation_0(net.space, budget.scaled(trainer, plan))
-        searching = asha(
-            space,
-            budget.ETA,
-            1,
-            budget.ETA,
-            capacity=CAPACITY,
-            batch=WORKERS,
-            propose=portfolio(space, jax.tree.map(lambda *a: jnp.stack(a), *hand_made.values()), CAPACITY, WORKERS),
-        )
-        arms = {"search": (searching, k_search), "random": (random_search(space), k_random)}
-        for name, (algorithm, k) in arms.items():
+        searching = algorithm(space) if algorithm else _halved_portfolio(space, hand_made)
+        common = dict(total=plan.steps, most=trials, score=_score(dataset, criterion), sizes=_sizes(net), held=dataset.valid.x)
+        for name, (asks, largest), k in (("search", searching, k_search), ("random", (random_search(space), 1), k_random)):
+            arm = Arm(name=name, space=net.space, algorithm=asks, budget=largest, **common)
             end = plan.arm + max((r.at for r in kept.records if r.arm != name), default=0.0)
-            arm = Arm(name=name, algorithm=algorithm, budget=budget.ETA, **common)
             room = lambda macs, n, end=end: clock() + plan.training(macs, n, trainer.batch) <= end
             for record in run_arm(arm, k, trainer, kept, clock, room):
                 say(_line(record, plan, end - clock()))
-        return _finish(directory, net, dataset, trainer, kept, plan, len(hand_made), k_final, say)
+        return _finish(directory, net, dataset, trainer, kept, plan, 0 if algorithm else len(hand_made), k_final, say)
     finally:
         trainer.close()
+
+
+def _halved_portfolio(space: Space, hand_made: dict[str, Any]) -> tuple[AskTell, int]:
+    given = jax.tree.map(lambda *a: jnp.stack(a), *hand_made.values())
+    propose = portfolio(space, given, CAPACITY, WORKERS)
+    return asha(space, budget.ETA, 1, budget.ETA, capacity=CAPACITY, batch=WORKERS, propose=propose), budget.ETA
 
 
 def _score(dataset: Dataset, criterion: training.Criterion) -> Callable[[np.ndarray], np.ndarray]:

@@ -90,6 +90,8 @@ def execute(
     dataset = task.load(config, k_data)
     job = make_job(config, dataset)
     space, plan = job.space, make_plan(job)
+    if not net_entry(config).supernet:
+        return _main_job(directory, config, job, k_search, say)
     seeds = None if config.seeds == 1 else config.seeds
     stage = Resumable(progress)
 
@@ -126,6 +128,30 @@ def execute(
     if result["collapsed"]:
         result["verdict"] += f"; the search has collapsed: nothing but {result['collapsed']}"
     _plots(directory, space, lines, journal.read(directory / "found"))
+    (directory / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+    return result
+
+
+def _main_job(directory: pathlib.Path, config: Config, job: Job, key: "Key", say: Callable[[str], None]) -> dict:
+    """The search of networks that are programs of their own: see `jaxnas.app.main_job`."""
+    from jaxnas.app import main_job
+
+    say(f"run directory: {directory}")
+    for note in job.data.notes:
+        say(f"data: {note}")
+    make = METHODS.find(config.strategy).algorithm
+    if make is None:
+        raise ValueError(f"{config.strategy} has no algorithm: register it with one")
+
+    def asked(space):
+        cost = lambda gates: job.net.cost(space.derive(gates)).macs
+        return make(space, config.steps, job.settings, cost), getattr(job.settings, "largest", 1)
+
+    algorithm = None if config.strategy == "portfolio" else asked
+    sizes = dict(minutes=config.minutes, limit=config.limit, batch=config.batch, trials=config.trials, algorithm=algorithm)
+    steps = None if config.trials is None else config.train_steps
+    result = {"strategy": config.strategy, "space": config.space, "data": config.data}
+    result |= main_job.run(directory, key, job.net, job.data, steps=steps, say=say, **sizes)
     (directory / "result.json").write_text(json.dumps(result, indent=2) + "\n")
     return result
 

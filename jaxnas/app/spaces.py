@@ -18,6 +18,7 @@ class NetEntry(NamedTuple):
     make: Callable[..., Any]  # (space, data, config, **more) -> Net; `more` is what a method adds
     final: Callable[..., Any] | None = None  # (space, arch, data, config) -> the module to train at the end; None: specialised
     data: str = "images"  # what it reads: "images" or "text"
+    supernet: bool = True  # one program for all architectures; False: each network is a program of its own
 
 
 class SpaceEntry(NamedTuple):
@@ -86,6 +87,7 @@ NETS: Table[NetEntry] = Table(
         "layer": NetEntry("convolutions of any size, masked", _plain("layer_net")),
         "chain": NetEntry("a chain of layers", _plain("chain_net")),
         "memory-bank": NetEntry("operations between memory banks: --channels a bank", _wide("memory_bank_net")),
+        "backbone": NetEntry("plain networks, each a program of its own", _plain("backbones"), supernet=False),
         "language": NetEntry("a recurrent cell over text: --channels hidden units", _language, _final_language, "text"),
     },
 )
@@ -261,9 +263,16 @@ def _plainly(name: str, net: str, about: str, settings: type = NoSettings) -> Sp
     return SpaceEntry(about, _space(name), net, settings)
 
 
+def _macro(settings, image):
+    from jaxnas import spaces
+
+    return spaces.macro(image)
+
+
 SPACES: Table[SpaceEntry] = Table(
     "space",
     {
+        "macro": SpaceEntry("whole networks: stages, widths, blocks, heads, and how they are trained", _macro, "backbone"),
         "nasbench201": _plainly("nasbench201", "cell", "NAS-Bench-201 cells: 4 nodes, 5 operations, 15,625 architectures"),
         "darts": _plainly("darts", "cell", "DARTS cells: normal and reduction, 1,037,664,180 each", DartsCells),
         "nasnet": _plainly("nasnet", "cell", "NASNet cells: normal and reduction, blocks of 13 operations", CellBlocks),

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from jaxnas.app.methods.base import LENGTH
+from jaxnas.app.spaces import NETS, SPACES
 
 
 class Training(NamedTuple):
@@ -92,7 +93,8 @@ def _load_examples(kind):
             what = WHAT[kind]
             raise ValueError(f"{config.space} reads {what}, not text: give --data digits or file.npz, or search --space darts-rnn")
         asked = {name: getattr(config, name) for name in ASKED}
-        dataset = data.load(config.data, key, **asked)
+        own = not NETS[SPACES[config.space].net].supernet  # networks are chosen, no architecture is moved
+        dataset = data.load(config.data, key, valid=None if own else 0.5, **asked)
         found = "image" if dataset.inputs is None else dataset.inputs.kind
         if found != kind:
             raise ValueError(

@@ -10,6 +10,7 @@ from jaxnas.ask_tell._hyperband import hyperband, hyperband_plan
 from jaxnas.ask_tell._local_search import LocalSearchState, local_search
 from jaxnas.ask_tell._nsga2 import NSGA2State, nsga2
 from jaxnas.ask_tell._policy_gradient import PolicyGradientState, policy_gradient
+from jaxnas.ask_tell._portfolio import portfolio
 from jaxnas.ask_tell._progressive import Growth, ProgressiveState, growing_blocks, growing_edges, progressive
 from jaxnas.ask_tell._q_learning import QLearningState, mdp_of, q_learning
 from jaxnas.ask_tell._random_search import random_search
@@ -51,6 +52,7 @@ __all__ = [
     "nsga2",
     "policy_gradient",
     "pool",
+    "portfolio",
     "progressive",
     "q_learning",
     "random_draws",

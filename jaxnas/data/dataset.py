@@ -25,6 +25,11 @@ class Split(NamedTuple):
     y: jax.Array  # of classes int32[N]; of labels float32[N, K], 0 or 1; of numbers float32[N, K], standardised
 
 
+def choosing_share(n: int) -> float:
+    """The part of n examples by which trained networks are chosen: 15 %, or 500 examples where that is not above a third."""
+    return min(max(0.15, 500 / max(n, 1)), 1 / 3)
+
+
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["train", "valid", "test"],
@@ -61,7 +66,7 @@ def split(
     x: Any,
     y: ArrayLike,
     *,
-    valid: float | tuple[Any, ArrayLike] = 0.5,
+    valid: float | tuple[Any, ArrayLike] | None = 0.5,
     test: float | tuple[Any, ArrayLike] = 0.2,
     groups: ArrayLike | None = None,
     stratified: bool = False,
@@ -80,7 +85,8 @@ def split(
         x: images [N, H, W] or [N, H, W, C], series [N, T, C] or a table [N, F] of any number type (uint8 images are divided by
             255); or a table as a DataFrame or a list of dicts.
         y: targets [N] or [N, K] of any type: classes, labels or numbers, by the rule of `jaxnas.data.target`.
-        valid: the part of what is not test that becomes `valid` (DARTS halves it), or a pair (x, y) of its own.
+        valid: the part of what is not test that becomes `valid` (DARTS halves it), or a pair (x, y) of its own; None: as much as
+            choices among trained networks need, `choosing_share`, with the shares of the classes kept where there are no groups.
         test: the part of all examples that becomes `test`, or the source's own test set, a pair (x, y), which is kept whole
             and in order.
         groups: [N] of any type; examples of a group are never in different parts.
@@ -139,7 +145,7 @@ def assemble(
     parts: Mapping[str, tuple[Any, ArrayLike]],
     reading: Reading,
     *,
-    valid: float,
+    valid: float | None,
     test: float,
     groups: Mapping[str, ArrayLike],
     stratified: bool,
@@ -149,7 +155,7 @@ def assemble(
 ) -> Dataset:
     """`split` of what a source has: parts "train", and where it has them "valid" and "test", with their targets read."""
     for part, value in (("valid", valid), ("test", test)):
-        if part not in parts and not 0 < value < 1:
+        if part not in parts and value is not None and not 0 < value < 1:
             raise DataError(f"the {part} part must lie between 0 and 1, not {value}")
     check_lengths(parts, name)
     targets = {part: reading.encode(y) for part, (_, y) in parts.items()}
@@ -157,6 +163,9 @@ def assemble(
         raise DataError(f"{name}: parts are stratified by classes, and the target is {reading.target.kind}: leave it out")
     of_group = {part: _numbered(values, len(targets[part]), name) for part, values in groups.items()}
     n, k_valid = len(targets["train"]), None
+    if valid is None:
+        valid = choosing_share(n if "test" in parts else n - round(test * n))
+        stratified = reading.target.kind == "classes" and not of_group
     if "valid" in parts:
         key, k_valid = jax.random.split(key)
     shares = (0.0 if part in parts else share for part, share in (("valid", valid), ("test", test)))

@@ -25,7 +25,7 @@ def load(
     spec: str,
     key: Key,
     *,
-    valid: float = 0.5,
+    valid: float | None = 0.5,
     target: str | None = None,
     kind: str | None = None,
     group: str | None = None,
@@ -43,7 +43,7 @@ def load(
     Args:
         spec: one of `SOURCES`.
         key: draws the splits and, with a limit, the examples.
-        valid: the part of what is not test that moves the architecture, where the source has none of its own.
+        valid: the part of what is not test that moves the architecture, where the source has none of its own; None: see `split`.
         target: the column of a table to predict, or several, parted by commas; default: one called target, label, class or y,
             or the last.  Of an .npz file, the array.
         kind: classes, labels or numbers, where the rule of `jaxnas.data.target` should not decide.

@@ -10,17 +10,24 @@ from jaxnas.nets._mobile_net import Paths, mobile_net
 from jaxnas.nets._pretext_net import pretext_net
 from jaxnas.nets._recalibrate import recalibrate
 from jaxnas.nets._tunas_net import tunas_net
+from jaxnas.nets.backbone import Backbone, backbone_cost, backbones
 from jaxnas.nets.base import Net, count_parameters
+from jaxnas.nets.blueprints import Blueprints, Cost
 from jaxnas.nets.cells import cell_net, evaluation_net
 from jaxnas.nets.ops import OPS
 from jaxnas.nets.recurrent_cell import TreeCell
 
 __all__ = [
     "OPS",
+    "Backbone",
+    "Blueprints",
+    "Cost",
     "Dropouts",
     "Net",
     "Paths",
     "TreeCell",
+    "backbone_cost",
+    "backbones",
     "cell_net",
     "chain_net",
     "count_parameters",

@@ -17,7 +17,7 @@ from jaxnas.base import Arch
 from jaxnas.nets.blueprints import Blueprints, Cost
 from jaxnas.nets.convolution import per_channel
 from jaxnas.nets.layers import BatchNorm, Conv, Dense, Depthwise, drop, to_net
-from jaxnas.spaces._macro import MacroChoice, MacroSpec, StageChoice, families, rounded
+from jaxnas.spaces._macro import StageChoice, StagedChoice, StagedSpec, families, rounded
 from jaxnas.spaces._space import Space
 
 HIDDEN = 64  # units of the flatten head
@@ -90,7 +90,7 @@ class Block(nn.Module):
 class Backbone(nn.Module):
     """x [B, H, W, C] -> outputs [B, K]."""
 
-    choice: MacroChoice
+    choice: StagedChoice
     outputs: int
 
     @nn.compact
@@ -127,13 +127,13 @@ def backbones(space: Space, *, image: tuple[int, int, int], classes: int) -> Blu
     Raises:
         ValueError: for another space, or an image that it was not made for.
     """
-    if not isinstance(space.spec, MacroSpec) or space.spec.image != tuple(image):
+    if not isinstance(space.spec, StagedSpec) or space.spec.image != tuple(image):
         raise ValueError(f"backbones need a space of `macro({tuple(image)})`, made for the images at hand")
     build = lambda choice: Backbone(choice, classes)
     return Blueprints(space, tuple(image), classes, build, backbone_cost(space.spec, classes), families(space))
 
 
-def backbone_cost(spec: MacroSpec, outputs: int) -> Callable[[Arch], Cost]:
+def backbone_cost(spec: StagedSpec, outputs: int) -> Callable[[Arch], Cost]:
     """arch -> its cost, in closed form; traceable, so that a search can draw within a limit."""
     H, W, C = spec.image
     halved = lambda n, times: -(-n // 2**times)

@@ -5,6 +5,8 @@ from jaxnas.spaces._darts import darts
 from jaxnas.spaces._darts_rnn import darts_rnn
 from jaxnas.spaces._elastic import ElasticSpec, Unit, elastic, largest, ofa_mobilenet_v3, ofa_small, smallest
 from jaxnas.spaces._layerwise import LayerSpec, layerwise
+from jaxnas.spaces._limited import limited
+from jaxnas.spaces._macro import Staged, StagedSpec, macro
 from jaxnas.spaces._memory_bank import MemoryBank, memory_bank
 from jaxnas.spaces._metaqnn import MDP, metaqnn
 from jaxnas.spaces._mobile import MobileLayer, MobileSpec, fbnet, mobile, proxylessnas
@@ -33,6 +35,8 @@ __all__ = [
     "MobileSpec",
     "Real",
     "Space",
+    "Staged",
+    "StagedSpec",
     "TreeSpec",
     "TunasSpec",
     "TunasStage",
@@ -48,6 +52,8 @@ __all__ = [
     "fbnet",
     "largest",
     "layerwise",
+    "limited",
+    "macro",
     "memory_bank",
     "metaqnn",
     "mobile",

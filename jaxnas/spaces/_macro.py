@@ -30,8 +30,8 @@ from jaxnas.spaces._space import Space, space
 BLOCKS = ("plain", "residual", "separable", "inverted")
 
 
-class Macro(NamedTuple):
-    """An architecture: each decision is a number in the list of the same name in `MacroSpec`."""
+class Staged(NamedTuple):
+    """An architecture: each decision is a number in the list of the same name in `StagedSpec`."""
 
     stages: Any  # int32[]: one less than there are
     stem: Any  # int32[]
@@ -51,7 +51,7 @@ class Macro(NamedTuple):
     dropout: Any
 
 
-class MacroSpec(NamedTuple):
+class StagedSpec(NamedTuple):
     """What a macro space tells a network."""
 
     image: tuple[int, int, int]  # (H, W, C)
@@ -88,7 +88,7 @@ class TrainingChoice(NamedTuple):
     dropout: float
 
 
-class MacroChoice(NamedTuple):
+class StagedChoice(NamedTuple):
     """One architecture, in words and numbers."""
 
     stem: int
@@ -116,7 +116,7 @@ def macro(image: tuple[int, int, int], **lists: tuple) -> Space:
     Args:
         image: (H, W, C).  A shorter side below 16 makes three stages at most, else four; from 32 on the stem may halve the image,
             from 64 on it may quarter it.  Series are images of one column.
-        lists: fields of `MacroSpec`, to replace a decision's values; one value decides it.
+        lists: fields of `StagedSpec`, to replace a decision's values; one value decides it.
 
     Raises:
         ValueError: for an image that is not (H, W, C), an empty list, or an unknown block.
@@ -126,7 +126,7 @@ def macro(image: tuple[int, int, int], **lists: tuple) -> Space:
     side = min(n for n in image[:2] if n > 1) if max(image[:2]) > 1 else 1
     stages = int(np.clip(math.floor(math.log2(side)), 1, 4 if side >= 16 else 3))
     stem = (1,) if side < 32 else (1, 2) if side < 64 else (1, 2, 4)
-    spec = MacroSpec(tuple(image), **{"stages": stages, "stem": stem, **{k: v for k, v in lists.items()}})
+    spec = StagedSpec(tuple(image), **{"stages": stages, "stem": stem, **{k: v for k, v in lists.items()}})
     listed = {name: values for name, values in spec._asdict().items() if name not in ("image", "stages")}
     if any(not values for values in listed.values()) or spec.stages < 1:
         raise ValueError(f"every decision of a macro space needs at least one value: got {lists}")
@@ -136,7 +136,7 @@ def macro(image: tuple[int, int, int], **lists: tuple) -> Space:
     S, n = spec.stages, {name: len(values) for name, values in listed.items()}
     row = lambda name, length: np.full(length, n[name], np.int32)
     shared = {name: n[name] for name in ("attention", "norm", "activation", "head", "rate", "decay", "augment", "dropout")}
-    decisions = Macro(
+    decisions = Staged(
         S, n["stem"], n["width"], row("growth", S - 1), *(row(k, S) for k in ("depth", "block", "kernel", "expansion")), **shared
     )
     parent, when = _conditions(decisions, spec)
@@ -150,10 +150,10 @@ def macro(image: tuple[int, int, int], **lists: tuple) -> Space:
     )
 
 
-def _conditions(decisions: Macro, spec: MacroSpec) -> tuple[np.ndarray, np.ndarray]:
+def _conditions(decisions: Staged, spec: StagedSpec) -> tuple[np.ndarray, np.ndarray]:
     """(parent [D], when [D, A]): a stage's decisions are on where there is the stage, its expansion where its block is inverted."""
     sizes = [np.size(leaf) for leaf in decisions]
-    start = dict(zip(Macro._fields, np.cumsum([0, *sizes[:-1]]), strict=True))
+    start = dict(zip(Staged._fields, np.cumsum([0, *sizes[:-1]]), strict=True))
     D, A = sum(sizes), max(int(np.max(leaf, initial=1)) for leaf in decisions)
     parent, when = np.full(D, -1), np.ones((D, A), bool)
     for s in range(spec.stages):
@@ -168,7 +168,7 @@ def _conditions(decisions: Macro, spec: MacroSpec) -> tuple[np.ndarray, np.ndarr
     return parent, when
 
 
-def choice_of(spec: MacroSpec, arch: Arch) -> MacroChoice:
+def choice_of(spec: StagedSpec, arch: Arch) -> StagedChoice:
     """What an architecture decides, on the host."""
     at = jax.tree.map(np.asarray, arch)
     pick = lambda name: getattr(spec, name)[int(getattr(at, name))]
@@ -180,17 +180,17 @@ def choice_of(spec: MacroSpec, arch: Arch) -> MacroChoice:
         stages.append(StageChoice(int(width), of("depth", s), of("block", s), of("kernel", s), expansion))
     training = TrainingChoice(*(pick(name) for name in TrainingChoice._fields))
     shared = {name: pick(name) for name in ("attention", "norm", "activation", "head")}
-    return MacroChoice(pick("stem"), tuple(stages), **shared, training=training)
+    return StagedChoice(pick("stem"), tuple(stages), **shared, training=training)
 
 
-def to_text(choice: MacroChoice) -> str:
+def to_text(choice: StagedChoice) -> str:
     stage = lambda s: f"{s.width}:{s.block}{s.kernel}" + (f"e{s.expansion}" if s.block == "inverted" else "") + f"x{s.depth}"
     words = [f"stem{choice.stem}", *map(stage, choice.stages), *["attention"] * choice.attention]
     words += [choice.norm, choice.activation, choice.head]
     return " ".join(words + [f"{name}={value}" for name, value in choice.training._asdict().items()])
 
 
-def from_text(spec: MacroSpec, text: str) -> Macro:
+def from_text(spec: StagedSpec, text: str) -> Staged:
     """The architecture of a text.
 
     Raises:
@@ -230,7 +230,7 @@ def from_text(spec: MacroSpec, text: str) -> Macro:
     columns = [pad(column, spec.stages) for column in zip(*rows, strict=True)]
     first = value("width", str(widths[0]))
     whole = jax.tree.map(np.int32, found)
-    return Macro(np.int32(len(stages) - 1), whole.pop("stem"), np.int32(first), pad(growth, spec.stages - 1), *columns, **whole)
+    return Staged(np.int32(len(stages) - 1), whole.pop("stem"), np.int32(first), pad(growth, spec.stages - 1), *columns, **whole)
 
 
 FAMILIES = {  # block, kernel and depth of each stage, and what is shared

@@ -27,6 +27,13 @@ def plan(job: Job, method: Method) -> tuple:
     name = job.config.strategy
     check_needs(name, method, job.net, job.config.space)
     evaluator = EVALUATORS.find(job.config.evaluator)
+    if hasattr(job.net, "families"):  # `jaxnas.nets.blueprints.Blueprints`
+        if method.plan is not None or job.config.evaluator != "scratch" or method.asks == "fronts":
+            raise ValueError(
+                f"networks of {job.config.space} are programs of their own, trained one by one from scratch: search them with "
+                "--strategy portfolio, or another that asks for architectures or trials and needs no --evaluator"
+            )
+        return ()  # `jaxnas.app.main_job` has arms instead of phases
     if method.plan is not None:
         if job.config.evaluator != "scratch":
             raise ValueError(f"{name} asks no evaluator: leave --evaluator {job.config.evaluator} out, or take --strategy aging")

@@ -99,6 +99,7 @@ IMAGES = Need("a net that reads images", lambda net: len(net.image) == 3)
 MOBILE = Need("a mobile space", lambda net: type(net.space.spec).__name__ == "MobileSpec")
 ELASTIC = Need("an elastic space", lambda net: type(net.space.spec).__name__ == "ElasticSpec")
 BANKS = Need("a memory-bank space", lambda net: type(net.space.spec).__name__ == "MemoryBankSpec")
+HAND_MADE = Need("hand-made networks to begin with", lambda net: hasattr(net, "families"))
 COUNTED = Need("multiply-adds that the net counts", lambda net: net.macs is not None)
 
 
@@ -117,6 +118,7 @@ class Method(NamedTuple):
     asks: str = "architectures"  # of an algorithm: "architectures", "trials" or "fronts"
     slots: Callable[[Any], int] | None = None  # settings -> members that are kept, of one that asks for trials
     at_once: int | None = None  # seeds that `jaxnas bench` runs side by side; None: all
+    space: str = "nasbench201"  # where it searches if no space is named
 
 
 def check_needs(name: str, method: Method, net: "Net", space: str) -> None:

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from jaxnas.app.methods.base import FREE, Method, Need
+from jaxnas.app.methods.base import FREE, HAND_MADE, Method, Need
 from jaxnas.app.settings import NoSettings
 
 # --- algorithms: (space, budget, settings, cost) -> AskTell -----------------------------------------------------------
@@ -286,7 +286,27 @@ def _nsga2(space, budget, settings, cost):
 
 
 LISTED = (DECISIONS,)
+
+
+@dataclasses.dataclass(frozen=True)
+class Portfolio:
+    parents: int = 4
+    """Of the best so far, one of which each new network is a mutant of."""
+
+
+def _portfolio(space, budget, settings, cost):
+    raise ValueError("portfolio begins with hand-made networks, which this space has none of: search --space macro")
+
+
 ROWS: dict[str, Method] = {
+    "portfolio": Method(
+        "hand-made networks with several trainings, halved, then mutants of the best; against random ones",
+        settings=Portfolio,
+        needs=(HAND_MADE,),
+        algorithm=_portfolio,
+        asks="trials",
+        space="macro",
+    ),
     "random": asked("random search: uniform draws", _random),
     "local": asked("local search, first improvement with restarts (White et al. 2021)", _local, Local, needs=LISTED),
     "aging": asked("aging evolution (Real et al. 2019), sized as NATS-Bench's", _aging, Tournament),

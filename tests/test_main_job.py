@@ -1,0 +1,155 @@
+"""The main job: what a run directory holds, that a cut changes nothing, and what the clock and a limit decide."""
+
+import functools
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from jaxnas import data, nets, spaces
+from jaxnas.app import budget, export, main_job
+from jaxnas.app.arms import Trials
+from jaxnas.app.limits import read_limit
+from jaxnas.app.trainer import Examples, Trainer
+from jaxnas.training import cross_entropy
+
+ONE = dict(
+    block=("plain",), kernel=(3,), expansion=(2,), attention=(False,), norm=("batch",), activation=("relu",), head=("average",)
+)
+
+
+@functools.cache
+def dataset():
+    rng = np.random.default_rng(0)
+    y = np.arange(240) % 3
+    x = rng.normal(size=(240, 8, 8, 1)).astype(np.float32)
+    x[:, :4] += 2.0 * (y - 1)[:, None, None, None]
+    return data.split(jax.random.key(0), x, y, valid=None)
+
+
+@functools.cache
+def net():
+    """One network, and so one program: its trainings are what is searched."""
+    space = spaces.macro((8, 8, 1), stages=1, width=(4,), growth=(1.0,), depth=(1,), **ONE)
+    return nets.backbones(space, image=(8, 8, 1), classes=3)
+
+
+def go(directory, **more):
+    directory.mkdir(exist_ok=True)
+    sizes = dict(minutes=1.0, batch=16, steps=12, trials=8) | more
+    return main_job.run(directory, jax.random.key(1), net(), dataset(), **sizes)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("main") / "run"
+    return directory, go(directory)
+
+
+def deterministic(directory):
+    """The trials, without what a clock has measured."""
+    rows = [json.loads(line) for line in (directory / "trials.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k not in ("seconds", "waited", "at")} for row in rows]
+
+
+def test_a_run_keeps_what_it_promises(finished):
+    directory, result = finished
+    names = {p.name for p in directory.iterdir()}
+    assert names == {"plan.json", "trials.jsonl", "members", "finals", "weights.npz", "export.bin", "architecture.svg"}
+    assert set(result["against"]) == {"hand-made", "random"}
+    for name in ("found", "hand-made", "random", "ensemble"):
+        assert 0 <= result[name]["test_accuracy"] <= 1 and result[name]["test_examples"] == len(dataset().test.y)
+    assert result["found"]["test_accuracy"] > 0.8, "the problem is easy"
+    assert result["trials"] == {"search": 8, "random": 8}
+    assert result["found"]["parameters"] == nets.count_parameters(export.load_weights(directory / "weights.npz"))
+    rows = deterministic(directory)
+    assert [row["member"] for row in rows if row.get("arm") == "search" and row.get("start")], "somebody is promoted"
+    best = max(row["score"] for row in rows if row.get("stop") == 12)
+    assert result["found"]["validation"] == best
+
+
+def test_the_export_predicts_what_was_tested(finished):
+    directory, result = finished
+    outputs = np.asarray(export.load_export(directory / "export.bin")(dataset().test.x))
+    right = (outputs.argmax(-1) == np.asarray(dataset().test.y)).mean()
+    assert right == pytest.approx(result[result["kept"]]["of_each_seed"][0])
+
+
+@pytest.mark.parametrize("lines", [0, 5, 9, 12])
+def test_a_run_that_is_cut_goes_on_to_the_same_bits(finished, tmp_path, lines):
+    directory, result = finished
+    cut = tmp_path / "run"
+    cut.mkdir()
+    shutil.copyfile(directory / "plan.json", cut / "plan.json")
+    shutil.copytree(directory / "members", cut / "members")
+    whole = (directory / "trials.jsonl").read_text().splitlines(keepends=True)
+    (cut / "trials.jsonl").write_text("".join(whole[:lines]) + whole[lines][:20])  # the last one was being written
+    again = go(cut)
+    assert deterministic(cut) == deterministic(directory)
+    assert again == {**result, "waited_share": again["waited_share"]}
+
+
+def test_a_verdict_is_said_with_its_interval():
+    d = dict(value=0.031, low=0.012, high=0.05, probability=0.99, verdict="better", same_network=False)
+    same = dict(d, same_network=True)
+    text = main_job.verdict({"kept": "found", "against": {"hand-made": same, "random": d}}, "accuracy")
+    assert text == (
+        "the found network is the best hand-made network; better than the best random network for the same time "
+        "(+3.1 points of accuracy, 95 % +1.2 to +5)"
+    )
+    worse = dict(d, value=-0.02, low=-0.03, high=-0.01, verdict="worse")
+    assert main_job.verdict({"kept": "hand-made", "against": {"hand-made": worse}}, "accuracy").endswith(
+        "hand-made network is kept"
+    )
+
+
+@pytest.mark.parametrize(
+    "text, found",
+    [("params=200k", (2e5, None)), ("macs=5M", (None, 5e6)), ("params=1.5M, macs=2G", (1.5e6, 2e9)), (None, (None, None))],
+)
+def test_limits_are_read(text, found):
+    assert read_limit(text) == found
+
+
+@pytest.mark.parametrize("text", ["5M", "latency=2ms", "macs=", "macs=-1", "params=many"])
+def test_other_limits_are_refused(text):
+    with pytest.raises(ValueError, match="write params=200k"):
+        read_limit(text)
+
+
+@pytest.fixture(scope="module")
+def trainer():
+    split = dataset()
+    together = [np.concatenate([a, b]) for a, b in zip(split.train, split.valid, strict=True)]
+    made = Trainer(Examples(*map(jax.numpy.asarray, together), train=len(split.train.y)), net(), 16, cross_entropy)
+    yield made
+    made.close()
+
+
+def test_a_limit_below_the_smallest_network_is_refused(trainer):
+    with pytest.raises(ValueError, match="the smallest hand-made network has"):
+        budget.make_plan(trainer, 60.0, "macs=10")
+
+
+def test_minutes_that_are_too_few_say_how_many_are_needed(trainer):
+    with pytest.raises(ValueError, match=r"minutes are too few to train two networks: give --minutes [\d.]+"):
+        budget.make_plan(trainer, 0.01, None)
+
+
+def test_a_plan_follows_from_measured_speed(trainer):
+    plan = budget.make_plan(trainer, 600.0, None)
+    assert plan.speed > 0 and plan.compiling > 0 and plan.arm == pytest.approx(198.0)
+    assert plan.steps % 3 == 0 and 2 <= plan.seeds <= 5
+    assert plan.limit == float(net().cost(net().families["plain"][0]).macs)  # the dearest there is
+    assert budget.scaled(trainer, plan).keys() == {"plain"}
+
+
+def test_a_record_that_diverged_is_read_back(tmp_path):
+    kept = Trials(tmp_path)
+    row = dict(arm="a", number=0, member=0, slot=0, start=0, stop=3, genotype="g", score=-np.inf, error=0.0, loss=float("nan"))
+    row |= dict(params=1, macs=1, seconds=0.1, waited=0.0, at=0.2)
+    kept._append(row)
+    (again,) = Trials(tmp_path).records
+    assert again.score == -np.inf and np.isnan(float(again.loss))

@@ -59,7 +59,7 @@ class Trials:
             if "ended" in row:
                 ended[row["arm"]] = row["ended"]
             else:
-                records.append(Record(**row | {"score": float(row["score"])}))
+                records.append(Record(**row | {name: float(row[name]) for name in ("score", "error", "loss")}))
         if self.path.exists():  # what is cut short is written anew
             lines = [self._line(r._asdict()) for r in records] + [self._line({"arm": a, "ended": n}) for a, n in ended.items()]
             self.path.write_text("".join(lines))

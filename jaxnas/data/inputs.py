@@ -93,7 +93,8 @@ class Inputs:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Inputs":
         columns = tuple(Column(**_tuples(c)) for c in values["columns"])
-        return cls(**{**_tuples(values), "columns": columns})
+        held: dict[str, Any] = {**_tuples(values), "columns": columns}
+        return cls(**held)
 
 
 def _tuples(held: Mapping[str, Any]) -> dict[str, Any]:

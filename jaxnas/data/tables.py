@@ -81,7 +81,7 @@ def _targets(columns: list[str], ask: Ask, name: str) -> tuple[list[str], list[s
     named = [c for known in TARGETS for c in candidates if c.strip().lower() == known]
     found = named[0] if named else candidates[-1]
     how = "it is called so" if named else "it is the last column"
-    return [found], [f"target: {found}, since {how} (say --target for another)"]
+    return [found], [f"target: {found}, since {how} (say target for another)"]
 
 
 def read_frame(path: pathlib.Path, notes: list[str]) -> "DataFrame":

@@ -68,7 +68,7 @@ def refused(capsys, tmp_path, monkeypatch):
         (["search", "--space", "nasbench"], "unknown space 'nasbench': did you mean nasbench201? See jaxnas list"),
         (["search", "--strategy", "dart"], "unknown strategy 'dart': did you mean darts or "),
         (["search", "--augment", "flip"], "unknown augment 'flip': choose one of none, crop, crop+flip"),
-        (["search", "--data", "digit"], "unknown data 'digit': choose one of digits, FILE.npz, tfds:NAME"),
+        (["search", "--data", "digit"], "unknown data 'digit': choose one of digits, FILE.npz, X.npy,Y.npy, FILE.csv"),
         (["search", "--evaluator", "guess"], "unknown evaluator 'guess': choose one of scratch, supernet, zero-cost"),
         (["search", "--strategy", "ofa"], "ofa needs an elastic space: search nasbench201 with --strategy aging"),
         (["search", "--space", "darts-rnn"], "darts-rnn reads text: give --data file.txt, not digits"),
@@ -145,7 +145,7 @@ def test_a_damaged_npz(refused, tmp_path):
 
 def test_tfds_without_a_network(refused, monkeypatch, tmp_path):
     pytest.importorskip("tensorflow_datasets")
-    monkeypatch.setattr("jaxnas.data.sources._online", lambda: False)
+    monkeypatch.setattr("jaxnas.data.tfds._online", lambda: False)
     assert "there is no network: copy it there, or use --data digits" in refused("search", "--data", "tfds:mnist")
 
 
@@ -313,7 +313,7 @@ def test_damaged_checkpoints_are_one_line_each(finished, tmp_path):
     lines = jaxnas("resume", tmp_path / "run", check=2).stderr.splitlines()
     assert "Traceback" not in "".join(lines)
     assert re.match("jaxnas: no checkpoint in .* can be read by this search", lines[-1])
-    assert len(lines) == 3 + len(list((directory / "checkpoints").iterdir()))  # a warning each, and where and what
+    assert len(lines) == 4 + len(list((directory / "checkpoints").iterdir()))  # a warning each, where, of what data, and what
 
 
 @pytest.mark.slow

@@ -70,9 +70,11 @@ MANY_OPERATIONS = ("nasnet", "amoebanet")  # whose nets take long to trace
 
 
 @functools.cache
-def images(size):
+def images(size, kind="classes"):
     rng = np.random.default_rng(0)
-    return data.split(jax.random.key(0), rng.normal(size=(30, size, size, 1)).astype(np.float32), np.arange(30) % 3)
+    x = rng.normal(size=(30, size, size, 1)).astype(np.float32)
+    y = {"classes": np.arange(30) % 3, "labels": np.arange(60).reshape(30, 2) % 3 == 0, "numbers": rng.normal(size=30)}
+    return data.split(jax.random.key(0), x, y[kind])
 
 
 @functools.cache
@@ -87,9 +89,9 @@ def tiny(space, strategy, evaluator="scratch"):
 
 
 @functools.cache
-def plan_of(space, strategy, evaluator):
+def plan_of(space, strategy, evaluator, kind="classes"):
     """The plan of a combination, or the ValueError that says why there is none."""
-    dataset = sentences() if NETS[SPACES[space].net].data == "text" else images(32 if space in LARGE else 8)
+    dataset = sentences() if NETS[SPACES[space].net].data == "text" else images(32 if space in LARGE else 8, kind)
     try:
         return search.make_plan(search.make_job(tiny(space, strategy, evaluator), dataset))
     except ValueError as error:
@@ -169,6 +171,12 @@ def first_space(strategy):
 @pytest.mark.parametrize("strategy", slow_unless(lambda s: s in QUICK, METHODS))
 def test_every_strategy_traces_where_it_first_can(strategy):
     assert jax.tree.leaves(traced(plan_of(first_space(strategy), strategy, "scratch")))
+
+
+@pytest.mark.parametrize("kind", ["labels", "numbers"])
+@pytest.mark.parametrize("strategy", slow_unless(lambda s: s in ("spos", "hyperband"), METHODS))
+def test_every_strategy_traces_for_every_kind_of_target(strategy, kind):
+    assert jax.tree.leaves(traced(plan_of(first_space(strategy), strategy, "scratch", kind)))
 
 
 @pytest.mark.parametrize("space", slow_unless(lambda s: s in QUICK_SPACES, [s for s in SPACES if s not in LARGE]))

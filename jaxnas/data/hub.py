@@ -85,12 +85,17 @@ def _table(folder: pathlib.Path) -> "Table":
     return pa.concat_tables(tables)
 
 
+def _is_list(feature: Any) -> bool:
+    """Whether a feature holds a list in each row."""
+    if isinstance(feature, list):
+        return len(feature) == 1
+    return isinstance(feature, dict) and feature.get("_type") in ("Sequence", "List", "LargeList")
+
+
 def _names(feature: Any) -> tuple[str, ...] | None:
     """Of a ClassLabel, or of the labels of a sequence of them."""
-    if isinstance(feature, dict) and feature.get("_type") in ("Sequence", "List", "LargeList"):
-        feature = feature.get("feature")
-    elif isinstance(feature, list) and len(feature) == 1:
-        feature = feature[0]
+    if _is_list(feature):
+        feature = feature[0] if isinstance(feature, list) else feature.get("feature")
     if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and feature.get("names"):
         return tuple(map(str, feature["names"]))
     return None
@@ -124,16 +129,15 @@ def _frames(tables: dict[str, "Table"], features: dict[str, Any], target: str, a
 def _arrays(tables: dict[str, "Table"], features: dict[str, Any], source: str, target: str, ask: Ask, spec: str) -> Raw:
     """Of images or arrays, one column; the first where there are several."""
     notes = [f"x: {source}, target: {target}"]
-    names, listed = (
-        _names(features.get(target)),
-        isinstance(features.get(target), list)
-        or (isinstance(features.get(target), dict) and features[target].get("_type") in ("Sequence", "List", "LargeList")),
-    )
-    targets = {
-        part: _labels(table.column(target), names if listed else None)
-        for part, table in tables.items()
-        if target in table.column_names
-    }
+    wanted = [target] if target in tables["train"].column_names else [c.strip() for c in target.split(",")]
+    names, listed = _names(features.get(target)), _is_list(features.get(target))
+    targets = {}
+    for part, table in tables.items():
+        if all(c in table.column_names for c in wanted):
+            columns = [_labels(table.column(c), names if listed else None) for c in wanted]
+            targets[part] = columns[0] if len(wanted) == 1 else np.stack(columns, 1)
+        else:
+            notes.append(f"the {part} part has no column {target}, so it is not used")
     at = {part: ask.pick(part, len(tables[part])) for part in targets}
     groups = {p: np.asarray(tables[p].column(ask.group).to_pylist())[at[p]] for p in at} if ask.group is not None else {}
     chosen = {part: tables[part].column(source).take(at[part]).to_pylist() for part in at}
@@ -148,12 +152,11 @@ def _arrays(tables: dict[str, "Table"], features: dict[str, Any], source: str, t
     else:
         x, kept = {part: _stacked(cells, spec) for part, cells in chosen.items()}, at
     parts = {part: (x[part], targets[part][kept[part]]) for part in at}
-    indexed = None if listed else names
     return Raw(
         parts,
         targets,
-        names=indexed,
-        columns=names if listed else None,
+        names=None if listed else names,
+        columns=names if listed else tuple(wanted),
         groups=groups,
         layout="NHWC" if images else None,
         notes=tuple(notes),

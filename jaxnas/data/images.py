@@ -186,7 +186,7 @@ def _notes(heads: Sequence[_Head], shape: tuple[int, int, int]) -> tuple[str, ..
         (least, most) = (f"{a} x {b}" for a, b in (min(sizes), max(sizes)))
         were = f"{least}" if len(sizes) == 1 else f"{least} to {most}"
         squeezed = any(abs(h * W - w * H) > max(h, w) for h, w in sizes)
-        notes.append(f"x: they were {were} and were resized (--size for another){', some out of proportion' * squeezed}")
+        notes.append(f"x: they were {were} and were resized (say size for another){', some out of proportion' * squeezed}")
     if any(h.clear for h in heads):
         notes.append("x: what is transparent was laid on white")
     return tuple(notes)

@@ -92,9 +92,14 @@ class Inputs:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Inputs":
-        tuples = lambda held: {k: tuple(v) if isinstance(v, list) else v for k, v in held.items()}
-        columns = tuple(Column(**tuples(c)) for c in values["columns"])
-        return cls(**{**tuples(values), "columns": columns})
+        columns = tuple(Column(**_tuples(c)) for c in values["columns"])
+        held: dict[str, Any] = {**_tuples(values), "columns": columns}
+        return cls(**held)
+
+
+def _tuples(held: Mapping[str, Any]) -> dict[str, Any]:
+    """Lists, as JSON has them, as tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in held.items()}
 
 
 def as_frame(raw: Any) -> "DataFrame":

@@ -22,7 +22,7 @@ from jaxnas.registry import Table
 
 
 def load(
-    spec: str,
+    spec: str | os.PathLike[str],
     key: Key,
     *,
     valid: float | None = 0.5,
@@ -59,6 +59,7 @@ def load(
     """
     if limit is not None and limit < 1:
         raise DataError(f"the limit must be at least 1 example, not {limit}")
+    spec = os.fspath(spec)
     k_split, k_train, k_test = jax.random.split(key, 3)
     keys = {"train": lambda: k_train, "test": lambda: k_test, "valid": lambda: jax.random.fold_in(key, 3)}
     picked: dict[tuple[str, int], np.ndarray] = {}

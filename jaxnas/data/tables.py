@@ -58,9 +58,9 @@ def from_frames(frames: dict[str, "DataFrame"], ask: Ask, notes: list[str], name
         if absent and part != "train":
             notes.append(f"the {part} part has no column {', '.join(absent)}, so it is not used")
             continue
-        y = whole[wanted[0]] if len(wanted) == 1 else whole[wanted].to_numpy()
+        y = (whole[wanted[0]] if len(wanted) == 1 else whole[wanted]).to_numpy()
         at = ask.pick(part, len(whole))
-        parts[part] = whole.drop(columns=apart, errors="ignore").iloc[at], (y.iloc[at] if len(wanted) == 1 else y[at])
+        parts[part] = whole.drop(columns=apart, errors="ignore").iloc[at], y[at]
         targets[part] = y
         if ask.group is not None and ask.group in whole.columns:
             groups[part] = whole[ask.group].iloc[at]
@@ -81,7 +81,7 @@ def _targets(columns: list[str], ask: Ask, name: str) -> tuple[list[str], list[s
     named = [c for known in TARGETS for c in candidates if c.strip().lower() == known]
     found = named[0] if named else candidates[-1]
     how = "it is called so" if named else "it is the last column"
-    return [found], [f"target: {found}, since {how} (say --target for another)"]
+    return [found], [f"target: {found}, since {how} (say target for another)"]
 
 
 def read_frame(path: pathlib.Path, notes: list[str]) -> "DataFrame":

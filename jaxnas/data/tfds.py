@@ -5,7 +5,7 @@ import logging
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import numpy as np
@@ -92,7 +92,7 @@ def _online() -> bool:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None]:
     """TensorFlow Datasets prints, and warns of what is no fault; its progress goes to the error output instead."""
     log = logging.getLogger("absl")
     level = log.level

@@ -77,7 +77,8 @@ def setting(fidelity: Fidelity, space: Space, dataset: Dataset, batch: int) -> S
     cut = lambda split, n: Split(_resized(split.x[:n], fidelity.resolution), split.y[:n])
     whole = lambda split: cut(split, len(split.y))
     small = dataclasses.replace(dataset, train=cut(dataset.train, n), valid=whole(dataset.valid), test=whole(dataset.test))
-    net = cell_net(space, image=small.image, classes=small.classes, channels=fidelity.channels, cells=fidelity.cells)
+    height, width, channels = small.image
+    net = cell_net(space, image=(height, width, channels), classes=small.classes, channels=fidelity.channels, cells=fidelity.cells)
     return Setting(net, small, fidelity.epochs * (n // batch))
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from jax import lax
 
 from jaxnas.nets import probe
-from jaxnas.nets.base import Gates, Net, linen, map_named, mask, number
+from jaxnas.nets.base import Gates, Net, check_image, linen, map_named, mask, number
 from jaxnas.nets.convolution import conv, per_channel
 from jaxnas.nets.layers import BatchNorm, Conv, Dense, Rate, to_net
 from jaxnas.spaces._layerwise import LayerChoice, LayerSpec
@@ -187,8 +187,7 @@ def layer_net(space: Space, *, image: tuple[int, int, int], classes: int) -> Net
     spec = space.spec
     if not isinstance(spec, LayerSpec):
         raise ValueError("this space has no description of layers (`space.spec`): a layer net needs a `layerwise` space")
-    if min(*image, classes) < 1:
-        raise ValueError(f"image and classes must be positive: got {image} and {classes}")
+    check_image(image, classes)
     module, F = AnyLayerNet(spec, classes), max(spec.filters)
     mean = jax.tree.map(lambda shape: np.full(shape, 1 / shape[-1], np.float32), space.gate_shapes, is_leaf=is_shape)
 

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnas.nets import probe
-from jaxnas.nets.base import Gates, Net, linen, mask, number
+from jaxnas.nets.base import Gates, Net, check_image, linen, mask, number
 from jaxnas.nets.convolution import avg_pool, fence, max_pool
 from jaxnas.nets.layers import BatchNorm, Conv, Dense, Depthwise, Rate, apply_norm, drop, mix, switched, to_net
 from jaxnas.spaces._space import Space
@@ -178,11 +178,9 @@ def macro_net(
     spec = space.spec
     if not isinstance(spec, MacroSpec):
         raise ValueError("this space has no macro layers (`space.spec`): give `enas_macro(...)`")
-    if len(image) != 3 or min(*image, classes, channels) < 1 or channels % 2 or not 0 <= dropout < 1:
-        raise ValueError(
-            "`image` is (H, W, C), `classes` and `channels` are positive, `channels` even and `dropout` in [0, 1): got "
-            f"{image}, {classes}, {channels} and {dropout}"
-        )
+    check_image(image, classes)
+    if channels < 1 or channels % 2 or not 0 <= dropout < 1:
+        raise ValueError(f"`channels` is positive and even, and `dropout` in [0, 1): got {channels} and {dropout}")
     table = {**OPS, **(ops or {})}
     if missing := [name for name in spec.ops if name not in table]:
         raise ValueError(f"no operation named {', '.join(missing)}: pass ops={{{missing[0]!r}: build}} or use {', '.join(OPS)}")

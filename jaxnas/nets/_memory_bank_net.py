@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.nets import probe
-from jaxnas.nets.base import Gates, Net, linen, mask, number
+from jaxnas.nets.base import Gates, Net, check_image, linen, mask, number
 from jaxnas.nets.convolution import avg_pool, conv, per_channel
 from jaxnas.nets.hyper_net import HyperNet, embedding, standardised
 from jaxnas.nets.layers import BatchNorm, Conv, Dense, Rate, to_net
@@ -199,6 +199,7 @@ def memory_bank_net(
     spec, N, G = space.spec, channels, bottleneck
     if not isinstance(spec, MemoryBankSpec):
         raise ValueError("this space has no banks (`space.spec`): a memory-bank net needs a `memory_bank` space")
+    check_image(image, classes)
     if min(*image, classes, G, *(hyper or (1, 1))) < 1 or N < 2:
         raise ValueError(f"sizes must be positive, and a bank needs 2 channels: got {image}, {classes}, {N}, {G}, {hyper}")
     if stem < 1 or stem % 2 == 0:

@@ -171,8 +171,10 @@ def check_variables(net: Net, variables: Variables) -> None:
 
 def check_image(image: Sequence[int], classes: int, stride: int = 1) -> None:
     """Raises ValueError for an image that is not (H, W, C), sizes below 1, or less of it than the strides need."""
-    if len(image) != 3 or min(*image, classes) < 1:
-        raise ValueError(f"`image` is (H, W, C) and positive, as `classes` is: got {image} and {classes}")
+    if len(image) != 3:
+        raise ValueError(f"this net reads images (H, W, C), and examples are of the shape {tuple(image)}: give images")
+    if min(*image, classes) < 1:
+        raise ValueError(f"image and classes must be positive: got {tuple(image)} and {classes}")
     if min(image[:2]) < stride:
         raise ValueError(f"`image` is {image}, but the strides of this space multiply to {stride}: give at least that")
 

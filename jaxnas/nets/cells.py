@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.base import Arch
-from jaxnas.nets.base import Net, linen, mask, number
+from jaxnas.nets.base import Net, check_image, linen, mask, number
 from jaxnas.nets.block_cell import choice_of, extract_blocks, readers, used_rows, without_slots
 from jaxnas.nets.cell_module import CellNet
 from jaxnas.nets.ops import OPS, Build, Pool
@@ -97,6 +97,7 @@ def cell_net(
         ValueError: for a space without a cell description, an unknown operation, sizes below 1, a `partial` that does not
             divide the channels, `bare` for other cells or images, or one of the last three for cells of blocks.
     """
+    check_image(image, classes)
     skeleton = _skeleton(space)
     if bare and skeleton != "nasbench201":
         raise ValueError("bare cells have one input each: this space's have two, leave `bare` out")

@@ -1,7 +1,7 @@
 """What minutes buy: how fast this machine trains, and so how long a training, how large a network and how many trials.
 
     P      multiply-adds a second of training, measured on a small network of the first family
-    T_R    = share of an arm / TRAININGS, the time of one whole training
+    T_R    = (an arm, less what its first programs keep it waiting for) / TRAININGS, the time of one whole training
     limit  the multiply-adds of a network that trains for EPOCHS in T_R;  not below the cheapest hand-made network, for which the
            epochs are fewer, nor above the dearest of the space, for which T_R is less and the trials are more
 
@@ -11,6 +11,7 @@ An example's backward pass costs as much as two forward ones.
 import dataclasses
 import json
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ from jaxnas.app.trainer import Trainer
 
 ARM = 0.33  # of the whole time, for the search, and again for random networks
 TRAININGS = 12.0  # whole trainings that an arm has time for
+PROGRAMS = 2.5  # whose compiling an arm waits for: the others are compiled beside what is trained
 EPOCHS, FEWEST = 30, 60  # of a training; its steps at least
 ETA = 3
 
@@ -31,6 +33,7 @@ class Plan:
     """plan.json; a run that is cut goes on with the plan that it began with."""
 
     seconds: float  # all of it
+    began: float  # seconds that measuring took
     arm: float  # of an arm
     steps: int  # of a whole training
     limit: float | None  # multiply-adds; None: none
@@ -51,7 +54,9 @@ class Plan:
         )
 
 
-def make_plan(trainer: Trainer, seconds: float, limit: str | None, steps: int | None = None) -> Plan:
+def make_plan(
+    trainer: Trainer, seconds: float, limit: str | None, steps: int | None = None, clock: Callable[[], float] = lambda: 0.0
+) -> Plan:
     """Measures, and plans.
 
     Args:
@@ -59,6 +64,7 @@ def make_plan(trainer: Trainer, seconds: float, limit: str | None, steps: int | 
         seconds: all that there are.
         limit: as `read_limit` reads it.
         steps: of a whole training, where a person has said so, and how many trials: then nothing is measured.
+        clock: seconds since the run began.
 
     Raises:
         ValueError: for a limit below the smallest network, or a time that is too short for two trainings of it.
@@ -74,23 +80,25 @@ def make_plan(trainer: Trainer, seconds: float, limit: str | None, steps: int | 
             raise ValueError(f"--limit {limit}: the smallest hand-made network has {least[what]:,.0f} {words}: give at least that")
     dearest = max(float(c.macs.max()) for c in ladders.values())
     if steps is not None:
-        return Plan(seconds, ARM * seconds, _whole_thirds(steps), min(dearest, macs or dearest), params, 1.0, 0.0, 2)
+        return Plan(seconds, 0.0, ARM * seconds, _whole_thirds(steps), min(dearest, macs or dearest), params, 1.0, 0.0, 2)
     speed, compiling = _measure(trainer)
-    each = ARM * seconds / TRAININGS
+    began = clock()
+    arm = ARM * (seconds - began)
+    each = max(arm - PROGRAMS * compiling, arm / 3) / TRAININGS
     batch, examples = trainer.batch, data.train
     wanted = max(FEWEST, EPOCHS * examples // batch)
     affordable = speed * each / (3 * batch)  # multiply-adds times steps
     limit_macs = min(dearest, macs or dearest, max(least["macs"], affordable / wanted))
     n = int(np.clip(affordable / limit_macs, FEWEST, wanted))
-    need = 2 * (compiling + 3 * least["macs"] * batch * n / speed) / ARM
+    need = began + 2 * (compiling + 3 * least["macs"] * batch * n / speed) / ARM
     if seconds < need:
         raise ValueError(
             f"{seconds / 60:.3g} minutes are too few to train two networks: give --minutes {np.ceil(need / 6) / 10:.3g}"
         )
-    finals = (1 - 2 * ARM) * 0.9 * seconds - 3 * compiling
+    finals = (1 - 2 * ARM) * 0.9 * (seconds - began)
     one = 3 * limit_macs * batch * n / speed * len(data.y) / examples
     seeds = int(np.clip(finals / (3 * one), 2, 5))
-    return Plan(seconds, ARM * seconds, _whole_thirds(n), limit_macs, params, speed, compiling, seeds)
+    return Plan(seconds, began, arm, _whole_thirds(n), limit_macs, params, speed, compiling, seeds)
 
 
 def _whole_thirds(steps: int) -> int:

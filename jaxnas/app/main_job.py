@@ -83,7 +83,7 @@ def run(
     try:
         plan = budget.load_plan(directory)
         if plan is None:
-            plan = budget.make_plan(trainer, 60 * minutes, limit, steps)
+            plan = budget.make_plan(trainer, 60 * minutes, limit, steps, clock)
             budget.save_plan(directory, plan)
         say(plan.said())
         space = limited(net.space, _excess(net, plan), 1.0)
@@ -92,7 +92,7 @@ def run(
         common = dict(total=plan.steps, most=trials, score=_score(dataset, criterion), sizes=_sizes(net), held=dataset.valid.x)
         for name, (asks, largest), k in (("search", searching, k_search), ("random", (random_search(space), 1), k_random)):
             arm = Arm(name=name, space=net.space, algorithm=asks, budget=largest, **common)
-            end = plan.arm + max((r.at for r in kept.records if r.arm != name), default=0.0)
+            end = plan.arm + max((r.at for r in kept.records if r.arm != name), default=plan.began)
             room = lambda macs, n, end=end: clock() + plan.training(macs, n, trainer.batch) <= end
             for record in run_arm(arm, k, trainer, kept, clock, room):
                 say(_line(record, plan, end - clock()))

@@ -110,7 +110,7 @@ def rounded(width: float) -> int:
     return max(4, 4 * math.floor(width / 4 + 0.5))
 
 
-def macro(image: tuple[int, int, int], **lists: tuple) -> Space:
+def macro(image: tuple[int, int, int], **lists: Any) -> Space:
     """The macro space for images of a shape.
 
     Args:
@@ -126,7 +126,8 @@ def macro(image: tuple[int, int, int], **lists: tuple) -> Space:
     side = min(n for n in image[:2] if n > 1) if max(image[:2]) > 1 else 1
     stages = int(np.clip(math.floor(math.log2(side)), 1, 4 if side >= 16 else 3))
     stem = (1,) if side < 32 else (1, 2) if side < 64 else (1, 2, 4)
-    spec = StagedSpec(tuple(image), **{"stages": stages, "stem": stem, **{k: v for k, v in lists.items()}})
+    sizes: dict[str, Any] = {"stages": stages, "stem": stem, **lists}
+    spec = StagedSpec(image, **sizes)
     listed = {name: values for name, values in spec._asdict().items() if name not in ("image", "stages")}
     if any(not values for values in listed.values()) or spec.stages < 1:
         raise ValueError(f"every decision of a macro space needs at least one value: got {lists}")

@@ -126,7 +126,11 @@ def member(module: nn.Module, image: tuple[int, ...], batch: int, loss: Callable
         state, seen = jax.lax.while_loop(lambda carry: carry[0].step < course.stop, body, (state, jnp.zeros(())))
         return state, seen / jnp.maximum(course.stop - start, 1)
 
-    return Member(init, advance, lambda variables, x: module.apply(variables, x))
+    def predict(variables, x):
+        outputs: Any = module.apply(variables, x)
+        return outputs
+
+    return Member(init, advance, predict)
 
 
 def augmented(key: Key, image: jax.Array, recipe: Recipe) -> jax.Array:

@@ -32,7 +32,7 @@ def same(a, b):
 
 
 @given(st.sampled_from(IMAGES), st.integers(0, 2**31 - 1))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_texts_are_read_back_and_costs_are_those_of_the_module(image, seed):
     space, (sample, mutate, cost) = space_of(image), programs(image)
     arch = mutate(jax.random.key(seed + 1), sample(jax.random.key(seed)))
@@ -112,11 +112,11 @@ def test_what_a_limited_space_draws_is_within_the_limit():
     keys = jax.random.split(jax.random.key(0), 50)
     archs = jax.jit(jax.vmap(limited.sample))(keys)
     assert (jax.vmap(cost)(archs).macs <= 3e5).all()
-    mutants = jax.jit(jax.vmap(limited.mutate))(keys, archs)
+    mutants = jax.jit(jax.vmap(limited.mutate))(jax.random.split(jax.random.key(1), 50), archs)
     assert (jax.vmap(cost)(mutants).macs <= 3e5).all()
     moved = jnp.any(jax.vmap(space.flat)(mutants) != jax.vmap(space.flat)(archs), -1)
     assert moved.mean() > 0.9
     none = spaces.limited(space, lambda arch: cost(arch).macs, 1.0)
-    assert same(none.mutate(keys[0], jax.tree.map(lambda a: a[0], archs)), jax.tree.map(lambda a: a[0], archs))
+    assert same(none.mutate(jax.random.key(2), jax.tree.map(lambda a: a[0], archs)), jax.tree.map(lambda a: a[0], archs))
     with pytest.raises(ValueError, match="positive limit"):
         spaces.limited(space, cost, 0.0)

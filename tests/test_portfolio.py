@@ -54,7 +54,8 @@ def test_mutants_are_new_and_climb():
     seen, state = run(halved(toys, given(toys, 4), capacity=128), worth, 150)
     new = [tuple(arch) for arch, start, _ in seen if start == 0]
     assert len(set(new)) == len(new)
-    assert float(state.answer.score) >= 29  # of 32; the best of as many random ones is worth 25 or so
+    random = jax.vmap(worth)(jax.vmap(toys.sample)(jax.random.split(jax.random.key(4), 20 * len(new)))).reshape(20, -1)
+    assert float(state.answer.score) > random.max(1).mean() + 1  # the best of as many random ones, in the mean of 20 searches
 
 
 def test_scores_at_two_budgets_are_never_compared():

@@ -50,18 +50,18 @@ class Trials:
         self.records, self.ended = self._read()
 
     def _read(self) -> tuple[list[Record], dict[str, int]]:
-        records, ended = [], {}
-        for line in self.path.read_text().splitlines() if self.path.exists() else ():
+        records, ended, lines = [], {}, []
+        for line in self.path.read_text().splitlines(keepends=True) if self.path.exists() else ():
             try:
                 row = json.loads(line)
             except ValueError:
-                break  # a line that was being written
+                break  # it was being written
+            lines.append(line)
             if "ended" in row:
                 ended[row["arm"]] = row["ended"]
             else:
                 records.append(Record(**row | {name: float(row[name]) for name in ("score", "error", "loss")}))
-        if self.path.exists():  # what is cut short is written anew
-            lines = [self._line(r._asdict()) for r in records] + [self._line({"arm": a, "ended": n}) for a, n in ended.items()]
+        if self.path.exists():
             self.path.write_text("".join(lines))
         return records, ended
 

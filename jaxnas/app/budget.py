@@ -109,12 +109,12 @@ def _measure(trainer: Trainer) -> tuple[float, float]:
     """(multiply-adds a second, seconds to compile), of the cheapest network of the first family."""
     arch = next(iter(trainer.net.families.values()))[0]
     choice, macs = trainer.net.space.choice(arch), float(trainer.net.cost(arch).macs)
-    key, held = jax.random.key(0), trainer.data.x[:1]
+    key, held = lambda: jax.random.key(0), trainer.data.x[:1]
     compiling = trainer.program(choice).seconds
-    trainer.train("measure", key, choice, 0, 3, 10_000, on=held)
+    trainer.train("measure", key(), choice, 0, 3, 10_000, on=held)
     steps = 6
     while True:
-        out = trainer.train("measure", key, choice, 0, steps, 10_000, on=held)
+        out = trainer.train("measure", key(), choice, 0, steps, 10_000, on=held)
         if out.seconds > 0.5 or steps > 5_000:
             trainer.forget("measure")
             return 3 * macs * trainer.batch * steps / out.seconds, compiling

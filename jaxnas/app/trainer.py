@@ -109,7 +109,7 @@ class Trainer:
             state = program.init(k_init)
             if start:
                 course = self.course(choice, total, start, examples)
-                state, _ = program.advance(k_steps, state, course, self.data.x, self.data.y)
+                state, _ = program.advance(jax.random.clone(k_steps), state, course, self.data.x, self.data.y)
         course = self.course(choice, total, stop, examples)
         state, loss = program.advance(k_steps, state, course, self.data.x, self.data.y)
         loss = float(loss)

@@ -36,7 +36,7 @@ class Staged(NamedTuple):
     stages: Any  # int32[]: one less than there are
     stem: Any  # int32[]
     width: Any  # int32[]: of the first stage
-    growth: Any  # int32[S - 1]: of each later one
+    growth: Any  # int32[S - 1]: of each later one; None where there is none
     depth: Any  # int32[S]
     block: Any  # int32[S]
     kernel: Any  # int32[S]
@@ -138,7 +138,12 @@ def macro(image: tuple[int, int, int], **lists: Any) -> Space:
     row = lambda name, length: np.full(length, n[name], np.int32)
     shared = {name: n[name] for name in ("attention", "norm", "activation", "head", "rate", "decay", "augment", "dropout")}
     decisions = Staged(
-        S, n["stem"], n["width"], row("growth", S - 1), *(row(k, S) for k in ("depth", "block", "kernel", "expansion")), **shared
+        S,
+        n["stem"],
+        n["width"],
+        row("growth", S - 1) if S > 1 else None,
+        *(row(k, S) for k in ("depth", "block", "kernel", "expansion")),
+        **shared,
     )
     parent, when = _conditions(decisions, spec)
     base = space(decisions, parent=parent, when=when)
@@ -153,9 +158,9 @@ def macro(image: tuple[int, int, int], **lists: Any) -> Space:
 
 def _conditions(decisions: Staged, spec: StagedSpec) -> tuple[np.ndarray, np.ndarray]:
     """(parent [D], when [D, A]): a stage's decisions are on where there is the stage, its expansion where its block is inverted."""
-    sizes = [np.size(leaf) for leaf in decisions]
+    sizes = [0 if leaf is None else np.size(leaf) for leaf in decisions]
     start = dict(zip(Staged._fields, np.cumsum([0, *sizes[:-1]]), strict=True))
-    D, A = sum(sizes), max(int(np.max(leaf, initial=1)) for leaf in decisions)
+    D, A = sum(sizes), max(int(np.max(leaf)) for leaf in decisions if leaf is not None)
     parent, when = np.full(D, -1), np.ones((D, A), bool)
     for s in range(spec.stages):
         rows = [start[name] + s for name in ("depth", "block", "kernel")] + ([start["growth"] + s - 1] if s else [])
@@ -231,7 +236,14 @@ def from_text(spec: StagedSpec, text: str) -> Staged:
     columns = [pad(column, spec.stages) for column in zip(*rows, strict=True)]
     first = value("width", str(widths[0]))
     whole = jax.tree.map(np.int32, found)
-    return Staged(np.int32(len(stages) - 1), whole.pop("stem"), np.int32(first), pad(growth, spec.stages - 1), *columns, **whole)
+    return Staged(
+        np.int32(len(stages) - 1),
+        whole.pop("stem"),
+        np.int32(first),
+        pad(growth, spec.stages - 1) if spec.stages > 1 else None,
+        *columns,
+        **whole,
+    )
 
 
 FAMILIES = {  # block, kernel and depth of each stage, and what is shared

@@ -103,7 +103,7 @@ def member(module: nn.Module, image: tuple[int, ...], batch: int, loss: Callable
 
         params = state.variables["params"]
         (value, moved), grads = jax.value_and_grad(objective, has_aux=True)(params)
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         shrink = jnp.minimum(1.0, CLIP / jnp.maximum(norm, 1e-12))
         decayed = lambda g, w: g * shrink + (recipe.decay * w if w.ndim > 1 else 0.0)
         grads = jax.tree.map(decayed, grads, params)

@@ -21,7 +21,20 @@ from jaxnas.app import cli, export
 from jaxnas.driver import journal
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-SMALLEST = ["--strategy.order", "first", "--steps", "4", "--train-steps", "4", "--channels", "2", "--batch", "16"]
+SMALLEST = [
+    "--strategy",
+    "darts",
+    "--strategy.order",
+    "first",
+    "--steps",
+    "4",
+    "--train-steps",
+    "4",
+    "--channels",
+    "2",
+    "--batch",
+    "16",
+]
 BENCH = "|avg_pool_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|nor_conv_1x1~0|skip_connect~1|skip_connect~2|"
 
 
@@ -67,12 +80,17 @@ def refused(capsys, tmp_path, monkeypatch):
         (["serach"], "unknown command 'serach': choose one of search, resume, show, bench, tabulate, rank, list"),
         (["search", "--space", "nasbench"], "unknown space 'nasbench': did you mean nasbench201? See jaxnas list"),
         (["search", "--strategy", "dart"], "unknown strategy 'dart': did you mean darts or "),
-        (["search", "--augment", "flip"], "unknown augment 'flip': choose one of none, crop, crop+flip"),
+        (["search", "--strategy", "darts", "--augment", "flip"], "unknown augment 'flip': choose one of none, crop, crop+flip"),
         (["search", "--data", "digit"], "unknown data 'digit': choose one of digits, FILE.npz, X.npy,Y.npy, FILE.csv"),
         (["search", "--evaluator", "guess"], "unknown evaluator 'guess': choose one of scratch, supernet, zero-cost"),
         (["search", "--strategy", "ofa"], "ofa needs an elastic space: search nasbench201 with --strategy aging"),
         (["search", "--space", "darts-rnn"], "darts-rnn reads text: give --data file.txt, not digits"),
-        (["search", "--data", "mine.txt"], "nasbench201 reads images, not text"),
+        (["search", "--data", "mine.txt"], "macro reads images, not text"),
+        (["search", "--seeds", "2"], "--seeds is for other spaces, and this searches macro: leave it out"),
+        (["search", "--strategy", "darts", "--minutes", "2"], "--minutes is for the macro space, and this searches nasbench201"),
+        (["search", "--limit", "latency=2ms"], "--limit latency=2ms: write params=200k, macs=5M"),
+        (["search", "--space", "macro", "--strategy", "darts"], "darts needs a net that mixes operations"),
+        (["search", "--strategy", "portfolio", "--space", "nasbench201"], "portfolio needs hand-made networks"),
         (["search", "--config", "none.toml"], "none.toml cannot be read"),
         (["search", "--data", "none.npz"], "none.npz: there is no such file"),
         (["search", "--stepz", "3"], "unknown flag --stepz: did you mean --steps?"),
@@ -84,7 +102,7 @@ def refused(capsys, tmp_path, monkeypatch):
         (["search", "--seed", "-1"], "the seed must be in"),
         (["search", "--seed", str(2**64)], "the seed must be in"),
         (["search", "--learning-rate", "nan"], "learning rates must be positive and finite"),
-        (["search", "--batch", "5000"], "a batch of 5000 from"),
+        (["search", "--strategy", "darts", "--batch", "5000"], "a batch of 5000 from"),
         (["resume"], ""),
         (["resume", "nowhere"], "nowhere is not a run: it has no config.json"),
         (["resume", "."], "is not a run: it has no config.json"),
@@ -135,7 +153,7 @@ NAN = np.where(np.arange(60)[:, None, None, None] == 7, np.nan, X)
 )
 def test_bad_data(refused, tmp_path, arrays, message):
     np.savez(tmp_path / "bad.npz", **arrays)
-    assert message in refused("search", "--data", "bad.npz", "--out", "made/for/this")
+    assert message in refused("search", "--strategy", "darts", "--data", "bad.npz", "--out", "made/for/this")
 
 
 def test_a_damaged_npz(refused, tmp_path):
@@ -400,3 +418,17 @@ def test_ctrl_c_and_resume(finished, tmp_path):
     assert (cut / "result.json").read_bytes() == (directory / "result.json").read_bytes()
     with np.load(cut / "weights.npz") as a, np.load(directory / "weights.npz") as b:
         assert a.files == b.files and all(np.array_equal(a[name], b[name]) for name in a.files)
+
+
+@pytest.mark.parametrize(
+    "flags, why",
+    [
+        (["--limit", "params=10"], "the smallest hand-made network has"),
+        (["--minutes", "0.01"], "minutes are too few to train two networks: give --minutes"),
+    ],
+)
+def test_a_budget_that_buys_nothing_is_one_line_and_leaves_nothing(flags, why, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["search", *flags]) == 2
+    assert why in capsys.readouterr().err.splitlines()[-1]
+    assert not list(tmp_path.iterdir())

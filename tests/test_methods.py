@@ -85,6 +85,8 @@ def sentences():
 def tiny(space, strategy, evaluator="scratch"):
     sizes = dict(steps=4, batch=2, channels=4, cells=1, candidate_steps=2, supernet_steps=2, train_steps=2)
     nested = dict(space_settings=TINY_SPACES.get(space), strategy_settings=TINY_METHODS.get(strategy))
+    if not NETS[SPACES[space].net].supernet:
+        sizes = dict(steps=4, batch=2, trials=2, train_steps=3)
     return complete(Config(space=space, strategy=strategy, evaluator=evaluator, data="tiny", **sizes, **nested))
 
 
@@ -104,6 +106,8 @@ def evaluators_of(strategy):
 
 def traced(plan):
     """Two steps of every phase, by shapes alone: the state is a fixed point, and what a phase hands over fits the next."""
+    if not plan:
+        return "arms of trials instead of phases"  # `tests/test_main_job.py` runs them
     key, previous = jax.random.key(0), None
     for phase in plan:
 
@@ -195,6 +199,8 @@ def test_the_whole_matrix_traces(space):
 @pytest.mark.parametrize("strategy", METHODS)
 def test_every_strategy_runs_two_steps(strategy):
     plan = plan_of(first_space(strategy), strategy, "scratch")
+    if not plan:
+        pytest.skip("arms of trials instead of phases: tests/test_main_job.py runs them")
     result = nas.run(jax.random.key(0), nas.then(*(phase._replace(steps=2) for phase in plan)))
     assert jax.tree.leaves(result.best)
 

@@ -73,7 +73,11 @@ def template(kind, tables):
 
 
 def plan_of(dataset, **settings):
-    return search.make_plan(search.make_job(Config(steps=2, batch=4, channels=2, candidate_steps=1, **settings), dataset))
+    return search.make_plan(
+        search.make_job(
+            Config(**{"strategy": "darts", "steps": 2, "batch": 4, "channels": 2, "candidate_steps": 1} | settings), dataset
+        )
+    )
 
 
 @pytest.mark.parametrize(

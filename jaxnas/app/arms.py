@@ -159,7 +159,11 @@ def run_arm(
                 continue
             if told < len(before):
                 record = before[told]
-            elif ended or told == arm.most or (arm.most is None and not room(arm.sizes(t.arch)[1], steps(t.stop) - steps(t.start))):
+            elif (
+                ended
+                or told == arm.most
+                or (arm.most is None and told and not room(arm.sizes(t.arch)[1], steps(t.stop) - steps(t.start)))
+            ):
                 if not ended and (last := _unfinished(arm, trials.of(arm.name))):
                     yield trained(last)
                 trials.end(arm.name)

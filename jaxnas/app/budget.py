@@ -90,7 +90,8 @@ def make_plan(
     affordable = speed * each / (3 * batch)  # multiply-adds times steps
     limit_macs = min(dearest, macs or dearest, max(least["macs"], affordable / wanted))
     n = int(np.clip(affordable / limit_macs, FEWEST, wanted))
-    need = began + 2 * (compiling + 3 * least["macs"] * batch * n / speed) / ARM
+    once = 3 * least["macs"] * batch * n / speed
+    need = began + 2 * (compiling + once) + 5 * once  # a network of each arm, and the finals of both
     if seconds < need:
         raise ValueError(
             f"{seconds / 60:.3g} minutes are too few to train two networks: give --minutes {np.ceil(need / 6) / 10:.3g}"

@@ -13,7 +13,7 @@ from jaxnas.app.limits import read_limit
 from jaxnas.app.methods import METHODS
 from jaxnas.app.methods.evaluators import EVALUATORS
 from jaxnas.app.settings import load_plugins, read_settings
-from jaxnas.app.spaces import SPACES
+from jaxnas.app.spaces import NETS, SPACES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +119,19 @@ def complete(config: Config) -> Config:
     read_limit(config.limit)
     if not all(0 < rate < math.inf for rate in (config.learning_rate, config.arch_learning_rate)):
         raise ValueError("learning rates must be positive and finite")
+    _check_used(config)
     return config
+
+
+def _check_used(config: Config) -> None:
+    """Raises ValueError for a setting that says nothing about this kind of space: it would be ignored in silence."""
+    shared = ("channels", "cells", "learning_rate", "arch_learning_rate", "augment", "candidate_steps", "supernet_steps", "seeds")
+    supernet = NETS.find(SPACES.find(config.space).net).supernet
+    unused = ("minutes", "limit", "trials") if supernet else (*shared, *(["train_steps"] if config.trials is None else []))
+    for name in unused:
+        if getattr(config, name) != getattr(Config, name):
+            where = "the macro space" if supernet else "other spaces"
+            raise ValueError(f"--{name.replace('_', '-')} is for {where}, and this searches {config.space}: leave it out")
 
 
 def check_seed(seed: int) -> None:

@@ -419,7 +419,7 @@ def test_chains_drop_more_the_deeper_they_are():
         (lambda: chain_net(space([2, 3]), image=(8, 8, 1), classes=2), "give it a space `chain"),
         (lambda: module_of(mdp(), spell(mdp(), ("pool", 2, 2))), "not allowed where"),
         (lambda: chain_net(chain(metaqnn(8, 2, (4,), (2,))), image=(8, 8, 1), classes=2), "odd kernels"),
-        (lambda: chain_net(chain(mdp()), image=(32, 32, 3), classes=0), "`classes` is: got"),
+        (lambda: chain_net(chain(mdp()), image=(32, 32, 3), classes=0), "classes must be positive: got"),
         (lambda: chain_net(chain(mdp()), image=(28, 28, 1), classes=10), "images of side 32"),
     ],
 )

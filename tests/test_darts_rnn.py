@@ -378,6 +378,7 @@ def batch(key):
     return Batch(train=part(*keys[:2], False), valid=part(*keys[2:], True))
 
 
+@pytest.mark.slow
 def test_exact_second_order_is_the_derivative_of_the_whole_look_ahead():
     """A2: against central differences in float64 of (a clipped step with momentum, then the validation loss), with dropout."""
     with jax.enable_x64(True):
@@ -422,6 +423,7 @@ def test_every_gate_has_a_gradient():
     assert (grads[:, 0] == 0).all()  # none adds nothing; its logit moves through the softmax
 
 
+@pytest.mark.slow
 def test_a_search_learns_and_carries_the_hidden_state():
     """A text with a rule: the loss falls far below that of guessing, and alpha moves."""
     net = small(2, batch=4, hidden=6, dropouts=None)

@@ -111,7 +111,7 @@ def both(text, dtype):
     return both_ways(tiny(), program(), tiny().space.from_text(text), *drawn(0, dtype), gates_of(text, dtype))
 
 
-@pytest.mark.parametrize("text", ARCHS)
+@pytest.mark.parametrize("text", [ARCHS[0], *(pytest.param(text, marks=pytest.mark.slow) for text in ARCHS[1:])])
 def test_the_ways_agree(text):
     """Any architecture's program and the specialised one: outputs, gradients of all weights and new batch statistics."""
     with jax.enable_x64(True):
@@ -125,6 +125,7 @@ def test_the_ways_agree(text):
         assert not any(m.any() for m in jax.tree.leaves(moved))
 
 
+@pytest.mark.slow
 def test_the_ways_agree_in_single_precision():
     mine, wanted, _ = both(ARCHS[2], np.float32)
     assert worst(mine, wanted) < 1e-5

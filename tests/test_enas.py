@@ -214,7 +214,11 @@ def program(path):
 
 @pytest.mark.parametrize(
     ("text", "dtype", "tolerance"),
-    [*((text, np.float64, 1e-9) for text in ARCHS), pytest.param(ARCHS[0], np.float32, 1e-5, marks=pytest.mark.slow)],
+    [
+        (ARCHS[0], np.float64, 1e-9),
+        *(pytest.param(text, np.float64, 1e-9, marks=pytest.mark.slow) for text in ARCHS[1:]),
+        pytest.param(ARCHS[0], np.float32, 1e-5, marks=pytest.mark.slow),
+    ],
 )
 def test_three_ways_agree(text, dtype, tolerance):
     """Mixture, single path and specialised: outputs, gradients and new batch statistics."""

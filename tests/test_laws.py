@@ -83,7 +83,10 @@ def test_other_keys_lead_elsewhere(name):
     assert any((np.asarray(x) != np.asarray(y)).any() for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
-@pytest.mark.parametrize("name", NAMES)
+VMAPPED = {*ALGORITHMS, *BUDGETED, "nsga2", "pnas", "darts", "spos", "enas", "tunas"}  # the others take a net's second compiling
+
+
+@pytest.mark.parametrize("name", [n if n in VMAPPED else pytest.param(n, marks=pytest.mark.slow) for n in NAMES])
 def test_vmap_over_seeds_equals_a_loop(name):
     row, init, step, _ = compiled(name)
     seeds = jnp.arange(2)

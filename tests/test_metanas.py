@@ -173,6 +173,7 @@ def meta_trained():
     return e.judged(e.SEARCH, e.searching, started, e.last_gates)  # [1, 200]
 
 
+@pytest.mark.slow
 def test_ten_steps_pick_the_right_operation():
     assert float(jnp.mean(meta_trained().right)) >= 0.9
 

@@ -136,6 +136,7 @@ def test_l2_reaches_active_weights_alone():
     np.testing.assert_allclose(np.asarray(grads)[on], np.asarray(params["row0"])[on])
 
 
+@pytest.mark.slow
 def test_ghost_batches_are_separate_passes():
     """Norms and masks of each ghost batch of 8 = 4 x 2 are its own."""
     net, batch, ghosts = NET, images(jax.random.key(1)), 4

@@ -142,7 +142,7 @@ def test_finds_one_of_the_best_cells_from_a_fraction_of_the_evaluations():
     assert (ranks < 10).sum() >= 18 and (ranks == 0).sum() >= 15, ranks
 
 
-@pytest.mark.parametrize("make", [BlockPerceptron, BlockLSTM])
+@pytest.mark.parametrize("make", [BlockPerceptron, pytest.param(BlockLSTM, marks=pytest.mark.slow)])
 def test_predictors_know_their_level_and_guess_the_next(make):
     """Trained on 100 cells of one and two blocks: rank correlation on others of two, and of three, blocks."""
     space, growth, two, three = small()

@@ -93,6 +93,7 @@ def gradients():
         return [np.asarray(a) for a in alone()[2](g)]
 
 
+@pytest.mark.slow
 def test_saliencies_are_those_of_the_network_alone():
     w, g = [np.asarray(a) for a in alone()[2](alone()[1])], gradients()
     assert scores()["grad_norm"][0] == pytest.approx(sum(np.linalg.norm(a[0]) for a in g), rel=1e-9)
@@ -242,6 +243,7 @@ def agrees(names):
         assert float(path[name][1]) == proxies.LOWEST, name
 
 
+@pytest.mark.slow
 def test_a_single_path_of_cells_scores_as_the_specialised_network():
     """Through the scan over cells, the scan over edges, the switch, and its backward pass of its own."""
     agrees(("fisher", "nwot"))

@@ -38,7 +38,12 @@ def tables():
         table.update(held)
 
 
-@pytest.mark.parametrize(("page", "number", "block"), BLOCKS, ids=[f"{page}-{number}" for page, number, _ in BLOCKS])
+def block_case(page, number, block):
+    """compose.md's blocks take a minute each; the README's and the templates are always run."""
+    return pytest.param(page, number, block, id=f"{page}-{number}", marks=[pytest.mark.slow] * (page == "compose.md"))
+
+
+@pytest.mark.parametrize(("page", "number", "block"), [block_case(*row) for row in BLOCKS])
 def test_a_block(page, number, block, tmp_path, monkeypatch, tables):
     monkeypatch.chdir(tmp_path)
     names = {}
@@ -120,7 +125,7 @@ def test_links_of_the_documentation_lead_somewhere():
             assert not target or (page.parent / target).exists(), (page.name, target)
 
 
-SLOW = ("02_compare_strategies", "03_differentiable_search", "04_one_shot", "05_estimators")
+SLOW = ("01_compose_a_search", "02_compare_strategies", "03_differentiable_search", "04_one_shot", "05_estimators")
 
 
 @pytest.mark.parametrize(

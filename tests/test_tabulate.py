@@ -41,6 +41,7 @@ def test_every_architecture_or_different_ones():
             tabulate.choose(jax.random.key(0), space, n)
 
 
+@pytest.mark.slow
 def test_a_table_that_is_cut_is_gone_on_with_and_no_other_is_touched(tmp_path):
     archs = tabulate.choose(jax.random.key(0), SPACE, 7)
     assert make(tmp_path / "whole.npz", archs, chunk=3) == 0

@@ -112,7 +112,7 @@ def both(text, dtype):
     return both_ways(tiny(), program(), tiny().space.from_text(text), *drawn(0, dtype), gates_of(text, dtype))
 
 
-@pytest.mark.parametrize("text", ARCHS[1:])
+@pytest.mark.parametrize("text", [ARCHS[1], pytest.param(ARCHS[2], marks=pytest.mark.slow)])
 def test_a_masked_network_is_the_narrow_one(text):
     """Outputs in training and evaluation, gradients of all weights and images, new statistics; what it lacks does not move."""
     with jax.enable_x64(True):

@@ -86,6 +86,7 @@ def test_exact_second_order_is_the_derivative_of_the_whole_look_ahead():
         assert off(approximate) < 1e-2
 
 
+@pytest.mark.slow
 def test_a_joint_gradient_is_that_of_the_mean_over_the_paths():
     """Against autodiff of the mean training loss of the same paths, in theta and in the weights."""
     net = tiny_net(cell_space())

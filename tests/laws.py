@@ -88,6 +88,11 @@ def warm(space):
     return ask_tell.warm_start(ask_tell.aging_evolution(space, population=8, tournament=4, batch=2), first)
 
 
+def halved_portfolio(space):
+    first = jax.vmap(space.sample)(jax.random.split(jax.random.key(8), 3))
+    return ask_tell.asha(space, 9, capacity=300, batch=2, propose=ask_tell.portfolio(space, first, 300, 2))
+
+
 QUERIES = 150  # candidates of a search on the toy space
 
 
@@ -130,6 +135,7 @@ BUDGETED: dict[str, Callable] = every(
         "hyperband": lambda s: ask_tell.hyperband(s, 9, batch=2),
         "asha": lambda s: ask_tell.asha(s, 9, capacity=300, batch=2),
         "bohb": lambda s: ask_tell.bohb(s, 9, capacity=150, batch=2),
+        "portfolio": halved_portfolio,
     },
 )
 

@@ -801,4 +801,4 @@ def test_what_a_space_cannot_read_is_one_line(tmp_path, capsys, monkeypatch):
     assert cli.main(["search", "--data", "a.csv"]) == 2
     err = capsys.readouterr().err
     assert err == textwrap.dedent(err) and err.count("\n") == 1
-    assert "nasbench201 reads images, and a.csv holds rows of a table" in err
+    assert "macro reads images, and a.csv holds rows of a table" in err

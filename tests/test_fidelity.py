@@ -596,7 +596,7 @@ def test_a_real_net_goes_on_where_it_was():
 def test_what_a_proxy_costs():
     full = Fidelity()
     assert relative_cost(full, full) == 1
-    assert relative_cost(full._replace(plan_cost=12), full) == pytest.approx(0.06)
+    assert relative_cost(full._replace(epochs=12), full) == pytest.approx(0.06)
     assert relative_cost(full._replace(channels=8, resolution=16), full) == pytest.approx(1 / 16)
     assert relative_cost(full._replace(cells=1, data_fraction=0.25), full) == pytest.approx(1 / 20)
 

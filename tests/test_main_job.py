@@ -38,8 +38,8 @@ def net():
 
 def go(directory, **more):
     directory.mkdir(exist_ok=True)
-    sizes = dict(minutes=1.0, batch=16, steps=12, trials=8) | more
-    return main_job.run(directory, jax.random.key(1), net(), dataset(), **sizes)
+    effort = main_job.Effort(**dict(minutes=1.0, batch=16, steps=12, trials=8) | more)
+    return main_job.run(directory, jax.random.key(1), net(), dataset(), effort)
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ import pathlib
 import shutil
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,17 +42,23 @@ CAPACITY, WORKERS = 256, 4
 Say = Callable[[str], None]
 
 
+class Effort(NamedTuple):
+    """How much a run may do."""
+
+    minutes: float  # for all of it
+    limit: str | None = None  # of a network, such as "params=200k" or "macs=5M"
+    batch: int = 64  # examples a step
+    steps: int | None = None  # of a whole training, and
+    trials: int | None = None  # of each arm, where the minutes should not decide: then equal runs write equal trials anywhere
+
+
 def run(
     directory: pathlib.Path,
     key: Key,
     net: Blueprints,
     dataset: Dataset,
+    effort: Effort,
     *,
-    minutes: float,
-    limit: str | None = None,
-    batch: int = 64,
-    steps: int | None = None,
-    trials: int | None = None,
     algorithm: Callable[[Space], tuple[AskTell, int]] | None = None,
     say: Say = lambda line: None,
 ) -> dict:
@@ -63,11 +69,7 @@ def run(
         key: the root of all randomness.
         net: builds the networks.
         dataset: its test part is touched once, at the end.
-        minutes: the time for all of it.
-        limit: such as "params=200k" or "macs=5M".
-        batch: examples a step.
-        steps, trials: of a whole training, and of each arm, where they should not follow from the minutes: then equal runs write
-            equal trials on any machine.
+        effort: how much of it.
         algorithm: space -> (what searches, the largest budget that it asks for, 1 for one without budgets); default: asynchronous
             halving of the portfolio and its mutants.
         say: takes a line for a person.
@@ -76,27 +78,29 @@ def run(
     k_search, k_random, k_final = jax.random.split(key, 3)
     criterion = training.criterion(dataset.target)
     together = [jnp.concatenate([a, b]) for a, b in zip(dataset.train, dataset.valid, strict=True)]
-    trainer = Trainer(Examples(*together, train=len(dataset.train.y)), net, batch, criterion.loss)
+    trainer = Trainer(Examples(*together, train=len(dataset.train.y)), net, effort.batch, criterion.loss)
     kept = Trials(directory)
     before = kept.elapsed
     clock = lambda: before + time.perf_counter() - began
     try:
         plan = budget.load_plan(directory)
         if plan is None:
-            plan = budget.make_plan(trainer, 60 * minutes, limit, steps, clock)
+            plan = budget.make_plan(trainer, 60 * effort.minutes, effort.limit, effort.steps, clock)
             budget.save_plan(directory, plan)
         say(plan.said())
         space = limited(net.space, _excess(net, plan), 1.0)
         hand_made = _generation_0(net.space, budget.scaled(trainer, plan))
         searching = algorithm(space) if algorithm else _halved_portfolio(space, hand_made)
-        common = dict(total=plan.steps, most=trials, score=_score(dataset, criterion), sizes=_sizes(net), held=dataset.valid.x)
+        common = dict(
+            total=plan.steps, most=effort.trials, score=_score(dataset, criterion), sizes=_sizes(net), held=dataset.valid.x
+        )
         for name, (asks, largest), k in (("search", searching, k_search), ("random", (random_search(space), 1), k_random)):
             arm = Arm(name=name, space=net.space, algorithm=asks, budget=largest, **common)
             end = plan.arm + max((r.at for r in kept.records if r.arm != name), default=plan.began)
             room = lambda macs, n, end=end: clock() + plan.training(macs, n, trainer.batch) <= end
             for record in run_arm(arm, k, trainer, kept, clock, room):
                 say(_line(record, plan, end - clock()))
-        return _finish(directory, net, dataset, trainer, kept, plan, 0 if algorithm else len(hand_made), k_final, say)
+        return _finish(directory, dataset, trainer, kept, plan, 0 if algorithm else len(hand_made), k_final, say)
     finally:
         trainer.close()
 
@@ -153,7 +157,6 @@ def _line(r: Record, plan: budget.Plan, left: float) -> str:
 
 def _finish(
     directory: pathlib.Path,
-    net: Blueprints,
     dataset: Dataset,
     trainer: Trainer,
     kept: Trials,
@@ -163,6 +166,7 @@ def _finish(
     say: Say,
 ) -> dict:
     """Trains what is compared, tests it once, and keeps the best."""
+    net = trainer.net
     whole = [r for r in kept.records if r.stop == plan.steps and np.isfinite(r.score)]
     if not whole:
         raise ValueError("no network was trained to the end: give more --minutes, or look at the data")

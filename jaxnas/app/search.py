@@ -148,10 +148,10 @@ def _main_job(directory: pathlib.Path, config: Config, job: Job, key: "Key", say
         return make(space, config.steps, job.settings, cost), getattr(job.settings, "largest", 1)
 
     algorithm = None if config.strategy == "portfolio" else asked
-    sizes = dict(minutes=config.minutes, limit=config.limit, batch=config.batch, trials=config.trials, algorithm=algorithm)
     steps = None if config.trials is None else config.train_steps
+    effort = main_job.Effort(config.minutes, config.limit, config.batch, steps, config.trials)
     result = {"strategy": config.strategy, "space": config.space, "data": config.data}
-    result |= main_job.run(directory, key, job.net, job.data, steps=steps, say=say, **sizes)
+    result |= main_job.run(directory, key, job.net, job.data, effort, algorithm=algorithm, say=say)
     (directory / "result.json").write_text(json.dumps(result, indent=2) + "\n")
     return result
 

@@ -28,6 +28,15 @@ def pytest_configure(config):
     jax.config.update("jax_debug_key_reuse", True)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """What took over 11 s when it was last measured on two quiet cores, and has quicker relatives, is slow: `tests/slow.txt`."""
+    slow = set((pathlib.Path(__file__).parent / "slow.txt").read_text().splitlines())
+    for item in items:
+        if item.nodeid in slow:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture
 def key():
     return jax.random.key(0)

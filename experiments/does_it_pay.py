@@ -42,9 +42,11 @@ def score(network: dict) -> float:
 
 
 def interval(values: list[float]) -> str:
-    """The mean over seeds and its 95 % interval (Student t)."""
+    """The mean over seeds and its 95 % interval (Student t); of one seed the value alone, whose interval its own result has."""
     mean, n = float(np.mean(values)), len(values)
-    half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / math.sqrt(n)) if n > 1 else math.nan
+    if n == 1:
+        return f"{mean:+.2f}"
+    half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / math.sqrt(n))
     return f"{mean:+.2f} ({mean - half:+.2f} to {mean + half:+.2f})"
 
 

@@ -188,7 +188,7 @@ def show_queries(rows: Mapping[str, Callable], *, seeds: int = 16, marks: tuple[
 
 
 def search_and_train(settings: Mapping[str, config.Config], name: str = "smoke", out: str | None = None) -> None:
-    """As `jaxnas search` does: a search, then the training of what it found against random architectures."""
+    """As `jaxnas search --strategy darts` does: a search, then the training of what it found against random architectures."""
     chosen = named(settings, name)
     result = search.execute(config.prepare(out, chosen), chosen, progress=sys.stderr.isatty(), say=print)
     print(result["verdict"])

@@ -1,7 +1,8 @@
 """What minutes buy: how fast this machine trains, and so how long a training, how large a network and how many trials.
 
     P      multiply-adds a second of training, measured on a small network of the first family
-    T_R    = (an arm, less what its first programs keep it waiting for) / TRAININGS, the time of one whole training
+    T_R    = (an arm, less what its first programs keep it waiting for) / TRAININGS, the time of one whole training; in a short run
+             not below half of what compiling takes, or an eighth of the arm: who waits for a program trains what it is worth
     limit  the multiply-adds of a network that trains for EPOCHS in T_R;  not below the cheapest hand-made network, for which the
            epochs are fewer, nor above the dearest of the space, for which T_R is less and the trials are more
 
@@ -84,7 +85,7 @@ def make_plan(
     speed, compiling = _measure(trainer)
     began = clock()
     arm = ARM * (seconds - began)
-    each = max(arm - PROGRAMS * compiling, arm / 3) / TRAININGS
+    each = max(max(arm - PROGRAMS * compiling, arm / 3) / TRAININGS, min(compiling / 2, arm / 8))
     batch, examples = trainer.batch, data.train
     wanted = max(FEWEST, EPOCHS * examples // batch)
     affordable = speed * each / (3 * batch)  # multiply-adds times steps

@@ -1,5 +1,6 @@
 """The main job: what a run directory holds, that a cut changes nothing, and what the clock and a limit decide."""
 
+import dataclasses
 import functools
 import json
 import shutil
@@ -94,13 +95,13 @@ def test_a_run_that_is_cut_goes_on_to_the_same_bits(finished, tmp_path, lines):
 def test_a_verdict_is_said_with_its_interval():
     d = dict(value=0.031, low=0.012, high=0.05, probability=0.99, verdict="better", same_network=False)
     same = dict(d, same_network=True)
-    text = main_job.verdict({"kept": "found", "against": {"hand-made": same, "random": d}}, "accuracy")
+    text = main_job.verdict({"kept": "found", "trials": {"random": 7}, "against": {"hand-made": same, "random": d}}, "accuracy")
     assert text == (
-        "the found network is the best hand-made network; better than the best random network for the same time "
+        "the found network is the best hand-made network; better than the best of 7 random networks "
         "(+3.1 points of accuracy, 95 % +1.2 to +5)"
     )
     worse = dict(d, value=-0.02, low=-0.03, high=-0.01, verdict="worse")
-    assert main_job.verdict({"kept": "hand-made", "against": {"hand-made": worse}}, "accuracy").endswith(
+    assert main_job.verdict({"kept": "hand-made", "trials": {"random": 7}, "against": {"hand-made": worse}}, "accuracy").endswith(
         "hand-made network is kept"
     )
 
@@ -131,6 +132,19 @@ def trainer():
 def test_a_limit_below_the_smallest_network_is_refused(trainer):
     with pytest.raises(ValueError, match="the smallest hand-made network has"):
         budget.make_plan(trainer, 60.0, "macs=10")
+
+
+def test_limits_that_no_network_keeps_together_are_refused(trainer):
+    plan = budget.make_plan(trainer, 60.0, None, steps=3)
+    with pytest.raises(ValueError, match="no hand-made network has at most"):
+        budget.scaled(trainer, dataclasses.replace(plan, limit_params=1.0))
+
+
+@pytest.mark.parametrize("text", ["{", '{"seconds": 1}'])
+def test_a_damaged_plan_is_one_line(text, tmp_path):
+    (tmp_path / "plan.json").write_text(text)
+    with pytest.raises(ValueError, match="is damaged or of another version: start anew"):
+        budget.load_plan(tmp_path)
 
 
 def test_minutes_that_are_too_few_say_how_many_are_needed(trainer):

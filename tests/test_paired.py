@@ -1,10 +1,10 @@
-"""Paired differences against closed forms, and what an ensemble and a temperature are fitted to."""
+"""Paired differences against closed forms, and what an ensemble is fitted to."""
 
 import numpy as np
 import pytest
 
-from jaxnas.analysis.paired import difference, relative_improvement
-from jaxnas.app.ensemble import averaged, greedy, temperature
+from jaxnas.analysis.paired import difference
+from jaxnas.app.ensemble import averaged, greedy
 from jaxnas.data.target import Target
 
 CLASSES = Target("classes", ("a", "b", "c"))
@@ -49,11 +49,6 @@ def test_what_cannot_be_compared_is_refused(a, b):
         difference(a, b)
 
 
-def test_relative_improvement():
-    assert relative_improvement(0.95, 0.90) == pytest.approx(5.5556, abs=1e-3)
-    assert np.isnan(relative_improvement(1.0, 0.0))
-
-
 def logits(p):
     return np.log(np.asarray(p, float))
 
@@ -77,11 +72,3 @@ def test_probabilities_are_averaged():
     labels = averaged(Target("labels", ("a", "b")), [np.zeros((1, 2)), np.full((1, 2), 50.0)], [1, 1])
     np.testing.assert_allclose(1 / (1 + np.exp(-labels)), 0.75, rtol=1e-5)
     np.testing.assert_allclose(averaged(Target("numbers", ("a",)), [np.zeros((2, 1)), np.ones((2, 1))], [1, 3]), 0.75)
-
-
-def test_a_temperature_undoes_a_scale():
-    rng = np.random.default_rng(4)
-    true = rng.normal(0, 2, (4000, 3))
-    p = np.exp(true) / np.exp(true).sum(-1, keepdims=True)
-    y = (p.cumsum(-1) < rng.random((4000, 1))).sum(-1)
-    assert temperature(3.0 * true, y) == pytest.approx(3.0, rel=0.1)

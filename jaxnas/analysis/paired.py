@@ -1,8 +1,7 @@
 """Whether one network is better than another: both scored on the same examples, each trained from the same seeds.
 
 Reference: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 16; Dietterich, Approximate Statistical Tests for
-Comparing Supervised Classification Learning Algorithms, Neural Computation 10, 1998; for the relative improvement over random
-networks, Yang, Esperança and Carlucci, NAS Evaluation is Frustratingly Hard, ICLR 2020, arXiv:1912.12522.
+Comparing Supervised Classification Learning Algorithms, Neural Computation 10, 1998.
 
     d = mean over seeds s and examples n of a_sn - b_sn;  a resample draws seeds and examples with replacement, the same for a and b
 
@@ -50,8 +49,3 @@ def difference(a: ArrayLike, b: ArrayLike, samples: int = 2000, seed: int = 0) -
         drawn[i] = np.bincount(examples, minlength=N) @ d[seeds].mean(0) / N
     low, high = np.percentile(drawn, [2.5, 97.5])
     return Difference(float(d.mean()), float(low), float(high), float(np.mean(drawn > 0) + np.mean(drawn == 0) / 2))
-
-
-def relative_improvement(found: float, random: float) -> float:
-    """Yang et al.'s, in percent of what the random networks reach; never to be reported alone."""
-    return 100 * (found - random) / random if random else float("nan")

@@ -54,13 +54,13 @@ class Trials:
         for line in self.path.read_text().splitlines(keepends=True) if self.path.exists() else ():
             try:
                 row = json.loads(line)
-            except ValueError:
-                break  # it was being written
+                if "ended" in row:
+                    ended[row["arm"]] = row["ended"]
+                else:
+                    records.append(Record(**row | {name: float(row[name]) for name in ("score", "error", "loss")}))
+            except (ValueError, TypeError, KeyError):
+                break  # it was being written, or is damaged: what follows is trained again
             lines.append(line)
-            if "ended" in row:
-                ended[row["arm"]] = row["ended"]
-            else:
-                records.append(Record(**row | {name: float(row[name]) for name in ("score", "error", "loss")}))
         if self.path.exists():
             self.path.write_text("".join(lines))
         return records, ended

@@ -21,6 +21,7 @@ import numpy as np
 
 from jaxnas.app.limits import read_limit
 from jaxnas.app.trainer import Trainer
+from jaxnas.nets.blueprints import Blueprints, Cost
 
 ARM = 0.33  # of the whole time, for the search, and again for random networks
 TRAININGS = 12.0  # whole trainings that an arm has time for
@@ -72,8 +73,7 @@ def make_plan(
     """
     net, data = trainer.net, trainer.data
     params, macs = read_limit(limit)
-    cost = jax.jit(jax.vmap(net.cost))
-    ladders = {name: cost(jax.tree.map(lambda *a: jnp.stack(a), *ladder)) for name, ladder in net.families.items()}
+    ladders = _costs(net)
     least = {what: min(float(getattr(c, what).min()) for c in ladders.values()) for what in ("params", "macs")}
     for what, most in (("params", params), ("macs", macs)):
         if most is not None and most < least[what]:
@@ -103,6 +103,13 @@ def make_plan(
     return Plan(seconds, began, arm, _whole_thirds(n), limit_macs, params, speed, compiling, seeds)
 
 
+def _costs(net: Blueprints) -> dict[str, Cost]:
+    """family -> the costs of its networks, on the host."""
+    cost = jax.jit(jax.vmap(net.cost))
+    every = {name: cost(jax.tree.map(lambda *a: jnp.stack(a), *ladder)) for name, ladder in net.families.items()}
+    return jax.tree.map(np.asarray, every)
+
+
 def _whole_thirds(steps: int) -> int:
     return max(ETA, steps - steps % ETA)
 
@@ -124,19 +131,30 @@ def _measure(trainer: Trainer) -> tuple[float, float]:
 
 
 def scaled(trainer: Trainer, plan: Plan) -> dict[str, Any]:
-    """family -> its largest network within the plan's limits; families that have none are left out."""
+    """family -> its largest network within the plan's limits; families that have none are left out.
+
+    Raises:
+        ValueError: where no family has one.
+    """
     found = {}
-    for name, ladder in trainer.net.families.items():
-        costs = jax.tree.map(np.asarray, jax.vmap(trainer.net.cost)(jax.tree.map(lambda *a: jnp.stack(a), *ladder)))
+    for name, costs in _costs(trainer.net).items():
+        ladder = trainer.net.families[name]
         fits = (costs.macs <= (plan.limit or np.inf)) & (costs.params <= (plan.limit_params or np.inf))
         if fits.any():
             found[name] = ladder[int(np.flatnonzero(fits)[np.argmax(costs.macs[fits])])]
+    if not found:
+        most = f"{plan.limit or np.inf:,.0f} multiply-adds and {plan.limit_params or np.inf:,.0f} parameters"
+        raise ValueError(f"no hand-made network has at most {most}: give a larger --limit, or more --minutes")
     return found
 
 
 def load_plan(directory: pathlib.Path) -> Plan | None:
+    """That of a run which is gone on with; ValueError for one that cannot be read."""
     path = directory / "plan.json"
-    return Plan(**json.loads(path.read_text())) if path.exists() else None
+    try:
+        return Plan(**json.loads(path.read_text())) if path.exists() else None
+    except (ValueError, TypeError):
+        raise ValueError(f"{path} is damaged or of another version: start anew with jaxnas search") from None
 
 
 def save_plan(directory: pathlib.Path, plan: Plan) -> None:

@@ -16,7 +16,7 @@ import sys
 from jaxnas.app.commands import Bench, List, Rank, Resume, Search, Show, Tabulate, parse
 from jaxnas.app.config import Config, complete, empty, fresh, load_config
 from jaxnas.app.settings import load_plugins
-from jaxnas.app.spaces import SPACES
+from jaxnas.app.spaces import NETS, SPACES
 from jaxnas.app.tasks import score_of
 from jaxnas.driver.errors import Diverged, Stopped
 
@@ -85,7 +85,9 @@ def _show_run(path: pathlib.Path) -> None:
         summary = _summary(path, json.loads((path / "result.json").read_text()))
     except (ValueError, KeyError, TypeError, RecursionError):
         raise ValueError(f"{path / 'result.json'} is damaged: make it again with jaxnas resume {path}") from None
-    print(f"{config.strategy} in {config.space} on {config.data}, {config.steps} steps, seed {config.seed}")
+    length = f"{config.steps} steps" if NETS[SPACES[config.space].net].supernet else f"{config.minutes:g} minutes"
+    length = length if config.trials is None else f"{config.trials} trials an arm"
+    print(f"{config.strategy} in {config.space} on {config.data}, {length}, seed {config.seed}")
     print(summary)
     print(f"drawn in {path / 'architecture.svg'}")
 

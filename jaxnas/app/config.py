@@ -125,9 +125,21 @@ def complete(config: Config) -> Config:
 
 def _check_used(config: Config) -> None:
     """Raises ValueError for a setting that says nothing about this kind of space: it would be ignored in silence."""
-    shared = ("channels", "cells", "learning_rate", "arch_learning_rate", "augment", "candidate_steps", "supernet_steps", "seeds")
+    shared = (
+        "channels",
+        "cells",
+        "learning_rate",
+        "arch_learning_rate",
+        "augment",
+        "candidate_steps",
+        "supernet_steps",
+        "proxy",
+        "seeds",
+    )
     supernet = NETS.find(SPACES.find(config.space).net).supernet
-    unused = ("minutes", "limit", "trials") if supernet else (*shared, *(["train_steps"] if config.trials is None else []))
+    unused = ["minutes", "limit", "trials"] if supernet else list(shared)
+    if not supernet:
+        unused += ["train_steps"] * (config.trials is None) + ["steps"] * (config.strategy == "portfolio")
     for name in unused:
         if getattr(config, name) != getattr(Config, name):
             where = "the macro space" if supernet else "other spaces"

@@ -1,7 +1,6 @@
-"""An ensemble of what was trained anyway, and a temperature, both fitted on validation data.
+"""An ensemble of what was trained anyway, fitted on validation data.
 
-References: Caruana, Niculescu-Mizil, Crew and Ksikes, Ensemble Selection from Libraries of Models, ICML 2004; Guo, Pleiss, Sun and
-Weinberger, On Calibration of Modern Neural Networks, ICML 2017, arXiv:1706.04599.
+Reference: Caruana, Niculescu-Mizil, Crew and Ksikes, Ensemble Selection from Libraries of Models, ICML 2004.
 
     repeat: add the member, again perhaps, with which the mean prediction scores best;  stop when none improves it
 
@@ -56,15 +55,3 @@ def greedy(
             break
         best, counts = trial[m], with_one_more[m]
     return counts, best
-
-
-def temperature(outputs: np.ndarray, y: np.ndarray) -> float:
-    """What logits [N, K] are best divided by, of labels int[N]: the least log loss, between 0.05 and 20."""
-    from scipy.optimize import minimize_scalar  # slow to import
-
-    def log_loss(log_t: float) -> float:
-        z = outputs.astype(np.float64) / np.exp(log_t)
-        z = z - z.max(-1, keepdims=True)
-        return float(np.mean(np.log(np.exp(z).sum(-1)) - np.take_along_axis(z, y[:, None], -1)[:, 0]))
-
-    return float(np.exp(minimize_scalar(log_loss, bounds=(np.log(0.05), np.log(20.0)), method="bounded").x))

@@ -228,7 +228,7 @@ def _small(whole: list[Record], best: Record) -> dict:
 def _ensemble(
     directory: pathlib.Path, net: Blueprints, dataset: Dataset, trainer: Trainer, kept: Trials, whole: list[Record]
 ) -> dict:
-    """The greedy ensemble of what was trained to the end, tested, beside the best of its members as it was trained then."""
+    """The greedy ensemble of what was trained to the end, tested as its members were trained then: without the validation data."""
     criterion, target, y = training.criterion(dataset.target), dataset.target, jnp.asarray(dataset.valid.y)
     score = lambda outputs: np.asarray(criterion.score(jnp.asarray(outputs), y), np.float64)
     whole = sorted(whole, key=lambda r: -r.score)[:20]
@@ -255,7 +255,9 @@ def verdict(result: dict, name: str) -> str:
     factor, unit = (100.0, "points of ") if name != "negative_squared_error" else (1.0, "")
     parts = []
     for rival, d in result["against"].items():
-        what = {"hand-made": "the best hand-made network", "random": "the best random network for the same time"}[rival]
+        what = {"hand-made": "the best hand-made network", "random": f"the best of {result['trials']['random']} random networks"}[
+            rival
+        ]
         if d["same_network"]:
             parts.append(f"the found network is {what}")
             continue
@@ -291,5 +293,7 @@ def _final(directory, net, dataset, trainer, plan, genotype: str, key: Key, seed
     k = jax.random.fold_in(key, seed)
     out = trainer.train((genotype, seed), k, choice, 0, total, total, on=dataset.test.x, whole=True)
     export.save_weights(where.with_suffix(".npz"), out.variables)
-    np.save(where.with_suffix(".npy"), out.outputs)
+    part = where.with_suffix(".part.npy")
+    np.save(part, out.outputs)
+    part.replace(where.with_suffix(".npy"))  # whole, or not there
     return out.outputs

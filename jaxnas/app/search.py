@@ -8,6 +8,7 @@ stage is a driver run with checkpoints of its own, so that a run that is cut any
 import dataclasses
 import json
 import pathlib
+import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from jaxnas.app.methods import METHODS, Job, check_needs
 from jaxnas.app.methods import plan as plan_of
 from jaxnas.app.spaces import NETS, SPACES, NetEntry
 from jaxnas.app.tasks import TASKS, Task, score_of
+from jaxnas.driver.errors import Stopped
 
 if TYPE_CHECKING:
     from jaxnas.base import Key
@@ -151,7 +153,10 @@ def _main_job(directory: pathlib.Path, config: Config, job: Job, key: "Key", say
     steps = None if config.trials is None else config.train_steps
     effort = main_job.Effort(config.minutes, config.limit, config.batch, steps, config.trials)
     result = {"strategy": config.strategy, "space": config.space, "data": config.data}
-    result |= main_job.run(directory, key, job.net, job.data, effort, algorithm=algorithm, say=say)
+    try:
+        result |= main_job.run(directory, key, job.net, job.data, effort, algorithm=algorithm, say=say)
+    except KeyboardInterrupt:
+        raise Stopped(signal.SIGINT, f"stopped; every finished trial is kept: continue with jaxnas resume {directory}") from None
     (directory / "result.json").write_text(json.dumps(result, indent=2) + "\n")
     return result
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxnas import nets, spaces
-from jaxnas.spaces._macro import FAMILIES, RECIPES, families, with_recipe
+from jaxnas.spaces._macro import FAMILIES, RECIPES, families
+from jaxnas.spaces._training import with_recipe
 
 IMAGES = ((8, 8, 1), (33, 40, 3), (30, 1, 2))
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnas.spaces._macro import TrainingChoice
+from jaxnas.spaces._training import TrainingChoice
 from jaxnas.training.members import Course, Recipe, augmented, member, recipe_of
 
 IMAGE = (8, 8, 1)

@@ -17,11 +17,13 @@ from jaxnas.spaces._darts import DARTS, KINDS, OPS, DARTSCell, darts
 from jaxnas.spaces._darts_rnn import darts_rnn
 from jaxnas.spaces._elastic import ofa_small
 from jaxnas.spaces._layerwise import layerwise
+from jaxnas.spaces._macro import macro
 from jaxnas.spaces._memory_bank import memory_bank
 from jaxnas.spaces._mobile import MobileLayer, MobileSpec, mobile
 from jaxnas.spaces._nasbench201 import expression, nasbench201, representatives
 from jaxnas.spaces._recurrent import recurrent
 from jaxnas.spaces._space import space
+from jaxnas.spaces._tabular import tabular
 from jaxnas.spaces.blocks import amoebanet, nasnet, pnas
 from jaxnas.spaces.enas import enas_macro, enas_micro, enas_rnn
 from jaxnas.spaces.real import Real, polynomial_mutation, sbx
@@ -86,6 +88,9 @@ SPACES = {
     "conditional": elastic,
     "conditional, chained": chained,
     "arity one": lambda: space(Flat(np.asarray([1, 4, 1]), np.asarray(2))),
+    "macro": lambda: macro((8, 8, 1)),
+    "macro, one stage": lambda: macro((4, 1, 2), stages=1, block=("inverted", "plain")),
+    "tabular": lambda: tabular(4),
     "mixed": lambda: space(
         (3, 2), reals={"rate": Real(1e-4, 1e-1, log=True), "point": Real(np.asarray([-1.0, 2.0]), np.full(2, 4.0))}
     ),

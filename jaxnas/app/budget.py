@@ -3,8 +3,8 @@
     P      multiply-adds a second of training, measured on a small network of the first family
     T_R    = (an arm, less what its first programs keep it waiting for) / TRAININGS, the time of one whole training; in a short run
              not below half of what compiling takes, or an eighth of the arm: who waits for a program trains what it is worth
-    limit  the multiply-adds of a network that trains for EPOCHS in T_R;  not below the cheapest hand-made network, for which the
-           epochs are fewer, nor above the dearest of the space, for which T_R is less and the trials are more
+    limit  the multiply-adds of a network that trains for its epochs in T_R;  not below the cheapest hand-made network, for which
+           the epochs are fewer, nor above the dearest of the space, for which T_R is less and the trials are more
 
 An example's backward pass costs as much as two forward ones.
 """
@@ -26,7 +26,7 @@ from jaxnas.nets.blueprints import Blueprints, Cost
 ARM = 0.33  # of the whole time, for the search, and again for random networks
 TRAININGS = 12.0  # whole trainings that an arm has time for
 PROGRAMS = 2.5  # whose compiling an arm waits for: the others are compiled beside what is trained
-EPOCHS, FEWEST = 30, 60  # of a training; its steps at least
+FEWEST = 60  # steps of a training
 ETA = 3
 
 
@@ -87,7 +87,7 @@ def make_plan(
     arm = ARM * (seconds - began)
     each = max(max(arm - PROGRAMS * compiling, arm / 3) / TRAININGS, min(compiling / 2, arm / 8))
     batch, examples = trainer.batch, data.train
-    wanted = max(FEWEST, EPOCHS * examples // batch)
+    wanted = max(FEWEST, trainer.net.epochs * examples // batch)
     affordable = speed * each / (3 * batch)  # multiply-adds times steps
     limit_macs = min(dearest, macs or dearest, max(least["macs"], affordable / wanted))
     n = int(np.clip(affordable / limit_macs, FEWEST, wanted))

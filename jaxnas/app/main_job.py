@@ -35,8 +35,8 @@ from jaxnas.base import AskTell, Key
 from jaxnas.data.dataset import Dataset
 from jaxnas.nets.blueprints import Blueprints
 from jaxnas.spaces._limited import limited
-from jaxnas.spaces._macro import RECIPES, with_recipe
 from jaxnas.spaces._space import Space
+from jaxnas.spaces._training import with_recipe
 
 CAPACITY, WORKERS = 256, 4
 Say = Callable[[str], None]
@@ -89,7 +89,7 @@ def run(
             budget.save_plan(directory, plan)
         say(plan.said())
         space = limited(net.space, _excess(net, plan), 1.0)
-        hand_made = _generation_0(net.space, budget.scaled(trainer, plan))
+        hand_made = _generation_0(net, budget.scaled(trainer, plan))
         searching = algorithm(space) if algorithm else _halved_portfolio(space, hand_made)
         common = dict(
             total=plan.steps, most=effort.trials, score=_score(dataset, criterion), sizes=_sizes(net), held=dataset.valid.x
@@ -144,10 +144,10 @@ def _sizes(net: Blueprints) -> Callable[[Any], tuple[int, int]]:
     return sizes
 
 
-def _generation_0(space: Space, networks: dict[str, Any]) -> dict[str, Any]:
+def _generation_0(net: Blueprints, networks: dict[str, Any]) -> dict[str, Any]:
     """text -> architecture: each hand-made network with each of the trainings."""
-    each = [with_recipe(space, arch, recipe) or arch for arch in networks.values() for recipe in RECIPES]
-    return {space.to_text(arch): arch for arch in each}
+    each = [with_recipe(net.space, arch, recipe) or arch for arch in networks.values() for recipe in net.recipes]
+    return {net.space.to_text(arch): arch for arch in each}
 
 
 def _line(r: Record, plan: budget.Plan, left: float) -> str:

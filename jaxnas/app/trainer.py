@@ -77,7 +77,7 @@ class Trainer:
 
     def _compile(self, choice: Any) -> Program:
         began = time.perf_counter()
-        functions = member(self.net.build(choice), self.net.image, self.batch, self.loss)
+        functions = member(self.net.build(choice), self.net.image, self.batch, self.loss, self.net.optimizer)
         key = jax.random.key(0)
         state = jax.eval_shape(functions.init, key)
         init = jax.jit(functions.init, compiler_options=compiler_options(once=True)).lower(key).compile()

@@ -16,6 +16,7 @@ from jaxnas.nets.blueprints import Blueprints, Cost
 from jaxnas.nets.cells import cell_net, evaluation_net
 from jaxnas.nets.ops import OPS
 from jaxnas.nets.recurrent_cell import TreeCell
+from jaxnas.nets.tabular import TabularNet, tabular_cost, tabular_nets
 
 __all__ = [
     "OPS",
@@ -25,6 +26,7 @@ __all__ = [
     "Dropouts",
     "Net",
     "Paths",
+    "TabularNet",
     "TreeCell",
     "backbone_cost",
     "backbones",
@@ -41,5 +43,7 @@ __all__ = [
     "pretext_net",
     "recalibrate",
     "sort_channels",
+    "tabular_cost",
+    "tabular_nets",
     "tunas_net",
 ]

@@ -17,7 +17,7 @@ from jaxnas.base import Arch
 from jaxnas.nets.blueprints import Blueprints, Cost
 from jaxnas.nets.convolution import per_channel
 from jaxnas.nets.layers import BatchNorm, Conv, Dense, Depthwise, drop, to_net
-from jaxnas.spaces._macro import StageChoice, StagedChoice, StagedSpec, families, rounded
+from jaxnas.spaces._macro import RECIPES, StageChoice, StagedChoice, StagedSpec, as_image, families, rounded
 from jaxnas.spaces._space import Space
 
 HIDDEN = 64  # units of the flatten head
@@ -88,7 +88,7 @@ class Block(nn.Module):
 
 
 class Backbone(nn.Module):
-    """x [B, H, W, C] -> outputs [B, K]."""
+    """x [B, H, W, C], or series [B, T, C] -> outputs [B, K]."""
 
     choice: StagedChoice
     outputs: int
@@ -102,6 +102,7 @@ class Backbone(nn.Module):
         c = self.choice
         dropout = c.training.dropout if dropout is None else dropout
         shared = dict(attention=c.attention, norm=c.norm, activation=c.activation)
+        x = x.reshape(len(x), *as_image(x.shape[1:]))
         kernel = (3, 3 if x.shape[2] > 1 else 1)
         y = Conv(c.stages[0].width, kernel, c.stem, name="stem")(to_net(x))
         y = ACTIVATIONS[c.activation](NORMS[c.norm](name="stem_norm")(y, train))
@@ -121,16 +122,22 @@ class Backbone(nn.Module):
         return drop(y, self.make_rng("dropout"), dropout, y.shape)
 
 
-def backbones(space: Space, *, image: tuple[int, int, int], classes: int) -> Blueprints:
+def backbones(space: Space, *, image: tuple[int, ...], classes: int) -> Blueprints:
     """The networks of a macro space.
+
+    Args:
+        space: made by `jaxnas.spaces.macro`.
+        image: (H, W, C), or (T, C) of series, which are images of one column.
+        classes: outputs.
 
     Raises:
         ValueError: for another space, or an image that it was not made for.
     """
-    if not isinstance(space.spec, StagedSpec) or space.spec.image != tuple(image):
-        raise ValueError(f"backbones need a space of `macro({tuple(image)})`, made for the images at hand")
+    shape = as_image(image)
+    if not isinstance(space.spec, StagedSpec) or space.spec.image != shape:
+        raise ValueError(f"backbones need a space of `macro({shape})`, made for the images at hand")
     build = lambda choice: Backbone(choice, classes)
-    return Blueprints(space, tuple(image), classes, build, backbone_cost(space.spec, classes), families(space))
+    return Blueprints(space, tuple(image), classes, build, backbone_cost(space.spec, classes), families(space), RECIPES)
 
 
 def backbone_cost(spec: StagedSpec, outputs: int) -> Callable[[Arch], Cost]:

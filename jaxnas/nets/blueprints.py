@@ -5,7 +5,7 @@ would compute the largest of everything.  These are built one by one.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -30,5 +30,8 @@ class Blueprints(NamedTuple):
     build: Callable[[Any], nn.Module]  # choice -> the module
     cost: Callable[[Arch], Cost]  # traceable
     families: Mapping[str, tuple[Arch, ...]]  # hand-made networks, from the cheapest to the dearest of each family
+    recipes: tuple[str, ...]  # trainings, as the space writes them, that the hand-made networks are tried with
+    optimizer: Literal["sgd", "adam"] = "sgd"  # of `jaxnas.training.members.RULES`
+    epochs: int = 30  # of a training, where there is time
     mixes: bool = False
     macs: None = None  # gates would say too little

@@ -13,6 +13,7 @@ from jaxnas.spaces._mobile import MobileLayer, MobileSpec, fbnet, mobile, proxyl
 from jaxnas.spaces._nasbench201 import nasbench201
 from jaxnas.spaces._recurrent import TreeSpec, recurrent
 from jaxnas.spaces._space import Mixed, Space, space
+from jaxnas.spaces._tabular import Tabular, TabularSpec, tabular
 from jaxnas.spaces._tunas import TunasSpec, TunasStage, proxylessnas_enlarged, tunas, widest
 from jaxnas.spaces.blocks import BlockSpec, amoebanet, nasnet, pnas
 from jaxnas.spaces.cell import CellSpec
@@ -37,6 +38,8 @@ __all__ = [
     "Space",
     "Staged",
     "StagedSpec",
+    "Tabular",
+    "TabularSpec",
     "TreeSpec",
     "TunasSpec",
     "TunasStage",
@@ -67,6 +70,7 @@ __all__ = [
     "recurrent",
     "smallest",
     "space",
+    "tabular",
     "tunas",
     "widest",
 ]

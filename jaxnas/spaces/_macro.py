@@ -26,6 +26,7 @@ import numpy as np
 
 from jaxnas.base import Arch
 from jaxnas.spaces._space import Space, space
+from jaxnas.spaces._training import TrainingChoice, training_text, unknown
 
 BLOCKS = ("plain", "residual", "separable", "inverted")
 
@@ -81,13 +82,6 @@ class StageChoice(NamedTuple):
     expansion: int  # 1 where the block is not inverted
 
 
-class TrainingChoice(NamedTuple):
-    rate: float
-    decay: float
-    augment: str
-    dropout: float
-
-
 class StagedChoice(NamedTuple):
     """One architecture, in words and numbers."""
 
@@ -108,6 +102,11 @@ class StagedChoice(NamedTuple):
 def rounded(width: float) -> int:
     """A width as a multiple of 4."""
     return max(4, 4 * math.floor(width / 4 + 0.5))
+
+
+def as_image(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of an image; series (T, C) are images (T, 1, C)."""
+    return (shape[0], 1, shape[1]) if len(shape) == 2 else tuple(shape)
 
 
 def macro(image: tuple[int, int, int], **lists: Any) -> Space:
@@ -193,7 +192,7 @@ def to_text(choice: StagedChoice) -> str:
     stage = lambda s: f"{s.width}:{s.block}{s.kernel}" + (f"e{s.expansion}" if s.block == "inverted" else "") + f"x{s.depth}"
     words = [f"stem{choice.stem}", *map(stage, choice.stages), *["attention"] * choice.attention]
     words += [choice.norm, choice.activation, choice.head]
-    return " ".join(words + [f"{name}={value}" for name, value in choice.training._asdict().items()])
+    return " ".join([*words, training_text(choice.training)])
 
 
 def from_text(spec: StagedSpec, text: str) -> Staged:
@@ -213,7 +212,7 @@ def from_text(spec: StagedSpec, text: str) -> Staged:
     for word in text.split():
         name, _, given = word.partition("=")
         if given:
-            found[name] = value(name, given) if name in TrainingChoice._fields else _unknown(word)
+            found[name] = value(name, given) if name in TrainingChoice._fields else unknown(word)
         elif ":" in word:
             stages.append(word)
         elif word.startswith("stem"):
@@ -221,7 +220,7 @@ def from_text(spec: StagedSpec, text: str) -> Staged:
         elif word == "attention":
             found["attention"] = value("attention", "True")
         else:
-            name = next((n for n in ("norm", "activation", "head") if word in numbers[n]), None) or _unknown(word)
+            name = next((n for n in ("norm", "activation", "head") if word in numbers[n]), None) or unknown(word)
             found[name] = value(name, word)
     missing = [name for name in ("stem", "norm", "activation", "head", *TrainingChoice._fields) if name not in found]
     if missing or not 1 <= len(stages) <= spec.stages:
@@ -231,7 +230,7 @@ def from_text(spec: StagedSpec, text: str) -> Staged:
     growth = []
     for before, after in itertools.pairwise(widths):
         factors = [i for i, g in enumerate(spec.growth) if rounded(before * g) == after]
-        growth.append(factors[0] if factors else _unknown(f"a width of {after} behind {before}"))
+        growth.append(factors[0] if factors else unknown(f"a width of {after} behind {before}"))
     pad = lambda values, length: np.asarray([*values, *[0] * (length - len(values))], np.int32)
     columns = [pad(column, spec.stages) for column in zip(*rows, strict=True)]
     first = value("width", str(widths[0]))
@@ -276,15 +275,6 @@ def families(space: Space) -> dict[str, tuple[Arch, ...]]:
     return found
 
 
-def with_recipe(space: Space, arch: Arch, recipe: str) -> Arch | None:
-    """The same network with another training; None where the space has no such training."""
-    text = " ".join(word for word in space.to_text(arch).split() if "=" not in word)
-    try:
-        return space.from_text(f"{text} {recipe}")
-    except ValueError:
-        return None
-
-
 def _stage(word: str, value: Callable[[str, str], int]) -> tuple[int, int, int, int]:
     """(depth, block, kernel, expansion) of a stage's word, as numbers."""
     match = re.fullmatch(r"\d+:([a-z]+)(\d+)(?:e(\d+))?x(\d+)", word)
@@ -292,7 +282,3 @@ def _stage(word: str, value: Callable[[str, str], int]) -> tuple[int, int, int, 
         raise ValueError(f"{word!r} is no stage: write 16:residual3x2, width : block kernel x depth, or 16:inverted3e4x2")
     block, kernel, expansion, depth = match.groups()
     return value("depth", depth), value("block", block), value("kernel", kernel), value("expansion", expansion) if expansion else 0
-
-
-def _unknown(what: str) -> Any:
-    raise ValueError(f"{what!r} is not in this space")

@@ -1,11 +1,13 @@
 """Training one network of many: a program whose hyper-parameters are arguments, so that a network is compiled once for all of them.
 
-    SGD with Nesterov's momentum of 0.9;  rate(t) = rate min(1, t / (0.05 T)) (1 + cos(pi t / T)) / 2;  gradients clipped to norm 5
-    decay is added to the gradient of kernels alone;  the answer is the average weights of the last tenth of the steps so far
+    rate(t) = rate min(1, t / (0.05 T)) (1 + cos(pi t / T)) / 2;  gradients clipped to norm 5
+    sgd     Nesterov's momentum of 0.9;  decay is added to the gradient of kernels
+    adam    decay times the rate is taken off kernels
+    the answer is the average weights of the last tenth of the steps so far
 
 References: the cosine, Loshchilov and Hutter, SGDR, ICLR 2017, arXiv:1608.03983; the warm-up, Goyal et al. 2017, arXiv:1706.02677;
-averages of weights, Polyak and Juditsky 1992, and Izmailov et al. 2018, arXiv:1803.05407: by them a training that goes on is worth
-what one that ended here would be.
+decay beside Adam, Loshchilov and Hutter, ICLR 2019, arXiv:1711.05101; averages of weights, Polyak and Juditsky 1992, and Izmailov
+et al. 2018, arXiv:1803.05407: by them a training that goes on is worth what one that ended here would be.
 
 A step draws its batch and its noise from the key and the step's number alone: any cutting of a training gives the same bits.
 
@@ -24,6 +26,19 @@ from jaxnas.base import Key
 from jaxnas.training.losses import cross_entropy
 
 MOMENTUM, CLIP, WARM_UP, AVERAGED = 0.9, 5.0, 0.05, 0.1
+
+
+class Rule(NamedTuple):
+    """How gradients become steps."""
+
+    direction: optax.GradientTransformation
+    decoupled: bool  # decay shrinks the weights, not through the gradient
+
+
+RULES = {
+    "sgd": Rule(optax.trace(MOMENTUM, nesterov=True), decoupled=False),
+    "adam": Rule(optax.scale_by_adam(), decoupled=True),
+}
 
 
 class Recipe(NamedTuple):
@@ -48,7 +63,7 @@ class Course(NamedTuple):
 
 class MemberState(NamedTuple):
     variables: Any
-    momentum: Any
+    optimizer: Any
     average: Any  # of the variables
     step: jax.Array  # int32[]
 
@@ -63,14 +78,15 @@ class Member(NamedTuple):
 
 def recipe_of(training: Any, image: tuple[int, ...]) -> Recipe:
     """The recipe of a `TrainingChoice`: crops shift by an eighth of the shorter side, a cut is half of it."""
-    side = min(n for n in (*image[:2], max(image[:2])) if n > 1)
+    sides = [] if len(image) == 1 else [image[0]] if len(image) == 2 else [n for n in image[:2] if n > 1]
+    side = min(sides, default=1)
     parts = training.augment.split("+")
     pad, cut = float(max(1, side // 8) * ("crop" in parts)), float(side // 2 * ("cutout" in parts))
     numbers = training.rate, training.decay, training.dropout, pad, 0.5 * ("flip" in parts), cut
     return Recipe(*(jnp.asarray(n, jnp.float32) for n in numbers))
 
 
-def member(module: nn.Module, image: tuple[int, ...], batch: int, loss: Callable = cross_entropy) -> Member:
+def member(module: nn.Module, image: tuple[int, ...], batch: int, loss: Callable = cross_entropy, optimizer: str = "sgd") -> Member:
     """The program of one module.
 
     Args:
@@ -78,17 +94,20 @@ def member(module: nn.Module, image: tuple[int, ...], batch: int, loss: Callable
         image: the shape of an example.
         batch: B.
         loss: (outputs [B, K], y) -> [].
+        optimizer: of `RULES`.
 
     Raises:
-        ValueError: for a batch below 1.
+        ValueError: for a batch below 1, or an unknown optimizer.
     """
+    if optimizer not in RULES:
+        raise ValueError(f"unknown optimizer {optimizer!r}: choose one of {', '.join(RULES)}")
+    rule = RULES[optimizer]
     if batch < 1:
         raise ValueError(f"a batch has at least one example: got {batch}")
 
     def init(key: Key) -> MemberState:
         variables = module.init(key, jnp.zeros((1, *image)), train=True)
-        momentum = jax.tree.map(jnp.zeros_like, variables["params"])
-        return MemberState(variables, momentum, variables, jnp.zeros((), jnp.int32))
+        return MemberState(variables, rule.direction.init(variables["params"]), variables, jnp.zeros((), jnp.int32))
 
     def step(key, state, course, x, y):
         recipe, total = course.recipe, course.total
@@ -105,16 +124,18 @@ def member(module: nn.Module, image: tuple[int, ...], batch: int, loss: Callable
         (value, moved), grads = jax.value_and_grad(objective, has_aux=True)(params)
         norm = optax.tree.norm(grads)
         shrink = jnp.minimum(1.0, CLIP / jnp.maximum(norm, 1e-12))
-        decayed = lambda g, w: g * shrink + (recipe.decay * w if w.ndim > 1 else 0.0)
-        grads = jax.tree.map(decayed, grads, params)
-        momentum = jax.tree.map(lambda m, g: MOMENTUM * m + g, state.momentum, grads)
+        decay = lambda u, w: u + (recipe.decay * w if w.ndim > 1 else 0.0)
+        grads = jax.tree.map(lambda g: g * shrink, grads)
+        grads = grads if rule.decoupled else jax.tree.map(decay, grads, params)
+        updates, optimizer = rule.direction.update(grads, state.optimizer, params)
+        updates = jax.tree.map(decay, updates, params) if rule.decoupled else updates
         t = state.step / total
         rate = recipe.rate * jnp.minimum(1.0, (t + 1 / total) / WARM_UP) * 0.5 * (1 + jnp.cos(jnp.pi * t))
-        params = jax.tree.map(lambda w, m, g: w - rate * (MOMENTUM * m + g), params, momentum, grads)
+        params = jax.tree.map(lambda w, u: w - rate * u, params, updates)
         variables = {**state.variables, **moved, "params": params}
         share = 1 / (1 + AVERAGED * state.step)
         average = jax.tree.map(lambda a, v: a + share * (v - a), state.average, variables)
-        return MemberState(variables, momentum, average, state.step + 1), value
+        return MemberState(variables, optimizer, average, state.step + 1), value
 
     def advance(key, state, course, x, y):
         def body(carry):
@@ -134,9 +155,11 @@ def member(module: nn.Module, image: tuple[int, ...], batch: int, loss: Callable
 
 
 def augmented(key: Key, image: jax.Array, recipe: Recipe) -> jax.Array:
-    """One example, shifted, mirrored and cut as the recipe says; series and rows of tables stay as they are where it says 0."""
-    if image.ndim != 3:
+    """One example, shifted, mirrored and cut as the recipe says: images [H, W, C] and series [T, C]; a row [F] stays as it is."""
+    if image.ndim == 1:
         return image
+    if image.ndim == 2:
+        return augmented(key, image[:, None], recipe)[:, 0]
     k_shift, k_flip, k_cut = jax.random.split(key, 3)
     H, W, _ = image.shape
     most = max(1, min(n for n in (H, W, max(H, W)) if n > 1 or max(H, W) == 1) // 8)

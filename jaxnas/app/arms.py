@@ -18,6 +18,7 @@ import numpy as np
 from jaxnas.app.trainer import Outcome, Trainer
 from jaxnas.ask_tell.trial import Trial
 from jaxnas.base import AskTell, Key
+from jaxnas.driver.loop import compiler_options
 from jaxnas.spaces._space import Space
 from jaxnas.trees import take
 
@@ -130,8 +131,10 @@ def run_arm(
     """
     k_init, k_ask, k_tell, k_train = jax.random.split(key, 4)
     algorithm, before, told = arm.algorithm, trials.of(arm.name), 0
-    ask, tell = jax.jit(algorithm.ask), jax.jit(algorithm.tell)
-    state = jax.jit(algorithm.init)(k_init)
+    once = compiler_options(once=True)  # a trial takes seconds, and an optimised `ask` would take 14 to compile
+    init, ask, tell = (jax.jit(f, compiler_options=once) for f in (algorithm.init, algorithm.ask, algorithm.tell))
+    state = init(k_init)
+    had_ended = arm.name in trials.ended
     members: dict[int, int] = {}  # slot -> the number of the trial that its member began with
     steps = lambda n: round(int(n) / arm.budget * arm.total)
 
@@ -150,8 +153,7 @@ def run_arm(
         every = asked if isinstance(asked, Trial) else _whole(asked, arm.budget)
         listed = [jax.tree.map(np.asarray, take(every, b)) for b in range(len(every.slot))]
         scores = np.full(len(listed), -np.inf, np.float32)
-        ended = arm.name in trials.ended and told >= len(before)
-        for t in listed if not ended else ():
+        for t in listed if not had_ended and told + len(listed) > len(before) else ():
             if t.start < t.stop:
                 trainer.prepare(arm.space.choice(t.arch))
         for b, t in enumerate(listed):
@@ -160,11 +162,11 @@ def run_arm(
             if told < len(before):
                 record = before[told]
             elif (
-                ended
+                had_ended
                 or told == arm.most
                 or (arm.most is None and told and not room(arm.sizes(t.arch)[1], steps(t.stop) - steps(t.start)))
             ):
-                if not ended and (last := _unfinished(arm, trials.of(arm.name))):
+                if not had_ended and (last := _unfinished(arm, trials.of(arm.name))):
                     yield trained(last)
                 trials.end(arm.name)
                 return

@@ -1,6 +1,6 @@
 """What minutes buy: how fast this machine trains, and so how long a training, how large a network and how many trials.
 
-    P      multiply-adds a second of training, measured on a small network of the first family
+    P      multiply-adds a second of training, measured on a small network
     T_R    = (an arm, less what its first programs keep it waiting for) / TRAININGS, the time of one whole training; in a short run
              not below half of what compiling takes, or an eighth of the arm: who waits for a program trains what it is worth
     limit  the multiply-adds of a network that trains for its epochs in T_R;  not below the cheapest hand-made network, for which
@@ -24,9 +24,11 @@ from jaxnas.app.trainer import Trainer
 from jaxnas.nets.blueprints import Blueprints, Cost
 
 ARM = 0.33  # of the whole time, for the search, and again for random networks
+ARM_OF_THREE = 0.25  # where gradient boosting has as much, too
 TRAININGS = 12.0  # whole trainings that an arm has time for
 PROGRAMS = 2.5  # whose compiling an arm waits for: the others are compiled beside what is trained
 FEWEST = 60  # steps of a training
+SHORT = 1e5  # multiply-adds of an example, below which a step is mostly overhead
 ETA = 3
 
 
@@ -57,7 +59,12 @@ class Plan:
 
 
 def make_plan(
-    trainer: Trainer, seconds: float, limit: str | None, steps: int | None = None, clock: Callable[[], float] = lambda: 0.0
+    trainer: Trainer,
+    seconds: float,
+    limit: str | None,
+    steps: int | None = None,
+    clock: Callable[[], float] = lambda: 0.0,
+    arms: int = 2,
 ) -> Plan:
     """Measures, and plans.
 
@@ -67,11 +74,12 @@ def make_plan(
         limit: as `read_limit` reads it.
         steps: of a whole training, where a person has said so, and how many trials: then nothing is measured.
         clock: seconds since the run began.
+        arms: 2, or 3 with gradient boosting.
 
     Raises:
         ValueError: for a limit below the smallest network, or a time that is too short for two trainings of it.
     """
-    net, data = trainer.net, trainer.data
+    net, data, share = trainer.net, trainer.data, ARM if arms == 2 else ARM_OF_THREE
     params, macs = read_limit(limit)
     ladders = _costs(net)
     least = {what: min(float(getattr(c, what).min()) for c in ladders.values()) for what in ("params", "macs")}
@@ -81,10 +89,10 @@ def make_plan(
             raise ValueError(f"--limit {limit}: the smallest hand-made network has {least[what]:,.0f} {words}: give at least that")
     dearest = max(float(c.macs.max()) for c in ladders.values())
     if steps is not None:
-        return Plan(seconds, 0.0, ARM * seconds, _whole_thirds(steps), min(dearest, macs or dearest), params, 1.0, 0.0, 2)
+        return Plan(seconds, 0.0, share * seconds, _whole_thirds(steps), min(dearest, macs or dearest), params, 1.0, 0.0, 2)
     speed, compiling = _measure(trainer)
     began = clock()
-    arm = ARM * (seconds - began)
+    arm = share * (seconds - began)
     each = max(max(arm - PROGRAMS * compiling, arm / 3) / TRAININGS, min(compiling / 2, arm / 8))
     batch, examples = trainer.batch, data.train
     wanted = max(FEWEST, trainer.net.epochs * examples // batch)
@@ -97,7 +105,7 @@ def make_plan(
         raise ValueError(
             f"{seconds / 60:.3g} minutes are too few to train two networks: give --minutes {np.ceil(need / 6) / 10:.3g}"
         )
-    finals = (1 - 2 * ARM) * 0.9 * (seconds - began)
+    finals = (1 - arms * share) * 0.9 * (seconds - began)
     one = 3 * limit_macs * batch * n / speed * len(data.y) / examples
     seeds = int(np.clip(finals / (3 * one), 2, 5))
     return Plan(seconds, began, arm, _whole_thirds(n), limit_macs, params, speed, compiling, seeds)
@@ -115,9 +123,11 @@ def _whole_thirds(steps: int) -> int:
 
 
 def _measure(trainer: Trainer) -> tuple[float, float]:
-    """(multiply-adds a second, seconds to compile), of the cheapest network of the first family."""
-    arch = next(iter(trainer.net.families.values()))[0]
-    choice, macs = trainer.net.space.choice(arch), float(trainer.net.cost(arch).macs)
+    """(multiply-adds a second, seconds to compile), of a network of the first family: its cheapest, or the largest one whose steps
+    are still too short to measure."""
+    ladder, costs = next(zip(trainer.net.families.values(), _costs(trainer.net).values(), strict=True))
+    at = max(int(np.sum(costs.macs <= SHORT)) - 1, 0)
+    choice, macs = trainer.net.space.choice(ladder[at]), float(costs.macs[at])
     key, held = lambda: jax.random.key(0), trainer.data.x[:1]
     compiling = trainer.program(choice).seconds
     trainer.train("measure", key(), choice, 0, 3, 10_000, on=held)

@@ -60,9 +60,10 @@ def _execute(directory: pathlib.Path, config: Config) -> None:
 def _summary(directory: pathlib.Path, result: dict) -> str:
     words = score_of(result["found"]).words
     lines = [f"genotype        {result['genotype']}"]
-    for name in ("found", "hand-made", "random", "ensemble"):
+    for name in ("found", "hand-made", "random", "gradient-boosting", "ensemble"):
         if name in result:
-            lines.append(f"{name:<9} test  {words(result[name])}, {result[name]['parameters']:,} parameters")
+            size = f", {result[name]['parameters']:,} parameters" if "parameters" in result[name] else ""
+            lines.append(f"{name:<9} test  {words(result[name])}{size}")
     kept = ", ".join(sorted(p.name for p in directory.iterdir()))
     return "\n".join([*lines, result["verdict"], f"kept in {directory}: {kept}"])
 

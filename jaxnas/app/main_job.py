@@ -26,6 +26,7 @@ from jaxnas import plot, training
 from jaxnas.analysis.paired import difference
 from jaxnas.app import budget, export
 from jaxnas.app.arms import Arm, Record, Trials, run_arm
+from jaxnas.app.boosting import Boosted, boost
 from jaxnas.app.ensemble import averaged, greedy
 from jaxnas.app.trainer import Examples, Trainer
 from jaxnas.ask_tell._asha import asha
@@ -76,7 +77,7 @@ def run(
     """
     began = time.perf_counter()
     k_search, k_random, k_final = jax.random.split(key, 3)
-    criterion = training.criterion(dataset.target)
+    criterion, table = training.criterion(dataset.target), len(dataset.image) == 1
     together = [jnp.concatenate([a, b]) for a, b in zip(dataset.train, dataset.valid, strict=True)]
     trainer = Trainer(Examples(*together, train=len(dataset.train.y)), net, effort.batch, criterion.loss)
     kept = Trials(directory)
@@ -85,11 +86,13 @@ def run(
     try:
         plan = budget.load_plan(directory)
         if plan is None:
-            plan = budget.make_plan(trainer, 60 * effort.minutes, effort.limit, effort.steps, clock)
+            plan = budget.make_plan(trainer, 60 * effort.minutes, effort.limit, effort.steps, clock, 3 if table else 2)
             budget.save_plan(directory, plan)
         say(plan.said())
         space = limited(net.space, _excess(net, plan), 1.0)
         hand_made = _generation_0(net, budget.scaled(trainer, plan))
+        for arch in () if algorithm else hand_made.values():
+            trainer.prepare(net.space.choice(arch))  # they come first
         searching = algorithm(space) if algorithm else _halved_portfolio(space, hand_made)
         common = dict(
             total=plan.steps, most=effort.trials, score=_score(dataset, criterion), sizes=_sizes(net), held=dataset.valid.x
@@ -100,7 +103,11 @@ def run(
             room = lambda macs, n, end=end: clock() + plan.training(macs, n, trainer.batch) <= end
             for record in run_arm(arm, k, trainer, kept, clock, room):
                 say(_line(record, plan, end - clock()))
-        return _finish(directory, dataset, trainer, kept, plan, 0 if algorithm else len(hand_made), k_final, say)
+        boosted = None
+        if table:
+            boosted = boost(directory, dataset, _score(dataset, criterion), plan.arm, effort.trials)
+            say(f"gradient boosting: {boosted.validation:.4f}, the best of {boosted.tried} settings: {boosted.text}")
+        return _finish(directory, dataset, trainer, kept, plan, 0 if algorithm else len(hand_made), k_final, say, boosted)
     finally:
         trainer.close()
 
@@ -164,6 +171,7 @@ def _finish(
     generation: int,
     key: Key,
     say: Say,
+    boosted: Boosted | None = None,
 ) -> dict:
     """Trains what is compared, tests it once, and keeps the best."""
     net = trainer.net
@@ -186,6 +194,8 @@ def _finish(
     right = lambda outputs: np.asarray(criterion.score(jnp.asarray(outputs), dataset.test.y), np.float64)
     scores = {text: np.stack([right(o) for o in outputs]) for text, outputs in tested.items()}
     result: dict[str, Any] = {name: _report(dataset, r, tested[r.genotype]) for name, r in rivals.items()}
+    if boosted is not None:
+        result["gradient-boosting"] = _report_boosted(dataset, boosted)
     found = rivals["found"].genotype
     against = {name: difference(scores[found], scores[r.genotype]) for name, r in rivals.items() if name != "found"}
     beaten = [name for name, d in against.items() if d.verdict == "worse"]
@@ -194,6 +204,9 @@ def _finish(
     result["against"] = {
         name: {**d._asdict(), "verdict": d.verdict, "same_network": rivals[name].genotype == found} for name, d in against.items()
     }
+    if boosted is not None:
+        d = difference(scores[found], np.repeat(right(boosted.outputs)[None], plan.seeds, 0))
+        result["against"]["gradient-boosting"] = {**d._asdict(), "verdict": d.verdict, "same_network": False}
     result["small"] = _small(whole, rivals["found"])
     result["ensemble"] = _ensemble(directory, net, dataset, trainer, kept, whole)
     result["trials"] = {name: len(kept.of(name)) for name in ("search", "random")}
@@ -204,19 +217,22 @@ def _finish(
 
 
 def _report(dataset: Dataset, r: Record, outputs: list[np.ndarray]) -> dict:
-    """A compared network: the means of its tests, and each of them."""
+    """A compared network: its tests and its costs."""
+    costs = {"parameters": r.params, "multiply_adds": r.macs}
+    return {"genotype": r.genotype, **_tests(dataset, outputs), **costs, "validation": r.score}
+
+
+def _report_boosted(dataset: Dataset, boosted: Boosted) -> dict:
+    of = {"settings": boosted.settings, "tried": boosted.tried, "seconds": boosted.seconds, "validation": boosted.validation}
+    return {**_tests(dataset, [boosted.outputs]), **of}
+
+
+def _tests(dataset: Dataset, outputs: list[np.ndarray]) -> dict:
+    """The means over the final trainings, and the first metric of each of them."""
     each = [training.metrics(dataset.target, o, dataset.test.y) for o in outputs]
     means = {f"test_{name}": float(np.mean([m[name] for m in each])) for name in each[0]}
     first = next(iter(each[0]))
-    return {
-        "genotype": r.genotype,
-        **means,
-        "test_examples": len(dataset.test.y),
-        "of_each_seed": [m[first] for m in each],
-        "parameters": r.params,
-        "multiply_adds": r.macs,
-        "validation": r.score,
-    }
+    return {**means, "test_examples": len(dataset.test.y), "of_each_seed": [m[first] for m in each]}
 
 
 def _small(whole: list[Record], best: Record) -> dict:
@@ -254,10 +270,13 @@ def verdict(result: dict, name: str) -> str:
     """In words: what the found network is against each rival, with intervals."""
     factor, unit = (100.0, "points of ") if name != "negative_squared_error" else (1.0, "")
     parts = []
+    called = {
+        "hand-made": "the best hand-made network",
+        "random": f"the best of {result['trials']['random']} random networks",
+        "gradient-boosting": "gradient boosting, tuned as long",
+    }
     for rival, d in result["against"].items():
-        what = {"hand-made": "the best hand-made network", "random": f"the best of {result['trials']['random']} random networks"}[
-            rival
-        ]
+        what = called[rival]
         if d["same_network"]:
             parts.append(f"the found network is {what}")
             continue
@@ -266,6 +285,9 @@ def verdict(result: dict, name: str) -> str:
         parts.append(f"{joined} {what} ({value} {unit}{name.replace('_', ' ')}, 95 % {low} to {high})")
     if result["kept"] != "found":
         parts.append(f"so the {result['kept']} network is kept")
+    if result["against"].get("gradient-boosting", {}).get("verdict") == "worse":
+        settings = ", ".join(f"{name}={value}" for name, value in result["gradient-boosting"]["settings"].items())
+        parts.append(f"on these data take scikit-learn's HistGradientBoosting ({settings})")
     return "; ".join(parts)
 
 

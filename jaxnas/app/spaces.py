@@ -10,20 +10,20 @@ from typing import Any, NamedTuple
 from jaxnas.app.settings import NoSettings
 from jaxnas.registry import Table
 
-Image = tuple[int, int, int]
+Shape = tuple[int, ...]  # of an example: (H, W, C) of images, (T, C) of series, (F,) of rows
 
 
 class NetEntry(NamedTuple):
     about: str
     make: Callable[..., Any]  # (space, data, config, **more) -> Net; `more` is what a method adds
     final: Callable[..., Any] | None = None  # (space, arch, data, config) -> the module to train at the end; None: specialised
-    data: str = "images"  # what it reads: "images" or "text"
+    data: str = "images"  # of `jaxnas.app.tasks.TASKS`: what it reads
     supernet: bool = True  # one program for all architectures; False: each network is a program of its own
 
 
 class SpaceEntry(NamedTuple):
     about: str
-    make: Callable[[Any, Image], Any]  # (settings, (H, W, C) of the examples) -> Space
+    make: Callable[[Any, Shape], Any]  # (settings, the shape of an example) -> Space
     net: str  # of `NETS`
     settings: type = NoSettings
 
@@ -65,6 +65,13 @@ def _wide(name):
     return make
 
 
+def _backbone(space, data, config):
+    from jaxnas import nets
+
+    make = nets.tabular_nets if len(data.image) == 1 else nets.backbones
+    return make(space, image=data.image, classes=data.classes)
+
+
 def _language(space, data, config, **more):
     from jaxnas import nets
 
@@ -87,7 +94,7 @@ NETS: Table[NetEntry] = Table(
         "layer": NetEntry("convolutions of any size, masked", _plain("layer_net")),
         "chain": NetEntry("a chain of layers", _plain("chain_net")),
         "memory-bank": NetEntry("operations between memory banks: --channels a bank", _wide("memory_bank_net")),
-        "backbone": NetEntry("plain networks, each a program of its own", _plain("backbones"), supernet=False),
+        "backbone": NetEntry("plain networks, each a program of its own", _backbone, data="examples", supernet=False),
         "language": NetEntry("a recurrent cell over text: --channels hidden units", _language, _final_language, "text"),
     },
 )
@@ -263,16 +270,17 @@ def _plainly(name: str, net: str, about: str, settings: type = NoSettings) -> Sp
     return SpaceEntry(about, _space(name), net, settings)
 
 
-def _macro(settings, image):
+def _macro(settings, shape):
     from jaxnas import spaces
+    from jaxnas.spaces._macro import as_image
 
-    return spaces.macro(image)
+    return spaces.tabular(*shape) if len(shape) == 1 else spaces.macro(as_image(shape))
 
 
 SPACES: Table[SpaceEntry] = Table(
     "space",
     {
-        "macro": SpaceEntry("whole networks: stages, widths, blocks, heads, and how they are trained", _macro, "backbone"),
+        "macro": SpaceEntry("whole networks for images, series or tables, and how they are trained", _macro, "backbone"),
         "nasbench201": _plainly("nasbench201", "cell", "NAS-Bench-201 cells: 4 nodes, 5 operations, 15,625 architectures"),
         "darts": _plainly("darts", "cell", "DARTS cells: normal and reduction, 1,037,664,180 each", DartsCells),
         "nasnet": _plainly("nasnet", "cell", "NASNet cells: normal and reduction, blocks of 13 operations", CellBlocks),

@@ -83,25 +83,23 @@ def score_of(result: dict) -> Score:
 WHAT = {"image": "images", "series": "time series", "table": "rows of a table"}
 
 
-def _load_examples(kind):
-    """-> (config, key) -> the data, of one of `WHAT`."""
+def _load_examples(*kinds):
+    """-> (config, key) -> the data, of any of these kinds of `WHAT`."""
+    reads = " and ".join(WHAT[kind] for kind in kinds)
 
     def load(config, key):
         from jaxnas import data
 
         if pathlib.Path(config.data).suffix == ".txt":
-            what = WHAT[kind]
-            raise ValueError(f"{config.space} reads {what}, not text: give --data digits or file.npz, or search --space darts-rnn")
+            raise ValueError(f"{config.space} reads {reads}, not text: give --data digits or file.npz, or search --space darts-rnn")
         asked = {name: getattr(config, name) for name in ASKED}
         own = not NETS[SPACES[config.space].net].supernet  # networks are chosen, no architecture is moved
         dataset = data.load(config.data, key, valid=None if own else 0.5, **asked)
         found = "image" if dataset.inputs is None else dataset.inputs.kind
-        if found != kind:
+        if found not in kinds:
             raise ValueError(
-                f"{config.space} reads {WHAT[kind]}, and {config.data} holds {WHAT[found]}: choose another --space, or --layout"
+                f"{config.space} reads {reads}, and {config.data} holds {WHAT[found]}: search --space macro, or say --layout"
             )
-        if kind != "image" and config.augment != "none":
-            raise ValueError(f"--augment {config.augment} is for images, not {WHAT[kind]}: leave it out")
         return dataset
 
     return load
@@ -214,5 +212,6 @@ def _train_text(config, entry, net, source, arch) -> Training:
 
 TASKS: dict[str, Task] = {
     "images": Task(_load_examples("image"), _train_examples, _judge_examples, exports=True),
+    "examples": Task(_load_examples(*WHAT), _train_examples, _judge_examples, exports=True),
     "text": Task(_load_text, _train_text, _judge_text, exports=False),
 }

@@ -102,7 +102,7 @@ class Backbone(nn.Module):
         c = self.choice
         dropout = c.training.dropout if dropout is None else dropout
         shared = dict(attention=c.attention, norm=c.norm, activation=c.activation)
-        x = x.reshape(len(x), *as_image(x.shape[1:]))
+        x = x.reshape(x.shape[0], *as_image(x.shape[1:]))
         kernel = (3, 3 if x.shape[2] > 1 else 1)
         y = Conv(c.stages[0].width, kernel, c.stem, name="stem")(to_net(x))
         y = ACTIVATIONS[c.activation](NORMS[c.norm](name="stem_norm")(y, train))

@@ -72,7 +72,7 @@ class TabularNet(nn.Module):
                 inner = act(nn.Dense(2 * c.width, name=f"inner{i}")(norm(f"norm{i}", h)))
                 h = h + nn.Dense(c.width, name=f"outer{i}")(lose(inner))
             return Dense(self.outputs, name="outputs")(act(norm("last_norm", h[:, -1])))
-        h = Periodic(EMBEDDED, c.activation, name="embedding")(x).reshape(len(x), -1) if periodic else x
+        h = Periodic(EMBEDDED, c.activation, name="embedding")(x).reshape(x.shape[0], -1) if periodic else x
         if c.block == "mlp":
             for i in range(c.depth):
                 h = lose(act(norm(f"norm{i}", Dense(c.width, name=f"layer{i}")(h))))

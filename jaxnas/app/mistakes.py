@@ -113,13 +113,12 @@ def _confusions(counts: np.ndarray, names: tuple[str, ...]) -> str:
             )
             if n and cell >= 20:
                 style = ' style="fill:var(--on)"' if strength > 0.55 else ""
-                size = min(12.0, 1.6 * (cell - 4) / len(str(n)))
-                parts.append(
-                    f'<text x="{x + cell / 2:.1f}" y="{y + cell / 2 + 4:.1f}" text-anchor="middle" font-size="{size:.1f}"{style}>{n}</text>'
-                )
+                at, size = f'x="{x + cell / 2:.1f}" y="{y + cell / 2 + 4:.1f}"', min(12.0, 1.6 * (cell - 4) / len(str(n)))
+                parts.append(f'<text {at} text-anchor="middle" font-size="{size:.1f}"{style}>{n}</text>')
     words = f"Confusion matrix of {K} classes, {int(np.trace(counts))} of {int(counts.sum())} right"
     drawing = page.svg(words, parts, top + cell * K + 4, max(page.WIDTH, left + cell * K + 8))
-    return page.figure(drawing, "Rows: the true class; columns: what was predicted. Blue is right; the stronger, the larger its part of the row.")
+    caption = "Rows: the true class; columns: what was predicted. Blue is right; the stronger, the larger its part of the row."
+    return page.figure(drawing, caption)
 
 
 # --- labels -----------------------------------------------------------------------------------------------------------
@@ -131,7 +130,7 @@ def _labels(target: Target, logits: np.ndarray, y: np.ndarray) -> tuple[str, lis
     rows = []
     for k, name in enumerate(target.names[:MOST_CLASSES]):
         hit, said, there = (int(a.sum()) for a in (guess[:, k] & truth[:, k], guess[:, k], truth[:, k]))
-        shares = [f"{100 * hit / n:.0f} %" if n else "–" for n in (said, there)]
+        shares = [f"{100 * hit / n:.0f} %" if n else "-" for n in (said, there)]
         rows.append([escape(name), (str(there), there), (str(said), said), *shares])
     caption = "Each label: on how many test examples it is set, on how many it was predicted."
     table = page.table(["label", "set", "predicted", "precision", "recall"], rows, caption=caption)
@@ -157,10 +156,9 @@ def _numbers(target: Target, outputs: np.ndarray, y: np.ndarray) -> tuple[str, l
         low, high = page.around([*truth[:, k], *np.percentile(predicted[:, k], [1, 99])])
         plane = page.Plane((low, high), (low, high))
         parts = [*plane.frame(f"true {name}", f"predicted {name}"), page.line(*plane.at(low, low), *plane.at(high, high), "z")]
-        parts += [
-            page.mark(0, *plane.at(truth[i, k], predicted[i, k]), f"no. {i}: {truth[i, k]:.4g}, predicted {predicted[i, k]:.4g}", size=2)
-            for i in some
-        ]
+        for i in some:
+            t, p = truth[i, k], predicted[i, k]
+            parts.append(page.mark(0, *plane.at(t, p), f"no. {i}: {t:.4g}, predicted {p:.4g}", size=2))
         off = float(np.sqrt(np.mean((predicted[:, k] - truth[:, k]) ** 2)))
         words = f"Predicted {name} against the true one; on the line they are equal. RMSE {off:.4g}."
         charts.append(page.figure(page.svg(words, parts), words))
@@ -212,8 +210,8 @@ def _reliability(sure: np.ndarray, right: np.ndarray) -> str:
     gap = sure.mean() - right.mean()
     how = "too sure" if gap > 0.01 else "not sure enough" if gap < -0.01 else "about as sure as it is right"
     words = (
-        f"Expected calibration error {100 * bins.error:.1f} % ({BINS} bins): on average the network is {100 * sure.mean():.1f} % sure and "
-        f"{100 * right.mean():.1f} % right, so it is {how}."
+        f"Expected calibration error {100 * bins.error:.1f} % ({BINS} bins): on average the network is {100 * sure.mean():.1f} % "
+        f"sure and {100 * right.mean():.1f} % right, so it is {how}."
     )
     caption = "Bars on the line mean what they say: below it the network is too sure. The darker, the more predictions."
     return page.section("How far its probabilities can be trusted", page.text(words), page.figure(page.svg(words, parts), caption))

@@ -38,7 +38,7 @@ svg .z{stroke:var(--soft);stroke-width:1.5}.s0{color:var(--s0)}.s1{color:var(--s
 table{border-collapse:collapse;font-size:.875rem;font-variant-numeric:tabular-nums}caption{text-align:left;padding:0 0 6px}
 th,td{padding:5px 14px 5px 0;text-align:right;vertical-align:top;border-bottom:1px solid var(--line)}
 th{font-weight:600}thead th{vertical-align:bottom}th button{all:unset;cursor:pointer;text-decoration:underline dotted}
-th button:focus-visible{outline:2px solid var(--s0)}.l{text-align:left}td.code{min-width:17em}
+th button:focus-visible{outline:2px solid var(--s0)}.l{text-align:left}td code{display:block;min-width:19em}
 code,pre{font:.8125rem/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;overflow-wrap:anywhere}
 pre{background:var(--panel);border:1px solid var(--line);border-radius:6px;padding:10px 12px;margin:8px 0;white-space:pre-wrap}
 .tiles{display:grid;gap:12px;grid-template-columns:repeat(auto-fill,minmax(min(30%,118px),1fr))}
@@ -52,11 +52,13 @@ img.drawing{display:block;width:100%;min-width:560px;max-width:864px;background:
 """
 
 SCRIPT = """
-for(const t of document.querySelectorAll("table.sorts"))t.querySelectorAll("thead th").forEach((h,i)=>{
+for(const t of document.querySelectorAll("table.sorts")){const heads=[...t.querySelectorAll("thead th")];heads.forEach((h,i)=>{
 const b=document.createElement("button");b.append(...h.childNodes);h.append(b);b.onclick=()=>{
-const up=h.getAttribute("aria-sort")==="descending",key=r=>{const v=r.cells[i].dataset.v??r.cells[i].textContent;return v===""||isNaN(v)?v:+v};
-t.querySelectorAll("thead th").forEach(o=>o.removeAttribute("aria-sort"));h.setAttribute("aria-sort",up?"ascending":"descending");
-const rows=[...t.tBodies[0].rows].sort((p,q)=>{const a=key(p),b=key(q);return (a<b?-1:a>b?1:0)*(up?1:-1)});t.tBodies[0].append(...rows)}})
+const up=h.getAttribute("aria-sort")==="descending",sign=up?1:-1;
+const key=r=>{const v=r.cells[i].dataset.v??r.cells[i].textContent;return v==="-inf"?-Infinity:v===""||isNaN(v)?v:+v};
+heads.forEach(o=>o.removeAttribute("aria-sort"));h.setAttribute("aria-sort",up?"ascending":"descending");
+const rows=[...t.tBodies[0].rows].sort((p,q)=>{const a=key(p),b=key(q);return sign*(a<b?-1:a>b?1:0)});
+t.tBodies[0].append(...rows)}})}
 """
 
 
@@ -68,7 +70,7 @@ def escape(text: Any) -> str:
 def short(n: float | None) -> str:
     """A count with three digits: 7.01 k, 351 k, 1.2 M."""
     if n is None or not math.isfinite(n):
-        return "–"
+        return "-"
     for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
         if abs(n) >= 0.9995 * size:
             return f"{n / size:.3g}{unit}"
@@ -99,7 +101,9 @@ def figure(drawing: str, caption: str) -> str:
     return f"<figure>{drawing}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[Any]], *, caption: str, left: Sequence[int] = (0,), sorts: bool = False) -> str:
+def table(
+    head: Sequence[str], rows: Iterable[Sequence[Any]], *, caption: str, left: Sequence[int] = (0,), sorts: bool = False
+) -> str:
     """A table that scrolls sideways where it is too wide.
 
     Args:
@@ -109,9 +113,9 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]], *, caption: str, l
         left: columns that hold words.
         sorts: by a click on a column's name, where scripts run.
     """
-    mark = lambda i, more="": f' class="{more or "l"}"' if i in left else ""
-    cell = lambda c, i: f"<td{mark(i)}>{c}</td>" if isinstance(c, str) else f'<td{mark(i)} data-v="{escape(c[1])}">{c[0]}</td>'
-    heads = "".join(f'<th scope="col"{mark(i)}>{escape(name)}</th>' for i, name in enumerate(head))
+    side = lambda i: ' class="l"' if i in left else ""
+    cell = lambda c, i: f"<td{side(i)}>{c}</td>" if isinstance(c, str) else f'<td{side(i)} data-v="{escape(c[1])}">{c[0]}</td>'
+    heads = "".join(f'<th scope="col"{side(i)}>{escape(name)}</th>' for i, name in enumerate(head))
     body = "\n".join(f"<tr>{''.join(cell(c, i) for i, c in enumerate(row))}</tr>" for row in rows)
     kind = ' class="sorts"' if sorts else ""
     return (

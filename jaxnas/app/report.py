@@ -3,7 +3,8 @@
     write(directory, dataset, result)
 
 The answer comes first, then what was tried, where the kept network is wrong and how far its probabilities can be trusted, and last
-how to use it and how to do it again.  A section without anything to say is left out.  Equal runs write equal bytes: there are no dates.
+how to use it and how to do it again.  A section without anything to say is left out.  Equal runs write equal bytes: there are no
+dates.
 
 Axes: N examples of the test part, K classes, labels or numbers.
 """
@@ -16,12 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from jaxnas.app import mistakes, page, progress
+from jaxnas.app import mistakes, page, progress, tried
 from jaxnas.app.config import SETTINGS, Config, load_config, named
 from jaxnas.app.page import escape, short
 from jaxnas.app.tasks import score_of
 
-MOST_TRIALS, FEWEST_FOR_IMPORTANCE = 100, 12
 WORDS = {"better": ("better", "good"), "worse": ("worse: it loses", "bad"), "level": ("level", "")}
 
 
@@ -43,8 +43,8 @@ def write(directory: str | pathlib.Path, dataset: Any, result: dict) -> None:
         f"<header><h1>{escape(f'{data}: {config.strategy} in {config.space}')}</h1>",
         page.text(_sentence(result["verdict"]), "lead") + "</header>",
         _answer(result, dataset),
-        page.section("What was tried", _charts(trials, plan, result), _table_of_trials(trials)),
-        _importance(config, dataset, trials, plan),
+        page.section("What was tried", tried.charts(trials, plan, result), tried.table(trials)),
+        tried.importance_of_decisions(config, dataset, trials, plan),
     ]
     if outputs is not None:
         parts += mistakes.sections(dataset, outputs)
@@ -85,12 +85,12 @@ def _answer(result: dict, dataset: Any) -> str:
     for name in names:
         r, d = result[name], against.get(name)
         label = f"<strong>{escape(name)}</strong>" + (" (kept)" if name == kept else "")
-        cells = [label, shown(r[score.name]) if score.name in r else "–"]
+        cells = [label, shown(r[score.name]) if score.name in r else "-"]
         if against:
             cells.append(_difference(d, factor))
         rows.append([*cells, short(r.get("parameters")), short(r.get("multiply_adds"))])
     head = ["network", score.name.removeprefix("test_").replace("_", " ")]
-    head += [f"found less this ({unit})"] if against else []
+    head += [f"found minus this ({unit})"] if against else []
     caption = f"On {result['found'].get('test_examples', 0):,} test examples, looked at once."
     parts = [page.table([*head, "parameters", "multiply-adds"], rows, caption=caption)]
     forest = _forest({n: d for n, d in against.items() if not d["same_network"]}, factor, unit)
@@ -99,7 +99,8 @@ def _answer(result: dict, dataset: Any) -> str:
     seeds = {n: result[n].get("of_each_seed", []) for n in names}
     each = "; ".join(f"{n} {', '.join(map(shown, s))}" for n, s in seeds.items() if len(s) > 1)
     note = page.text(f"Each training from scratch, by seed: {each}.", "soft") if each else ""
-    return f'<section class="answer" aria-label="The answer"><div class="two"><div>{parts[0]}</div>{"".join(parts[1:])}</div>{note}</section>'
+    both = f'<div class="two"><div>{parts[0]}</div>{"".join(parts[1:])}</div>'
+    return f'<section class="answer" aria-label="The answer">{both}{note}</section>'
 
 
 def _difference(d: dict | None, factor: float) -> str:
@@ -135,133 +136,6 @@ def _forest(against: dict[str, dict], factor: float, unit: str) -> str:
     return page.svg(f"Found against its rivals. {words}", parts, height=bottom + 40)
 
 
-# --- what was tried ---------------------------------------------------------------------------------------------------
-
-
-def _charts(trials: list[dict], plan: dict, result: dict) -> str:
-    trials = [t for t in trials if np.isfinite(t["score"])]
-    if len(trials) < 2:
-        return ""
-    arms = list(dict.fromkeys(t["arm"] for t in trials))
-    return f'<div class="two">{_pareto(trials, arms, plan, result)}{_best_so_far(trials, arms, plan)}</div>'
-
-
-def _spread(scores: list[float]) -> tuple[float, float]:
-    """The range of scores that is drawn: what is far below the middle is not."""
-    low, middle, high = min(scores), float(np.median(scores)), max(scores)
-    return page.around([max(low, high - 4 * (high - middle)) if high > middle else low, high])
-
-
-def _pareto(trials: list[dict], arms: list[str], plan: dict, result: dict) -> str:
-    """Validation score against multiply-adds."""
-    steps = plan.get("steps", max(t["stop"] for t in trials))
-    whole = [t for t in trials if t["stop"] >= steps]
-    plane = page.Plane(page.around([max(t["macs"], 1) for t in trials], log=True), _spread([t["score"] for t in trials]), log=True)
-    front, best = [], -np.inf
-    for t in sorted(whole, key=lambda t: (t["macs"], -t["score"])):
-        if t["score"] > best:
-            front.append(plane.at(t["macs"], t["score"]))
-            best = t["score"]
-    parts = plane.frame("multiply-adds", "validation score")
-    if front:
-        stairs = [front[0]]
-        for x, y in front[1:]:
-            stairs += [(x, stairs[-1][1]), (x, y)]
-        parts.append(page.path([*stairs, (page.WIDTH - page.RIGHT, stairs[-1][1])], 2, dash="5 4", width=1.5))
-    for t in sorted(trials, key=lambda t: t["stop"] >= steps):
-        hint = f"{t['arm']} {t['number']}: {t['score']:.4f}, {short(t['macs'])} multiply-adds, {t['stop']} steps: {t['genotype']}"
-        parts.append(page.mark(arms.index(t["arm"]), *plane.at(t["macs"], t["score"]), hint, hollow=t["stop"] < steps))
-    labels: dict[str, list[str]] = {}
-    for name in ("found", "small", *result.get("against", {})):
-        genotype = result[name].get("genotype") if isinstance(result.get(name), dict) else None
-        if any(t["genotype"] == genotype for t in trials):
-            labels.setdefault(genotype, []).append(name)
-    points = []
-    for genotype, names in labels.items():
-        t = max((t for t in trials if t["genotype"] == genotype), key=lambda t: (t["stop"], t["score"]))
-        points.append((*plane.at(t["macs"], t["score"]), ", ".join(names)))
-    parts += [*page.named_points(points), *page.legend(arms)]
-    caption = "Everything that was tried, by validation. Hollow: not trained to the end. Dashed: the best for so many multiply-adds."
-    return page.figure(page.svg(f"Validation score against multiply-adds of {len(trials)} trials", parts), caption)
-
-
-def _best_so_far(trials: list[dict], arms: list[str], plan: dict) -> str:
-    """The best validation score of each arm against the seconds of that arm."""
-    lines, start = {}, plan.get("began", 0.0)
-    for arm in arms:
-        of, best = [t for t in trials if t["arm"] == arm], -np.inf
-        first, points = min(start, of[0]["at"]), []
-        for t in of:
-            best = max(best, t["score"])
-            points.append((t["at"] - first, best))
-        lines[arm], start = points, of[-1]["at"]
-    ends = max(p[0] for points in lines.values() for p in points) or 1.0
-    plane = page.Plane((0.0, 1.04 * ends), _spread([p[1] for points in lines.values() for p in points]))
-    parts = plane.frame("seconds of the arm", "best validation score so far")
-    for n, points in enumerate(lines.values()):
-        stairs = [points[0]]
-        for x, y in points[1:]:
-            stairs += [(x, stairs[-1][1]), (x, y)]
-        parts.append(page.path([plane.at(*p) for p in stairs], n))
-        parts += [page.mark(n, *plane.at(x, y), f"{arms[n]}: {y:.4f} after {x:.0f} s", size=3) for x, y in points]
-    ended = "; ".join(f"{arm}: {points[-1][1]:.4f} after {points[-1][0]:.0f} s" for arm, points in lines.items())
-    caption = f"A point for each trial. {ended}."
-    return page.figure(page.svg(f"Best validation score so far against seconds. {ended}", [*parts, *page.legend(arms)]), caption)
-
-
-def _table_of_trials(trials: list[dict]) -> str:
-    if not trials:
-        return ""
-    best = sorted(trials, key=lambda t: (-t["score"], t["arm"], t["number"]))[:MOST_TRIALS]
-    rows = []
-    for t in best:
-        score = f"{t['score']:.4f} ± {t['error']:.4f}" if np.isfinite(t["score"]) else "diverged"
-        steps = f"{t['start']}–{t['stop']}" if t["start"] else f"{t['stop']}"
-        counts = [(short(t[name]), t[name]) for name in ("params", "macs")]
-        times = [(f"{t[name]:.1f}", t[name]) for name in ("seconds", "waited")]
-        number = (str(t["number"]), t["number"])
-        code = f"<code>{escape(t['genotype'])}</code>"
-        rows.append([escape(t["arm"]), number, (score, t["score"]), (steps, t["stop"]), *counts, *times, code])
-    head = ["arm", "no.", "validation score", "steps", "parameters", "multiply-adds", "seconds", "waited", "network"]
-    which = f"the best {len(best)} of {len(trials)} trials" if len(best) < len(trials) else f"all {len(trials)} trials"
-    caption = f"{_sentence(which)} Waited: seconds of them for the compiler."
-    return page.table(head, rows, caption=caption, left=(0, 8), sorts=True).replace('<td class="l"><code>', '<td class="l code"><code>')
-
-
-def _importance(config: Config, dataset: Any, trials: list[dict], plan: dict) -> str:
-    """Which decisions the scores of whole trainings depend on, where there are enough of them."""
-    whole = [t for t in trials if t["stop"] == plan.get("steps") and np.isfinite(t["score"])]
-    if len({t["genotype"] for t in whole}) < FEWEST_FOR_IMPORTANCE or len({t["score"] for t in whole}) < 2:
-        return ""
-    import jax
-
-    from jaxnas.analysis import importance
-    from jaxnas.app.search import make_space
-
-    space = make_space(config.space, config.space_settings, dataset.image)
-    if space.reals is not None:
-        return ""
-    try:
-        archs = np.stack([np.asarray(space.flat(space.from_text(t["genotype"]))) for t in whole])
-    except ValueError:  # a space of the run's own making
-        return ""
-    found = importance.from_history(jax.random.key(0), space, archs, [t["score"] for t in whole], order=1)
-    label = importance.names(space)
-    largest = sorted(found.shares, key=lambda s: -found.shares[s])[:8]
-    rows = [
-        [escape(label[s[0]][0]), f"{100 * found.shares[s]:.0f} %", f"{100 * found.spread[s]:.0f} %"]
-        for s in largest
-        if found.shares[s] > 0.005
-    ]
-    trust = "more than chance" if found.fit > 0 else "nothing: read no more into the table than that"
-    words = (
-        f"A random forest of the {len(whole)} whole trainings; what it predicts of trainings that it has not seen explains {trust} "
-        f"(R2 {found.fit:.2f})."
-    )
-    caption = "Share of the variance that a decision explains alone; deviation between trees."
-    return page.section("Which decisions mattered", page.text(words), page.table(["decision", "share", "deviation"], rows, caption=caption))
-
-
 # --- pictures, use ----------------------------------------------------------------------------------------------------
 
 
@@ -282,8 +156,8 @@ def _drawing(directory: pathlib.Path, result: dict) -> str:
     if not path.exists():
         return page.section("The network", code)
     source = page.data_uri("image/svg+xml", path.read_bytes())
-    image = f'<div class="scroll" tabindex="0" role="region" aria-label="Drawing"><img class="drawing" alt="Drawing of the network: '
-    return page.section("The network", f'{image}{escape(result["genotype"])}" src="{source}"></div>', code)
+    image = f'<img class="drawing" alt="Drawing of the network: {escape(result["genotype"])}" src="{source}">'
+    return page.section("The network", f'<div class="scroll" tabindex="0" role="region" aria-label="Drawing">{image}</div>', code)
 
 
 def command_line(config: Config) -> str:
@@ -316,7 +190,8 @@ def _use(config: Config, dataset: Any, result: dict) -> str:
 
     import jaxnas
 
-    use = 'jaxnas predict RUN FILE          # of new examples, from the command line\n\nimport jaxnas as nas\n\nnas.load("RUN").predict(x)'
+    use = "jaxnas predict RUN FILE   # of new examples, on the command line; in Python:\n\nimport jaxnas as nas\n\n"
+    use += 'nas.load("RUN").predict(x)'
     again = f"{command_line(config)}\njaxnas search --config RUN/config.json   # the same, from the file"
     notes = "".join(f"<li>{escape(note)}</li>" for note in getattr(dataset, "notes", ()))
     made = f"Made with jaxnas {jaxnas.__version__} and JAX {jax.__version__}."

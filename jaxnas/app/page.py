@@ -15,6 +15,8 @@ import numpy as np
 WIDTH, HEIGHT = 480, 310  # of a chart, in units that are about a pixel on a small screen
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 26, 44  # its margins
 
+SPACE = "\N{NO-BREAK SPACE}"
+
 STYLE = """
 :root{--bg:#fff;--panel:#f5f7f9;--ink:#1a1f24;--soft:#55606b;--line:#d3d9df;--s0:#0072b2;--s1:#c85500;--s2:#00805a;
 --good:#00694c;--bad:#b3261e;--on:#fff;color-scheme:light dark}
@@ -38,7 +40,7 @@ svg .z{stroke:var(--soft);stroke-width:1.5}.s0{color:var(--s0)}.s1{color:var(--s
 table{border-collapse:collapse;font-size:.875rem;font-variant-numeric:tabular-nums}caption{text-align:left;padding:0 0 6px}
 th,td{padding:5px 14px 5px 0;text-align:right;vertical-align:top;border-bottom:1px solid var(--line)}
 th{font-weight:600}thead th{vertical-align:bottom}th button{all:unset;cursor:pointer;text-decoration:underline dotted}
-th button:focus-visible{outline:2px solid var(--s0)}.l{text-align:left}td code{display:block;min-width:19em}
+th button:focus-visible{outline:2px solid var(--s0)}.l{text-align:left}td code{display:block;min-width:19em}.n{white-space:nowrap}
 code,pre{font:.8125rem/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;overflow-wrap:anywhere}
 pre{background:var(--panel);border:1px solid var(--line);border-radius:6px;padding:10px 12px;margin:8px 0;white-space:pre-wrap}
 .tiles{display:grid;gap:12px;grid-template-columns:repeat(auto-fill,minmax(min(30%,118px),1fr))}
@@ -46,7 +48,8 @@ pre{background:var(--panel);border:1px solid var(--line);border-radius:6px;paddi
 .tiles figcaption{line-height:1.3;overflow-wrap:anywhere}
 img.wide{max-width:100%;height:auto;background:#fff;border-radius:6px}
 img.drawing{display:block;width:100%;min-width:560px;max-width:864px;background:#fff;border-radius:6px}
-@media(max-width:600px){.lead{font-size:1.2rem}th,td{padding-right:9px}.answer table{font-size:.8125rem}}
+@media(max-width:600px){.lead{font-size:1.2rem}th,td{padding-right:9px}td code{white-space:nowrap}
+.answer table{font-size:.75rem}.answer th,.answer td{padding-right:7px}}
 @media print{:root{--bg:#fff;--panel:#fff;--ink:#000;--soft:#444;--line:#bbb;--s0:#0072b2;--s1:#c85500;--s2:#00805a;--good:#00694c;
 --bad:#b3261e;--on:#fff}main{max-width:none;padding:0}.scroll{overflow:visible}figure,tr{break-inside:avoid}h2{break-after:avoid}}
 """
@@ -71,9 +74,9 @@ def short(n: float | None) -> str:
     """A count with three digits: 7.01 k, 351 k, 1.2 M."""
     if n is None or not math.isfinite(n):
         return "-"
-    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(n) >= 0.9995 * size:
-            return f"{n / size:.3g}{unit}"
+            return f"{n / size:.3g}{SPACE}{unit}"
     return f"{n:.3g}"
 
 
@@ -241,7 +244,7 @@ def named_points(points: Sequence[tuple[float, float, str]]) -> list[str]:
     taken = [(x - 6, y - 6, x + 6, y + 6) for x, y, _ in points]
     parts = []
     for x, y, name in points:
-        wide = 7.0 * len(name)
+        wide = 8.2 * len(name)
         places = [(x + 10, y + 4), (x - 10 - wide, y + 4), (x - wide / 2, y - 12), (x - wide / 2, y + 22)]
         places += [(x + 10, y - 12), (x + 10, y + 22), (x - 10 - wide, y - 12), (x - 10 - wide, y + 22)]
         boxes = [(a, b - 12, a + wide, b + 3) for a, b in places]

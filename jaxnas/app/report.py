@@ -22,7 +22,7 @@ from jaxnas.app.config import SETTINGS, Config, load_config, named
 from jaxnas.app.page import escape, short
 from jaxnas.app.tasks import score_of
 
-WORDS = {"better": ("better", "good"), "worse": ("worse: it loses", "bad"), "level": ("level", "")}
+WORDS = {"better": ("better", "good"), "worse": ("worse: a loss", "bad"), "level": ("level", "")}
 
 
 def write(directory: str | pathlib.Path, dataset: Any, result: dict) -> None:
@@ -79,7 +79,7 @@ def _answer(result: dict, dataset: Any) -> str:
     factor, unit = (1.0, "squared error, standardised") if kind == "numbers" else (100.0, "points")
     score = score_of(result["found"])
     percent = score.name in ("test_accuracy", "test_label_accuracy")
-    shown = lambda v: f"{100 * v:.2f} %" if percent else f"{v:.4g}"
+    shown = lambda v: f"{100 * v:.2f}{page.SPACE}%" if percent else f"{v:.4g}"
     kept = result.get("kept", "found")
     rows = []
     for name in names:
@@ -90,9 +90,9 @@ def _answer(result: dict, dataset: Any) -> str:
             cells.append(_difference(d, factor))
         rows.append([*cells, short(r.get("parameters")), short(r.get("multiply_adds"))])
     head = ["network", score.name.removeprefix("test_").replace("_", " ")]
-    head += [f"found minus this ({unit})"] if against else []
+    head += [f"found minus it ({unit})"] if against else []
     caption = f"On {result['found'].get('test_examples', 0):,} test examples, looked at once."
-    parts = [page.table([*head, "parameters", "multiply-adds"], rows, caption=caption)]
+    parts = [page.table([*head, "params", "mult-adds"], rows, caption=caption)]
     forest = _forest({n: d for n, d in against.items() if not d["same_network"]}, factor, unit)
     if forest:
         parts.append(page.figure(forest, "Differences with their 95 % intervals, over seeds and test examples; 0 is level."))
@@ -110,7 +110,7 @@ def _difference(d: dict | None, factor: float) -> str:
         return "the same network"
     words, kind = WORDS[d["verdict"]]
     low, value, high = (f"{factor * d[k]:+.3g}" for k in ("low", "value", "high"))
-    return f'{value} ({low} to {high})<br><span class="{kind}">{words}</span>'
+    return f'{value}<br><span class="n soft">{low} to {high}</span><br><span class="{kind}">{words}</span>'
 
 
 def _forest(against: dict[str, dict], factor: float, unit: str) -> str:

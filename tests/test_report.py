@@ -170,7 +170,7 @@ def test_a_loss_is_shown_as_a_loss(tmp_path):
         directory = tmp_path / str(loss)
         report.write(directory, dataset, run(directory, dataset, loss=loss))
         raw, words = read(directory)
-        assert ("a loss" in words) == loss and ('class="bad"' in raw) == loss
+        assert ("a loss" in words) == loss and ('class="n bad"' in raw) == loss
         assert "gradient-boosting" in words and "level" in words and "diverged" in words
 
 
@@ -278,6 +278,12 @@ def test_watch_a_supernets_log(tmp_path):
     (tmp_path / "log.jsonl").write_text(json.dumps({"phase": "darts", "step": 100, "seconds": 10.0, "loss": 1.5}) + "\n")
     (tmp_path / "result.json").write_text('{"verdict": "level"}')
     assert list(progress.watch(tmp_path)) == ["search, darts: step 100 of 300: loss 1.5 (about 20 s left)", "level"]
+
+
+def test_what_is_no_trial_is_passed_over(tmp_path):
+    lines = [json.dumps(trial("search", 0, FOUND, 0.5, 5_000)), "3", '{"arm": "search"}', '{"arm": "search", "ended": 1}', "{"]
+    (tmp_path / "trials.jsonl").write_text("\n".join(lines))
+    assert [row["score"] for row in progress.trials(tmp_path)] == [0.5]
 
 
 def test_watch_what_is_no_run(tmp_path, capsys):

@@ -213,5 +213,5 @@ def _reliability(sure: np.ndarray, right: np.ndarray) -> str:
         f"Expected calibration error {100 * bins.error:.1f} % ({BINS} bins): on average the network is {100 * sure.mean():.1f} % "
         f"sure and {100 * right.mean():.1f} % right, so it is {how}."
     )
-    caption = "Bars on the line mean what they say: below it the network is too sure. The darker, the more predictions."
+    caption = "Bars should end on the line: below it the network is too sure. The stronger the colour, the more predictions."
     return page.section("How far its probabilities can be trusted", page.text(words), page.figure(page.svg(words, parts), caption))

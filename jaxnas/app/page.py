@@ -32,7 +32,7 @@ p{margin:8px 0;max-width:75ch}.lead{font-size:1.35rem;line-height:1.35;font-weig
 figure{margin:12px 0;min-width:0}figcaption{max-width:75ch}
 .two{display:grid;gap:8px 32px;grid-template-columns:repeat(auto-fit,minmax(min(100%,400px),1fr));align-items:start}
 .scroll{overflow-x:auto}.scroll:focus-visible{outline:2px solid var(--s0)}
-svg{display:block;width:100%;height:auto;max-width:640px;font:13px system-ui,sans-serif}
+svg{display:block;width:100%;height:auto;max-width:560px;font:13px system-ui,sans-serif}
 svg text{fill:var(--ink)}svg .t{fill:var(--soft);font-size:12px}svg .g{stroke:var(--line);stroke-width:1}
 svg .b{font-weight:600;paint-order:stroke;stroke:var(--bg);stroke-width:4px;stroke-linejoin:round}
 svg .z{stroke:var(--soft);stroke-width:1.5}.s0{color:var(--s0)}.s1{color:var(--s1)}.s2{color:var(--s2)}
@@ -40,7 +40,8 @@ svg .z{stroke:var(--soft);stroke-width:1.5}.s0{color:var(--s0)}.s1{color:var(--s
 table{border-collapse:collapse;font-size:.875rem;font-variant-numeric:tabular-nums}caption{text-align:left;padding:0 0 6px}
 th,td{padding:5px 14px 5px 0;text-align:right;vertical-align:top;border-bottom:1px solid var(--line)}
 th{font-weight:600}thead th{vertical-align:bottom}th button{all:unset;cursor:pointer;text-decoration:underline dotted}
-th button:focus-visible{outline:2px solid var(--s0)}.l{text-align:left}td code{display:block;min-width:19em}.n{white-space:nowrap}
+th button:focus-visible{outline:2px solid var(--s0)}.l{text-align:left}td code{display:block;min-width:19em}
+.n{white-space:nowrap;font-size:inherit}
 code,pre{font:.8125rem/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;overflow-wrap:anywhere}
 pre{background:var(--panel);border:1px solid var(--line);border-radius:6px;padding:10px 12px;margin:8px 0;white-space:pre-wrap}
 .tiles{display:grid;gap:12px;grid-template-columns:repeat(auto-fill,minmax(min(30%,118px),1fr))}
@@ -97,7 +98,9 @@ def section(title: str, *parts: str) -> str:
 
 
 def text(words: str, kind: str = "") -> str:
-    return f'<p class="{kind}">{escape(words)}</p>' if kind else f"<p>{escape(words)}</p>"
+    """A paragraph."""
+    words = escape(words).replace(" %", f"{SPACE}%")
+    return f'<p class="{kind}">{words}</p>' if kind else f"<p>{words}</p>"
 
 
 def figure(drawing: str, caption: str) -> str:

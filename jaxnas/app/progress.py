@@ -13,6 +13,7 @@ from typing import Any
 from jaxnas.app.config import Config
 
 Say = Callable[[str], None]
+FIELDS = {"arm", "number", "start", "stop", "genotype", "score", "error", "loss", "params", "macs", "seconds", "waited", "at"}
 
 
 def rows(path: pathlib.Path) -> list[dict]:
@@ -22,14 +23,14 @@ def rows(path: pathlib.Path) -> list[dict]:
         for line in path.read_text().splitlines(keepends=True):
             if not line.endswith("\n"):
                 break
-            found.append(json.loads(line))
+            found += [row] if isinstance(row := json.loads(line), dict) else []
     return found
 
 
 def trials(directory: pathlib.Path) -> list[dict]:
     """What trials.jsonl says of each trial, in the order in which they ended; scores are numbers, -inf of what diverged."""
     numbers = lambda row: row | {name: float(row[name]) for name in ("score", "error", "loss")}
-    return [numbers(row) for row in rows(directory / "trials.jsonl") if "ended" not in row]
+    return [numbers(row) for row in rows(directory / "trials.jsonl") if row.keys() >= FIELDS]
 
 
 def best_of(found: list[dict]) -> float:
@@ -144,7 +145,7 @@ def _written(path: pathlib.Path) -> tuple[float, str]:
 
 def _trial(row: dict, best: float, count: int, config: dict[str, Any], plan: dict[str, Any]) -> str:
     part = "" if row["stop"] == plan.get("steps", row["stop"]) else f" at {row['stop']} of {plan['steps']} steps"
-    left = f"{count} of {2 * config['trials']} trials" if config.get("trials") else ""
+    left = f"{count} of {max(count, 2 * config['trials'])} trials" if config.get("trials") else ""
     if not left and "seconds" in plan:
         left = f"about {max(0, plan['seconds'] - row['at']):.0f} s left"
     return f"{row['arm']} {row['number']}: {row['score']:.4f}{part}, best so far {best:.4f} ({left})  {row['genotype']}"

@@ -62,7 +62,7 @@ def _kept_outputs(directory: pathlib.Path, result: dict) -> np.ndarray | None:
     """Test outputs [N, K] of the network that is kept; None where a run has none, or they are not finite."""
     from jaxnas.app.main_job import _short
 
-    path = directory / "finals" / f"{_short(result['genotype'])}-0.npy"
+    path = directory / "finals" / f"{_short(result.get('genotype') or '')}-0.npy"
     outputs = np.load(path).astype(np.float64) if path.exists() else np.full(1, np.nan)
     return outputs if np.isfinite(outputs).all() else None
 
@@ -110,7 +110,7 @@ def _difference(d: dict | None, factor: float) -> str:
         return "the same network"
     words, kind = WORDS[d["verdict"]]
     low, value, high = (f"{factor * d[k]:+.3g}" for k in ("low", "value", "high"))
-    return f'{value}<br><span class="n soft">{low} to {high}</span><br><span class="{kind}">{words}</span>'
+    return f'{value}<br><span class="n soft">{low} to {high}</span><br><span class="n {kind}">{words}</span>'
 
 
 def _forest(against: dict[str, dict], factor: float, unit: str) -> str:
@@ -121,7 +121,7 @@ def _forest(against: dict[str, dict], factor: float, unit: str) -> str:
     low, high = page.around([0.0, *(factor * d[k] for d in against.values() for k in ("low", "high"))])
     at = lambda v: left + (v - low) / (high - low) * (right - left)
     bottom = 26 + row * len(against)
-    parts = [page.label(at(0) + 5, 14, "found is better →", kind="t"), page.label(at(0) - 5, 14, "← worse", "end", "t")]
+    parts = [page.label(left, 14, "← found is worse", kind="t"), page.label(right, 14, "found is better →", "end", "t")]
     for v in page.ticks(low, high):
         parts += [page.line(at(v), 22, at(v), bottom), page.label(at(v), bottom + 16, f"{v:+.4g}" if v else "0", "middle", "t")]
     parts += [page.line(at(0), 20, at(0), bottom, "z"), page.label(right, bottom + 33, unit, "end", "t")]
@@ -151,12 +151,12 @@ def _pictures(directory: pathlib.Path) -> str:
 
 
 def _drawing(directory: pathlib.Path, result: dict) -> str:
-    path = directory / "architecture.svg"
-    code = f"<pre>{escape(result['genotype'])}</pre>"
+    path, genotype = directory / "architecture.svg", escape(result.get("genotype") or "")
+    code = f"<pre>{genotype}</pre>" if genotype else ""
     if not path.exists():
         return page.section("The network", code)
     source = page.data_uri("image/svg+xml", path.read_bytes())
-    image = f'<img class="drawing" alt="Drawing of the network: {escape(result["genotype"])}" src="{source}">'
+    image = f'<img class="drawing" alt="Drawing of the network: {genotype}" src="{source}">'
     return page.section("The network", f'<div class="scroll" tabindex="0" role="region" aria-label="Drawing">{image}</div>', code)
 
 

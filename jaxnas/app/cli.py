@@ -1,4 +1,4 @@
-"""The command line: jaxnas search | resume | show | bench | tabulate | rank | list.
+"""The command line: jaxnas search | resume | show | watch | bench | tabulate | rank | list.
 
 Whatever a person can get wrong is answered with one line on stderr and exit code 2; Ctrl-C with 130 after saving.
 """
@@ -13,7 +13,7 @@ import pathlib
 import signal
 import sys
 
-from jaxnas.app.commands import Bench, List, Rank, Resume, Search, Show, Tabulate, parse
+from jaxnas.app.commands import Bench, List, Rank, Resume, Search, Show, Tabulate, Watch, parse
 from jaxnas.app.config import Config, complete, empty, fresh, load_config
 from jaxnas.app.settings import load_plugins
 from jaxnas.app.spaces import NETS, SPACES
@@ -71,14 +71,14 @@ def _summary(directory: pathlib.Path, result: dict) -> str:
 def _show(command: Show) -> None:
     path = pathlib.Path(command.what)
     if path.is_dir():
-        _show_run(path)
+        _show_run(path, command.open)
     elif path.suffix in (".json", ".npz", ".svg") or (os.sep in command.what and "|" not in command.what):
         raise ValueError(f"there is no run {command.what}: give a run directory or a genotype")
     else:
         _show_genotype(command)
 
 
-def _show_run(path: pathlib.Path) -> None:
+def _show_run(path: pathlib.Path, in_browser: bool) -> None:
     config = load_config(path)
     if not (path / "result.json").exists():
         raise ValueError(f"{path} has no result yet: finish it with jaxnas resume {path}")
@@ -91,6 +91,27 @@ def _show_run(path: pathlib.Path) -> None:
     print(f"{config.strategy} in {config.space} on {config.data}, {length}, seed {config.seed}")
     print(summary)
     print(f"drawn in {path / 'architecture.svg'}")
+    report = path / "report.html"
+    if report.exists():
+        print(f"report in {report}")
+    elif in_browser:
+        raise ValueError(f"{path} has no report.html: make it with jaxnas resume {path}")
+    if in_browser:
+        _open(report)
+
+
+def _open(path: pathlib.Path) -> None:
+    import webbrowser
+
+    if not webbrowser.open(path.resolve().as_uri()):
+        raise ValueError(f"no browser was found: open {path} yourself")
+
+
+def _watch(command: Watch) -> None:
+    from jaxnas.app import progress
+
+    for line in progress.watch(command.run):
+        print(line, flush=True)
 
 
 def _show_genotype(command: Show) -> None:
@@ -112,6 +133,8 @@ def _show_genotype(command: Show) -> None:
         except OSError as error:
             raise ValueError(f"cannot write {command.out} ({error.strerror}): give another --out") from None
         print(f"{name}: {space.to_text(arch)}\ndrawn in {command.out}")
+        if command.open:
+            _open(pathlib.Path(command.out))
         return
     looks_like = "nasbench201" if "|" in command.what else "nasnet" if "~" in command.what else "darts"
     raise ValueError(reasons[command.space or looks_like])
@@ -195,7 +218,7 @@ def _list(command: List) -> None:
     print("proxies\n  " + ", ".join(PROXIES))
 
 
-RUN = {Search: _search, Resume: _resume, Show: _show, Bench: _bench, Tabulate: _tabulate, Rank: _rank, List: _list}
+RUN = {Search: _search, Resume: _resume, Show: _show, Watch: _watch, Bench: _bench, Tabulate: _tabulate, Rank: _rank, List: _list}
 
 
 def main(arguments: list[str] | None = None) -> int:

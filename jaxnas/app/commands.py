@@ -45,6 +45,16 @@ class Show:
     """Of a genotype: see `jaxnas list` (default: the first that it is of)."""
     out: str = "architecture.svg"
     """The picture of a genotype: .svg or .png."""
+    open: bool = False
+    """Show a run's report.html, or the picture, in the browser."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Watch:
+    """Follow a run that goes on in another terminal, until it has its result."""
+
+    run: Annotated[str, tyro.conf.Positional]
+    """The run directory."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +139,16 @@ class List:
     """Python files that register more of them."""
 
 
-COMMANDS = {"search": Search, "resume": Resume, "show": Show, "bench": Bench, "tabulate": Tabulate, "rank": Rank, "list": List}
+COMMANDS = {
+    "search": Search,
+    "resume": Resume,
+    "show": Show,
+    "watch": Watch,
+    "bench": Bench,
+    "tabulate": Tabulate,
+    "rank": Rank,
+    "list": List,
+}
 
 
 def _value(arguments: list[str], flag: str) -> list[str]:

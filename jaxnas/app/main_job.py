@@ -8,7 +8,7 @@
     4. if a hand-made or a random network is clearly better there, it is what is kept, and the verdict says so
 
 The run directory: config.json, plan.json, trials.jsonl (a line a trial), members/ (what was trained to the end), finals/, and at
-the end result.json, architecture.svg, weights.npz and export.bin.
+the end result.json, report.html, architecture.svg, weights.npz and export.bin.
 """
 
 import hashlib

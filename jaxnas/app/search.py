@@ -1,8 +1,8 @@
 """The main job: search, derive, retrain from scratch, compare, test once, keep.
 
 A run directory holds config.json, log.jsonl, checkpoints/, found/ and random/ (the retraining of the found and of a random
-architecture), result.json, architecture.svg, curves.png, weights.npz, and where there are such gates.png and export.bin.  Every
-stage is a driver run with checkpoints of its own, so that a run that is cut anywhere goes on from there.
+architecture), result.json, report.html, architecture.svg, curves.png, weights.npz, and where there are such gates.png and
+export.bin.  Every stage is a driver run with checkpoints of its own, so that a run that is cut anywhere goes on from there.
 """
 
 import dataclasses
@@ -84,6 +84,7 @@ def execute(
 
     from jaxnas import plot
     from jaxnas.analysis import diagnostics
+    from jaxnas.app import report
     from jaxnas.driver import journal
 
     directory, config = pathlib.Path(directory), complete(config)
@@ -93,7 +94,7 @@ def execute(
     job = make_job(config, dataset)
     space, plan = job.space, make_plan(job)
     if not net_entry(config).supernet:
-        return _main_job(directory, config, job, k_search, say)
+        return _main_job(directory, config, job, k_search, say, progress)
     seeds = None if config.seeds == 1 else config.seeds
     stage = Resumable(progress)
 
@@ -131,12 +132,13 @@ def execute(
         result["verdict"] += f"; the search has collapsed: nothing but {result['collapsed']}"
     _plots(directory, space, lines, journal.read(directory / "found"))
     (directory / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+    report.write(directory, dataset, result)
     return result
 
 
-def _main_job(directory: pathlib.Path, config: Config, job: Job, key: "Key", say: Callable[[str], None]) -> dict:
-    """The search of networks that are programs of their own: see `jaxnas.app.main_job`."""
-    from jaxnas.app import main_job
+def _main_job(directory: pathlib.Path, config: Config, job: Job, key: "Key", say: Callable[[str], None], shown: bool) -> dict:
+    """The search of networks that are programs of their own, with a bar where one is shown: see `jaxnas.app.main_job`."""
+    from jaxnas.app import main_job, progress, report
 
     say(f"run directory: {directory}")
     for note in job.data.notes:
@@ -154,10 +156,12 @@ def _main_job(directory: pathlib.Path, config: Config, job: Job, key: "Key", say
     effort = main_job.Effort(config.minutes, config.limit, config.batch, steps, config.trials)
     result = {"strategy": config.strategy, "space": config.space, "data": config.data}
     try:
-        result |= main_job.run(directory, key, job.net, job.data, effort, algorithm=algorithm, say=say)
+        with progress.bar(directory, config, say, shown=shown) as say:
+            result |= main_job.run(directory, key, job.net, job.data, effort, algorithm=algorithm, say=say)
     except KeyboardInterrupt:
         raise Stopped(signal.SIGINT, f"stopped; every finished trial is kept: continue with jaxnas resume {directory}") from None
     (directory / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+    report.write(directory, job.data, result)
     return result
 
 

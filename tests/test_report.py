@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from jaxnas import data
-from jaxnas.app import cli, mistakes, page, progress, report
+from jaxnas.app import cli, progress, report
 from jaxnas.app.config import Config, complete
 from jaxnas.app.main_job import _short
+from jaxnas.app.report import mistakes, page
 
 NASTY = ('<script>alert("1")</script>', "cats & dogs", "it's")
 FOUND, HAND, RANDOM = (f"stem1 {w}:plain3x1 batch relu average rate=0.1 decay=0.0 augment=none dropout=0.0" for w in (8, 16, 32))

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxnas.app import page
 from jaxnas.app.config import Config
-from jaxnas.app.page import escape, short
+from jaxnas.app.report import page
+from jaxnas.app.report.page import escape, short
 
 MOST_TRIALS, FEWEST_FOR_IMPORTANCE = 100, 12
 

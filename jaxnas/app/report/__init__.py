@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxnas.app import mistakes, page, progress, tried
+from jaxnas.app import progress
 from jaxnas.app.config import SETTINGS, Config, load_config, named
-from jaxnas.app.page import escape, short
+from jaxnas.app.report import mistakes, page, tried
+from jaxnas.app.report.page import escape, short
 from jaxnas.app.tasks import score_of
 
 WORDS = {"better": ("better", "good"), "worse": ("worse: a loss", "bad"), "level": ("level", "")}

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxnas.app import page
-from jaxnas.app.page import escape
+from jaxnas.app.report import page
+from jaxnas.app.report.page import escape
 from jaxnas.data.target import Target
 
 WORST, MOST_CLASSES, MOST_POINTS, MOST_NUMBERS, BINS = 16, 30, 1500, 4, 15

@@ -45,5 +45,6 @@ def plan(job: Job, method: Method) -> tuple:
         raise ValueError(f"{name} has neither a plan nor an algorithm: register it with one of them")
     from jaxnas.base import asks_for
 
-    algorithm = method.algorithm(job.space, job.config.steps, job.settings, job.cost())
+    cost = lambda gates: job.cost()(gates)  # few ask for it
+    algorithm = method.algorithm(job.space, job.config.steps, job.settings, cost)
     return evaluator.plan(job, method, algorithm, -(-job.config.steps // asks_for(algorithm)))

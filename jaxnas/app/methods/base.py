@@ -60,7 +60,13 @@ class Job(NamedTuple):
         return optax.cosine_decay_schedule(self.config.learning_rate, steps, alpha=end / self.config.learning_rate)
 
     def cost(self) -> Callable[[Any], Any]:
-        """gates -> [], multiply-adds of one example: the net's own count, or that of what its program computes."""
+        """gates -> [], multiply-adds of one example: the net's own count, or that of what its program computes.
+
+        Raises:
+            ValueError: for a net that reads text, whose cells all cost the same.
+        """
+        if not IMAGES.holds(self.net):
+            raise ValueError(f"all cells of {self.config.space} cost the same: search it without a limit or a price")
         if self.net.macs is not None:
             return self.net.macs
         import jax

@@ -17,10 +17,11 @@ network.json beside it says which of these, and what classes and columns are cal
 Axes: B batch, H height, W width, C channels, T times, K outputs.
 """
 
+import contextlib
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
 import flax
@@ -78,8 +79,9 @@ def export_network(
         return predicted(target, module.apply(variables, x), temperature)
 
     (batch,) = jax.export.symbolic_shape("b")
-    exported = jax.export.export(jax.jit(predict), platforms=PLATFORMS)(jax.ShapeDtypeStruct((batch, *shape), dtype))
-    blob = exported.serialize()
+    x = jax.ShapeDtypeStruct((batch, *shape), dtype)
+    with _without_paths():
+        blob = jax.export.export(jax.jit(predict), platforms=PLATFORMS)(x).serialize()
     described = {
         "genotype": genotype,
         "inputs": None if inputs is None else inputs.to_json(),
@@ -92,6 +94,17 @@ def export_network(
     }
     (directory / "export.bin").write_bytes(blob)
     (directory / "network.json").write_text(json.dumps(described, indent=2, sort_keys=True) + "\n")
+
+
+@contextlib.contextmanager
+def _without_paths() -> Generator[None, None, None]:
+    """Programs lowered within do not name the files of their source: equal networks give equal bytes wherever jaxnas lies."""
+    frames = jax.config.jax_traceback_in_locations_limit
+    jax.config.update("jax_traceback_in_locations_limit", 0)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_traceback_in_locations_limit", frames)
 
 
 def predicted(target: Target, outputs: jax.Array, temperature: float = 1.0) -> jax.Array:

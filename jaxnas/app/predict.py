@@ -104,9 +104,8 @@ def target_columns(columns: list[str], network: Network, target: str | None) -> 
     elif target is not None:
         wanted = [target] if target in columns else [c.strip() for c in target.split(",")]
     else:
-        wanted = [c for known in TARGETS for c in others if c.strip().lower() == known][:1] or [
-            c for c in columns[-1:] if c in others
-        ]
+        named = [c for known in TARGETS for c in others if c.strip().lower() == known]
+        wanted = named[:1] or columns[-1:]
     return wanted if wanted and all(c in others for c in wanted) else []
 
 
@@ -199,19 +198,20 @@ def lines(network: Network, names: Sequence[str], outputs: np.ndarray) -> Iterab
 
 
 def write_csv(path: pathlib.Path, network: Network, names: Sequence[str], outputs: np.ndarray) -> None:
-    """example, prediction, and a probability for each class or label; of several numbers, a column each."""
-    several = network.target.kind == "numbers" and network.target.outputs > 1
-    head = ["example"] if several else ["example", "prediction"]
-    more = [] if network.target.kind == "numbers" and not several else list(network.names)
+    """example, prediction, and a probability for each class or label; of several numbers, a column each and no prediction."""
     decided = network.decide(outputs)
+    cells = [[f"{float(v):.7g}" for v in row] for row in outputs]
+    head = ["example", "prediction", *network.names]
+    if network.target.kind == "classes":
+        rows = [[what, *row] for what, row in zip(decided, cells, strict=True)]
+    elif network.target.kind == "labels":
+        rows = [[", ".join(what), *row] for what, row in zip(decided, cells, strict=True)]
+    else:
+        head, rows = ["example", *(network.names if network.target.outputs > 1 else ["prediction"])], cells
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow([*head, *more])
-        for name, what, row in zip(names, decided, outputs, strict=True):
-            said = (
-                ", ".join(what) if network.target.kind == "labels" else f"{what:.7g}" if network.target.kind == "numbers" else what
-            )
-            writer.writerow([name, *([] if several else [said]), *(f"{v:.7g}" for v in row if more)])
+        writer.writerow(head)
+        writer.writerows([name, *row] for name, row in zip(names, rows, strict=True))
 
 
 def score(network: Network, outputs: np.ndarray, y: Any) -> str:

@@ -91,7 +91,8 @@ def days(column: "Series", day_first: bool = False) -> np.ndarray:
     from pandas import Timedelta, Timestamp, to_datetime
 
     when = to_datetime(column, errors="coerce", utc=True, format="mixed", dayfirst=day_first)
-    return np.asarray((when - Timestamp(0, tz="UTC")) / Timedelta(days=1), np.float64, copy=True)
+    first = Timestamp(0, tz="UTC").as_unit("s")  # nanoseconds would end in 2262, and people write 9999-12-31
+    return np.asarray((when - first) / Timedelta(days=1), np.float64, copy=True)
 
 
 def words(column: "Series") -> tuple[np.ndarray, np.ndarray]:

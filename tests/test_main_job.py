@@ -74,7 +74,7 @@ def test_a_run_keeps_what_it_promises(finished):
 
 def test_the_export_predicts_what_was_tested(finished):
     directory, result = finished
-    x = dataset().test.x * np.asarray(dataset().inputs.std) + np.asarray(dataset().inputs.mean)  # as it was
+    x = np.asarray(dataset().test.x) * dataset().inputs.std + dataset().inputs.mean  # as it was
     outputs = np.asarray(export.load_export(directory / "export.bin")(x.astype(np.float32)))
     right = (outputs.argmax(-1) == np.asarray(dataset().test.y)).mean()
     assert right == pytest.approx(result[result["kept"]]["of_each_seed"][0])

@@ -92,6 +92,7 @@ def test_a_run_that_is_cut_goes_on_to_the_same_bits(finished, tmp_path, lines):
     again = go(cut)
     assert deterministic(cut) == deterministic(directory)
     assert again == {**result, "waited_share": again["waited_share"]}
+    assert (cut / "network.json").read_bytes() == (directory / "network.json").read_bytes()  # the export's digest is in it
 
 
 def test_a_verdict_is_said_with_its_interval():

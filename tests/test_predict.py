@@ -259,12 +259,14 @@ def from_files(tmp_path_factory):
 
 
 def test_folders_of_images_of_other_sizes(from_files, capsys, tmp_path):
-    _, directory = from_files
+    learnt, directory = from_files
     random = np.random.default_rng(1)
     for name, shape in (("cat/a.png", (20, 13, 3)), ("dog/b.png", (9, 30, 3)), ("dog/c.png", (8, 8))):
         (tmp_path / "new" / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(random.integers(0, 255, shape, np.uint8)).save(tmp_path / "new" / name)
     (tmp_path / "new" / "dog" / "bad.png").write_bytes(b"no image")
+    own, err = printed(capsys, "predict", directory, learnt)
+    assert len(own) == 25 and "the network has learnt from most of" in err
     out, err = printed(capsys, "predict", directory, tmp_path / "new")
     names = ["cat/a.png", "dog/b.png", "dog/c.png"]
     assert [line.split("  ")[0] for line in out[:3]] == names

@@ -138,6 +138,8 @@ def _predict(command: Predict) -> None:
             raise ValueError(f"cannot write {out} ({error.strerror}): give another --out") from None
         print(f"{len(outputs)} predictions in {out}")
     if examples.y is not None:
+        if command.data == kept.data and not examples.test:
+            _say(f"data: the network has learnt from most of {kept.data}; the score of what it had not seen is in result.json")
         print(predict.score(kept, outputs, examples.y))
 
 

@@ -32,6 +32,7 @@ class Examples(NamedTuple):
     names: Sequence[str]  # [N]
     x: Any  # what `Network.outputs` takes
     y: Any = None  # [N] or [N, K], as they come, where they are known
+    test: bool = False  # whether they are a test part, which no network has learnt from
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -65,19 +66,18 @@ def read(spec: str, network: Network, target: str | None, say: Callable[[str], N
         raise DataError(f"{spec}: there is no such file or folder: check the path")
     raw = source.read(spec, Ask(lambda part, n: np.arange(n)))
     part = "test" if "test" in raw.parts else "train"
-    if part == "train":
-        say(f"data: {spec} has no test part, so these are all its examples, and the network may have learnt from them")
-    return _numbered(*raw.parts[part])
+    return _numbered(*raw.parts[part], part == "test")
 
 
-def _numbered(x: Any, y: Any = None) -> Examples:
-    return Examples([str(i) for i in range(len(x))], x, y)
+def _numbered(x: Any, y: Any = None, test: bool = False) -> Examples:
+    return Examples([str(i) for i in range(len(x))], x, y, test)
 
 
 def _of_table(path: pathlib.Path, network: Network, target: str | None, say: Callable[[str], None]) -> Examples:
+    test = False
     if path.is_dir():
         files = tables.parts_of(path)
-        path = files.get("test", files["train"])
+        path, test = files.get("test", files["train"]), "test" in files
         say(f"data: {path.name} is read")
     notes: list[str] = []
     frame = tables.read_frame(path, notes)
@@ -92,7 +92,7 @@ def _of_table(path: pathlib.Path, network: Network, target: str | None, say: Cal
     if y.isna().any(axis=None):
         say(f"data: {', '.join(columns)} has gaps, so there is no score")
         return _numbered(frame)
-    return _numbered(frame, y.to_numpy())
+    return _numbered(frame, y.to_numpy(), test)
 
 
 def target_columns(columns: list[str], network: Network, target: str | None) -> list[str]:
@@ -122,7 +122,7 @@ def _of_folder(folder: pathlib.Path, network: Network, say: Callable[[str], None
         paths = images.list_images(folder)
     if not paths:
         raise DataError(f"{folder}: it has no images ({', '.join(images.ENDINGS)}): give a folder of images")
-    return _of_images(paths, folder, network, say)
+    return _of_images(paths, folder, network, say)._replace(test="test" in parts)
 
 
 def _of_images(paths: list[pathlib.Path], folder: pathlib.Path, network: Network, say: Callable[[str], None]) -> Examples:
@@ -167,7 +167,7 @@ def _of_npz(path: pathlib.Path, network: Network, target: str | None, say: Calla
         if len(every) > len(held):
             say(f"data: {' and '.join(held)} of {path.name} {'is' if len(held) == 1 else 'are'} read, and its other arrays are not")
         x, y = held[pair[0]], held.get(pair[1])
-        return _numbered(x, y) if y is None or np.shape(y)[:1] == np.shape(x)[:1] else _numbered(x)
+        return _numbered(x, y if np.shape(y)[:1] == np.shape(x)[:1] else None, pair in forms)
     held = read_npz(path, every, **how)[0]
     fitting = [name for name, a in held.items() if a.ndim == _rank(network)]
     if len(fitting) != 1:

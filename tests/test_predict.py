@@ -183,6 +183,9 @@ def test_arrays_in_files(run, capsys, tmp_path):
     assert "which of its arrays (a, b) holds the examples? Call it x" in refused(capsys, "predict", directory, tmp_path / "two.npz")
     assert "no such file or folder" in refused(capsys, "predict", directory, tmp_path / "nowhere")
     assert "must be of the shape" in refused(capsys, "predict", directory, "digits")
+    np.save(tmp_path / "one.npy", 3.0)
+    assert "x is a single number" in refused(capsys, "predict", directory, tmp_path / "one.npy")
+    assert "a.csv is a table, and the network has learnt from images" in refused(capsys, "predict", directory, tmp_path / "a.csv")
 
 
 def test_predictions_in_a_file(run, capsys, tmp_path):

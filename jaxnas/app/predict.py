@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxnas.app.network import Network
+from jaxnas.app.tasks import WHAT
 from jaxnas.data import arrays, images, sources, tables
 from jaxnas.data.errors import DataError
 from jaxnas.data.npz import read_npz
@@ -70,11 +71,15 @@ def read(spec: str, network: Network, target: str | None, say: Callable[[str], N
 
 
 def _numbered(x: Any, y: Any = None, test: bool = False) -> Examples:
+    if np.ndim(x) == 0:
+        raise DataError("x is a single number: give examples [N, ...]")
     return Examples([str(i) for i in range(len(x))], x, y, test)
 
 
 def _of_table(path: pathlib.Path, network: Network, target: str | None, say: Callable[[str], None]) -> Examples:
     test = False
+    if network.inputs is not None and network.inputs.kind != "table":
+        raise DataError(f"{path.name} is a table, and the network has learnt from {WHAT[network.inputs.kind]}: give data of that kind")
     if path.is_dir():
         files = tables.parts_of(path)
         path, test = files.get("test", files["train"]), "test" in files

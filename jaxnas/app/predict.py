@@ -79,7 +79,8 @@ def _numbered(x: Any, y: Any = None, test: bool = False) -> Examples:
 def _of_table(path: pathlib.Path, network: Network, target: str | None, say: Callable[[str], None]) -> Examples:
     test = False
     if network.inputs is not None and network.inputs.kind != "table":
-        raise DataError(f"{path.name} is a table, and the network has learnt from {WHAT[network.inputs.kind]}: give data of that kind")
+        has = WHAT[network.inputs.kind]
+        raise DataError(f"{path.name} is a table, and the network has learnt from {has}: give data of that kind")
     if path.is_dir():
         files = tables.parts_of(path)
         path, test = files.get("test", files["train"]), "test" in files

@@ -28,6 +28,7 @@ _HOME = {
     "gdas": "weight_sharing",
     "genetic": "ask_tell",
     "hyperband": "ask_tell",
+    "load": "app.network",
     "local_search": "ask_tell",
     "metric": "objectives",
     "mobile_net": "nets",

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnas import nets, spaces
+from jaxnas import data, nets, spaces
 from jaxnas.app import cli, export
 from jaxnas.driver import journal
 
@@ -77,7 +77,7 @@ def refused(capsys, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["serach"], "unknown command 'serach': choose one of search, resume, show, watch, bench, tabulate, rank, list"),
+        (["serach"], "unknown command 'serach': choose one of search, resume, show, watch, predict, bench, tabulate, rank, list"),
         (["search", "--space", "nasbench"], "unknown space 'nasbench': did you mean nasbench201? See jaxnas list"),
         (["search", "--strategy", "dart"], "unknown strategy 'dart': did you mean darts or "),
         (["search", "--strategy", "darts", "--augment", "flip"], "unknown augment 'flip': choose one of none, crop, crop+flip"),
@@ -260,8 +260,8 @@ def finished(tmp_path_factory):
 
 def test_a_search_keeps_what_it_promises(finished):
     directory, done = finished
-    promised = "config.json log.jsonl checkpoints result.json architecture.svg curves.png gates.png weights.npz export.bin"
-    for name in promised.split():
+    promised = "config.json log.jsonl checkpoints result.json architecture.svg curves.png gates.png weights.npz"
+    for name in [*promised.split(), "export.bin", "network.json"]:
         assert (directory / name).exists(), name
         assert name in done.stdout
     assert f"run directory: {directory}" in done.stderr
@@ -280,8 +280,11 @@ def test_the_export_stands_alone(finished, tmp_path):
     space = spaces.nasbench201()
     module = nets.evaluation_net(space, space.from_text(result["genotype"]), classes=10, channels=2, cells=1)
     variables = export.load_weights(directory / "weights.npz")
-    x = jax.random.normal(jax.random.key(0), (5, 8, 8, 1), jnp.float32)
-    want = np.asarray(jax.jit(module.apply)(variables, x))
+    held = json.loads((directory / "network.json").read_text())
+    assert held["genotype"] == result["genotype"] and held["space"] == "nasbench201" and held["name"] == "digits"
+    x = jax.random.uniform(jax.random.key(0), (5, 8, 8), jnp.float32, 0.0, 16.0)  # as scikit-learn has them
+    normalised = data.Inputs.from_json(held["inputs"]).normalise(x)
+    want = np.asarray(jax.nn.softmax(jax.jit(module.apply)(variables, normalised)))
     np.save(tmp_path / "x.npy", x)
     code = f"""
         import sys
@@ -289,11 +292,11 @@ def test_the_export_stands_alone(finished, tmp_path):
         import jax, jax.export
         call = jax.export.deserialize(open({str(directory / "export.bin")!r}, "rb").read()).call
         x = np.load("x.npy")
-        np.savez("logits.npz", five=call(x), two=call(x[:2]))
+        np.savez("probabilities.npz", five=call(x), two=call(x[:2]))
         assert not [m for m in sys.modules if m.split(".")[0] in ("jaxnas", "flax", "optax")]
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=tmp_path, check=True, timeout=120)
-    with np.load(tmp_path / "logits.npz") as got:
+    with np.load(tmp_path / "probabilities.npz") as got:
         assert want.shape == (5, 10)
         np.testing.assert_allclose(got["five"], want, 1e-4, 1e-5)
         np.testing.assert_allclose(got["two"], want[:2], 1e-4, 1e-5)

@@ -58,7 +58,8 @@ def deterministic(directory):
 def test_a_run_keeps_what_it_promises(finished):
     directory, result = finished
     names = {p.name for p in directory.iterdir()}
-    assert names == {"plan.json", "trials.jsonl", "members", "finals", "weights.npz", "export.bin", "architecture.svg"}
+    network = {"weights.npz", "export.bin", "network.json", "architecture.svg"}
+    assert names == {"plan.json", "trials.jsonl", "members", "finals"} | network
     assert set(result["against"]) == {"hand-made", "random"}
     for name in ("found", "hand-made", "random", "ensemble"):
         assert 0 <= result[name]["test_accuracy"] <= 1 and result[name]["test_examples"] == len(dataset().test.y)
@@ -73,7 +74,8 @@ def test_a_run_keeps_what_it_promises(finished):
 
 def test_the_export_predicts_what_was_tested(finished):
     directory, result = finished
-    outputs = np.asarray(export.load_export(directory / "export.bin")(dataset().test.x))
+    x = np.asarray(dataset().test.x) * dataset().inputs.std + dataset().inputs.mean  # as it was
+    outputs = np.asarray(export.load_export(directory / "export.bin")(x.astype(np.float32)))
     right = (outputs.argmax(-1) == np.asarray(dataset().test.y)).mean()
     assert right == pytest.approx(result[result["kept"]]["of_each_seed"][0])
 
@@ -90,6 +92,7 @@ def test_a_run_that_is_cut_goes_on_to_the_same_bits(finished, tmp_path, lines):
     again = go(cut)
     assert deterministic(cut) == deterministic(directory)
     assert again == {**result, "waited_share": again["waited_share"]}
+    assert (cut / "network.json").read_bytes() == (directory / "network.json").read_bytes()  # the export's digest is in it
 
 
 def test_a_verdict_is_said_with_its_interval():

@@ -1,4 +1,4 @@
-"""The command line: jaxnas search | resume | show | watch | bench | tabulate | rank | list.
+"""The command line: jaxnas search | resume | show | watch | predict | bench | tabulate | rank | list.
 
 Whatever a person can get wrong is answered with one line on stderr and exit code 2; Ctrl-C with 130 after saving.
 """
@@ -13,7 +13,7 @@ import pathlib
 import signal
 import sys
 
-from jaxnas.app.commands import Bench, List, Rank, Resume, Search, Show, Tabulate, Watch, parse
+from jaxnas.app.commands import Bench, List, Predict, Rank, Resume, Search, Show, Tabulate, Watch, parse
 from jaxnas.app.config import Config, complete, empty, fresh, load_config
 from jaxnas.app.settings import load_plugins
 from jaxnas.app.spaces import NETS, SPACES
@@ -140,6 +140,33 @@ def _show_genotype(command: Show) -> None:
     raise ValueError(reasons[command.space or looks_like])
 
 
+def _predict(command: Predict) -> None:
+    out = None if command.out is None else pathlib.Path(command.out)
+    if out is not None and out.suffix != ".csv":
+        raise ValueError(f"--out must end in .csv, not {command.out!r}")
+    if out is not None and out.exists():
+        raise FileExistsError(f"{out} exists: give another --out")
+    _configure()
+    from jaxnas.app import network, predict
+
+    kept = network.load(command.run)
+    examples = predict.read(command.data, kept, predict.said_target(command.run), _say)
+    outputs = kept.outputs(examples.x)
+    if out is None:
+        for line in predict.lines(kept, examples.names, outputs):
+            print(line)
+    else:
+        try:
+            predict.write_csv(out, kept, examples.names, outputs)
+        except OSError as error:
+            raise ValueError(f"cannot write {out} ({error.strerror}): give another --out") from None
+        print(f"{len(outputs)} predictions in {out}")
+    if examples.y is not None:
+        if command.data == kept.data and not examples.test:
+            _say(f"data: the network has learnt from most of {kept.data}; the score of what it had not seen is in result.json")
+        print(predict.score(kept, outputs, examples.y))
+
+
 def _bench(command: Bench) -> None:
     _configure()
     from jaxnas.app import bench
@@ -218,7 +245,17 @@ def _list(command: List) -> None:
     print("proxies\n  " + ", ".join(PROXIES))
 
 
-RUN = {Search: _search, Resume: _resume, Show: _show, Watch: _watch, Bench: _bench, Tabulate: _tabulate, Rank: _rank, List: _list}
+RUN = {
+    Search: _search,
+    Resume: _resume,
+    Show: _show,
+    Watch: _watch,
+    Predict: _predict,
+    Bench: _bench,
+    Tabulate: _tabulate,
+    Rank: _rank,
+    List: _list,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -58,6 +58,19 @@ class Watch:
 
 
 @dataclasses.dataclass(frozen=True)
+class Predict:
+    """Say what a run's network makes of examples: a line each, and how often it is right where the answers are known."""
+
+    run: Annotated[str, tyro.conf.Positional]
+    """The run directory."""
+    data: Annotated[str, tyro.conf.Positional]
+    """A table (.csv, .tsv, .parquet), an image, a folder of images, a .npy or .npz, or what else --data reads; targets may be left
+    out."""
+    out: str | None = None
+    """A new file.csv for the predictions, with the probability of every class (default: they are printed)."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Bench:
     """Compare algorithms on tables: regret curves, rank tests, pictures."""
 
@@ -144,6 +157,7 @@ COMMANDS = {
     "resume": Resume,
     "show": Show,
     "watch": Watch,
+    "predict": Predict,
     "bench": Bench,
     "tabulate": Tabulate,
     "rank": Rank,

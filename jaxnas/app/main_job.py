@@ -8,7 +8,7 @@
     4. if a hand-made or a random network is clearly better there, it is what is kept, and the verdict says so
 
 The run directory: config.json, plan.json, trials.jsonl (a line a trial), members/ (what was trained to the end), finals/, and at
-the end result.json, report.html, architecture.svg, weights.npz and export.bin.
+the end result.json, report.html, architecture.svg, weights.npz, export.bin and network.json.
 """
 
 import hashlib
@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas import plot, training
+from jaxnas.analysis.calibration import temperature
 from jaxnas.analysis.paired import difference
 from jaxnas.app import budget, export
 from jaxnas.app.arms import Arm, Record, Trials, run_arm
@@ -61,6 +62,7 @@ def run(
     effort: Effort,
     *,
     algorithm: Callable[[Space], tuple[AskTell, int]] | None = None,
+    space_name: str = "macro",
     say: Say = lambda line: None,
 ) -> dict:
     """Runs, or goes on with, the main job in `directory`.
@@ -73,6 +75,7 @@ def run(
         effort: how much of it.
         algorithm: space -> (what searches, the largest budget that it asks for, 1 for one without budgets); default: asynchronous
             halving of the portfolio and its mutants.
+        space_name: what network.json calls the space.
         say: takes a line for a person.
     """
     began = time.perf_counter()
@@ -107,7 +110,7 @@ def run(
         if table:
             boosted = boost(directory, dataset, _score(dataset, criterion), plan.arm, effort.trials)
             say(f"gradient boosting: {boosted.validation:.4f}, the best of {boosted.tried} settings: {boosted.text}")
-        return _finish(directory, dataset, trainer, kept, plan, 0 if algorithm else len(hand_made), k_final, say, boosted)
+        return _finish(directory, dataset, trainer, kept, plan, 0 if algorithm else len(hand_made), k_final, space_name, say, boosted)
     finally:
         trainer.close()
 
@@ -170,6 +173,7 @@ def _finish(
     plan: budget.Plan,
     generation: int,
     key: Key,
+    space_name: str,
     say: Say,
     boosted: Boosted | None = None,
 ) -> dict:
@@ -212,7 +216,8 @@ def _finish(
     result["trials"] = {name: len(kept.of(name)) for name in ("search", "random")}
     result["waited_share"] = round(sum(r.waited for r in kept.records) / max(sum(r.seconds for r in kept.records), 1e-9), 4)
     result["verdict"] = verdict(result, criterion.name)
-    _keep(directory, net, dataset, rivals[best].genotype)
+    result["temperature"] = _temperature(dataset, kept, rivals[best], plan)
+    _keep(directory, net, dataset, space_name, rivals[best].genotype, result["temperature"])
     return result
 
 
@@ -291,11 +296,17 @@ def verdict(result: dict, name: str) -> str:
     return "; ".join(parts)
 
 
-def _keep(directory: pathlib.Path, net: Blueprints, dataset: Dataset, genotype: str) -> None:
+def _temperature(dataset: Dataset, kept: Trials, r: Record, plan: budget.Plan) -> float:
+    """By validation data, of the member that was trained without them; 1 for one that was not trained to the end."""
+    return temperature(kept.outputs(r), dataset.valid.y, dataset.target.kind) if r.stop == plan.steps else 1.0
+
+
+def _keep(directory: pathlib.Path, net: Blueprints, dataset: Dataset, space: str, genotype: str, heat: float) -> None:
     """Weights, export and drawing of the network that is kept: of its first final training."""
     shutil.copyfile(directory / "finals" / f"{_short(genotype)}-0.npz", directory / "weights.npz")
     arch, variables = net.space.from_text(genotype), export.load_weights(directory / "weights.npz")
-    export.export(directory / "export.bin", net.build(net.space.choice(arch)), variables, dataset.image)
+    module = net.build(net.space.choice(arch))
+    export.export_network(directory, module, variables, dataset, space=space, genotype=genotype, temperature=heat)
     plot.save(plot.architecture(net.space, arch, title=dataset.name), directory / "architecture.svg")
 
 

@@ -1,8 +1,8 @@
 """The main job: search, derive, retrain from scratch, compare, test once, keep.
 
 A run directory holds config.json, log.jsonl, checkpoints/, found/ and random/ (the retraining of the found and of a random
-architecture), result.json, report.html, architecture.svg, curves.png, weights.npz, and where there are such gates.png and
-export.bin.  Every stage is a driver run with checkpoints of its own, so that a run that is cut anywhere goes on from there.
+architecture), result.json, report.html, architecture.svg, curves.png, weights.npz, and where there are such gates.png, export.bin
+and network.json.  Every stage is a driver run with checkpoints of its own, so that a run that is cut anywhere goes on from there.
 """
 
 import dataclasses
@@ -157,7 +157,8 @@ def _main_job(directory: pathlib.Path, config: Config, job: Job, key: "Key", say
     result = {"strategy": config.strategy, "space": config.space, "data": config.data}
     try:
         with progress.bar(directory, config, say, shown=shown) as say:
-            result |= main_job.run(directory, key, job.net, job.data, effort, algorithm=algorithm, say=say)
+            named = dict(algorithm=algorithm, space_name=config.space, say=say)
+            result |= main_job.run(directory, key, job.net, job.data, effort, **named)
     except KeyboardInterrupt:
         raise Stopped(signal.SIGINT, f"stopped; every finished trial is kept: continue with jaxnas resume {directory}") from None
     (directory / "result.json").write_text(json.dumps(result, indent=2) + "\n")
@@ -190,7 +191,8 @@ def _retrain(job: Job, task: Task, arch, stage: Resumable, key, where: pathlib.P
     if keep:
         export.save_weights(where.parent / "weights.npz", variables)
         if task.exports:
-            export.export(where.parent / "export.bin", training.module, variables, job.data.image)
+            named = dict(space=config.space, genotype=job.space.to_text(arch))
+            export.export_network(where.parent, training.module, variables, job.data, **named)
     parameters = nets.count_parameters(variables)
     return {"genotype": job.space.to_text(arch), **training.test(best), "parameters": parameters}
 

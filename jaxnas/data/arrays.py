@@ -92,11 +92,11 @@ def read_pair(spec: str, ask: Ask) -> Raw:
     paths = [pathlib.Path(part.strip()).expanduser() for part in spec.split(",")]
     if len(paths) != 2:
         raise DataError(f"{spec}: examples and labels are two files: give X.npy,Y.npy")
-    x, y = map(_npy, paths)
+    x, y = map(read_npy, paths)
     return _raw({"train": (x, y)}, {}, ask, ())
 
 
-def _npy(path: pathlib.Path) -> np.ndarray:
+def read_npy(path: pathlib.Path) -> np.ndarray:
     if not path.is_file():
         raise DataError(f"{path}: there is no such file: check the path")
     try:

@@ -11,6 +11,8 @@ import dataclasses
 import re
 from typing import TYPE_CHECKING, Any, Literal
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.data.errors import DataError
@@ -52,6 +54,30 @@ class Column:
             parts = [(text == value) & ~gone for value in self.values]
         return np.stack([*parts, gone] if self.missing else parts, 1).astype(np.float32)
 
+    def row(self, column: "Series") -> np.ndarray:
+        """float32[N], one number a value: see `Inputs.rows`."""
+        if self.kind != "category":
+            x = days(column, self.day_first) if self.kind == "date" else numbers(column)
+            with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and so counts as missing
+                return x.astype(np.float32)
+        text, gone = words(column)
+        order = {value: i for i, value in enumerate(self.values)}
+        at = np.asarray([order.get(str(v), -1) for v in text], np.float32)
+        return np.where(gone, np.float32(np.nan), at)
+
+    def normalise(self, x: jax.Array) -> jax.Array:
+        """float32[N, width] of what `row` gives, traceable: to rounding what `encode` gives."""
+        if self.kind != "category":
+            gone = ~jnp.isfinite(x)
+            high = np.float32(self.mean)  # the mean in two parts: float32 alone would lose digits of a large one
+            low = np.float32(self.mean - float(high))
+            shifted = jnp.where(gone, np.float32(self.median - self.mean), (x - high) - low)
+            parts = [shifted / np.float32(self.std)]
+        else:
+            gone = jnp.isnan(x)
+            parts = [x == i for i in range(len(self.values))]
+        return jnp.stack([*parts, gone] if self.missing else parts, 1).astype(jnp.float32)
+
 
 def numbers(column: "Series") -> np.ndarray:
     """float64[N], NaN where it is missing or no number."""
@@ -65,7 +91,8 @@ def days(column: "Series", day_first: bool = False) -> np.ndarray:
     from pandas import Timedelta, Timestamp, to_datetime
 
     when = to_datetime(column, errors="coerce", utc=True, format="mixed", dayfirst=day_first)
-    return np.asarray((when - Timestamp(0, tz="UTC")) / Timedelta(days=1), np.float64, copy=True)
+    first = Timestamp(0, tz="UTC").as_unit("s")  # nanoseconds would end in 2262, and people write 9999-12-31
+    return np.asarray((when - first) / Timedelta(days=1), np.float64, copy=True)
 
 
 def words(column: "Series") -> tuple[np.ndarray, np.ndarray]:

@@ -47,7 +47,7 @@ def _folders(folder: pathlib.Path) -> list[pathlib.Path]:
     return sorted(shown, key=lambda p: p.name)
 
 
-def _images(folder: pathlib.Path) -> list[pathlib.Path]:
+def list_images(folder: pathlib.Path) -> list[pathlib.Path]:
     """All images in a folder and below it, sorted; hidden files are not looked at."""
     found = []
     for root, folders, names in os.walk(folder):
@@ -71,7 +71,7 @@ def list_files(folder: pathlib.Path) -> dict[str, Files]:
     for part, place in places.items():
         files = Files([], [])
         for of_class in _folders(place):
-            images = _images(of_class)
+            images = list_images(of_class)
             files.paths.extend(images)
             files.classes.extend([of_class.name] * len(images))
         if files.paths:

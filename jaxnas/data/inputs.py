@@ -23,7 +23,7 @@ from jaxnas.data.errors import DataError
 from jaxnas.data.layouts import KIND, Layout, canonical, layout_of
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    from pandas import DataFrame, Series
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,21 +50,83 @@ class Inputs:
             DataError: for examples of another shape, a column that is missing, or values that are not finite.
         """
         if self.kind == "table":
-            frame = as_frame(raw)
-            names = [str(c) for c in frame.columns]
-            missing = [c.name for c in self.columns if c.name not in names]
-            if missing:
-                raise DataError(f"there is no column {' or '.join(missing)}, only {', '.join(names[:20])}: the network needs it")
-            return np.concatenate([c.encode(frame.iloc[:, names.index(c.name)]) for c in self.columns], 1)
+            return np.concatenate([c.encode(series) for c, series in self._series(raw)], 1)
+        return self.standardise(scaled(canonical(self._array(raw), self.layout), self.divide, "x"))
+
+    def rows(self, raw: Any) -> np.ndarray:
+        """float32[N, number of columns] of a table, one number a value, which `normalise` reads.
+
+        Numbers are as they are; dates are days since 1970; categories are positions in the column's `values`, or -1 for others.
+        What is missing is NaN.  float32 has seven digits: of columns whose spread is below a millionth of their values the rest
+        is lost here, and not in `encode`.
+
+        Args:
+            raw: as for `encode`.
+
+        Raises:
+            DataError: for a column that is missing.
+            ValueError: for images or series.
+        """
+        if self.kind != "table":
+            raise ValueError(f"rows are of a table, and this reads {self.kind}: hand arrays to `normalise`")
+        return np.stack([c.row(series) for c, series in self._series(raw)], 1)
+
+    def examples(self, raw: Any) -> np.ndarray:
+        """[N, *raw_shape] of `raw_dtype`: raw examples as `normalise`, and so an export, reads them.
+
+        Args:
+            raw: as for `encode`.
+
+        Raises:
+            DataError: for what `encode` refuses, and for bytes where the training data were none, or the other way round.
+        """
+        if self.kind == "table":
+            return self.rows(raw)
+        raw = self._array(raw)
+        whole = raw.dtype.kind in "ui" and (raw.size == 0 or (raw.min() >= 0 and raw.max() <= 255))
+        if self.raw_dtype == np.uint8 and not whole:
+            raise DataError(f"x is {raw.dtype}, and the network has learnt from bytes: give whole numbers from 0 to 255")
+        if self.raw_dtype != np.uint8 and raw.dtype == np.uint8:
+            raise DataError("x is bytes, and the network has learnt from other numbers: give x in the range that they had")
+        if self.raw_dtype != np.uint8:
+            scaled(raw, 1.0, "x")  # only to refuse what is not finite
+        return raw.astype(self.raw_dtype)
+
+    @property
+    def raw_shape(self) -> tuple[int, ...]:
+        """Of one raw example: by the layout; of a table, a number for each column."""
+        if self.kind == "table":
+            return (len(self.columns),)
+        axes = dict(zip("HWC" if self.kind == "image" else "TC", self.shape, strict=True))
+        return tuple(axes[axis] for axis in self.layout[1:])
+
+    @property
+    def raw_dtype(self) -> np.dtype:
+        """uint8 where bytes are divided by 255, else float32."""
+        return np.dtype(np.uint8 if self.divide == 255 else np.float32)
+
+    def _series(self, raw: Any) -> list[tuple[Column, "Series"]]:
+        """Each column of a table with its values."""
+        frame = as_frame(raw)
+        names = [str(c) for c in frame.columns]
+        missing = [c.name for c in self.columns if c.name not in names]
+        if missing:
+            raise DataError(f"there is no column {' or '.join(missing)}, only {', '.join(names[:20])}: the network needs it")
+        return [(c, frame.iloc[:, names.index(c.name)]) for c in self.columns]
+
+    def _array(self, raw: Any) -> np.ndarray:
+        """Images or series as an array, those of files read."""
         if self.files and not isinstance(raw, np.ndarray) and all(isinstance(p, str | pathlib.Path) for p in raw):
             from jaxnas.data.images import read_image
 
             raw = np.stack([read_image(pathlib.Path(p), self.shape) for p in raw])
         raw = np.asarray(raw)
+        if raw.dtype.kind not in "buif":
+            raise DataError(f"x must be numbers, not {raw.dtype}")
         got = tuple(canonical(np.empty((0, *raw.shape[1:])), self.layout).shape[1:]) if raw.ndim == len(self.layout) else None
         if got != self.shape:
             raise DataError(f"examples must be of the shape {self._raw_shape()}, and x is {list(raw.shape)}: {self.layout}")
-        return self.standardise(scaled(canonical(raw, self.layout), self.divide, "x"))
+        return raw
 
     def _raw_shape(self) -> str:
         axes = dict(zip({"image": "HWC", "series": "TC", "table": "F"}[self.kind], self.shape, strict=True))
@@ -75,13 +137,13 @@ class Inputs:
         return (x - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
 
     def normalise(self, x: jax.Array) -> jax.Array:
-        """The same as `encode` of an array of images or series, as code that can be traced: it goes inside an export.
+        """`encode` as code that can be traced, which goes inside an export: float32[N, *shape], the same to rounding.
 
-        Raises:
-            ValueError: for a table, which is encoded on the host.
+        Args:
+            x: what `examples` gives: images or series [N, *raw_shape] as they were, of a table `rows`.
         """
         if self.kind == "table":
-            raise ValueError("a table is encoded on the host: call `encode`")
+            return jnp.concatenate([c.normalise(x[:, i]) for i, c in enumerate(self.columns)], 1)
         x = canonical(x, self.layout).astype(jnp.float32) / np.float32(self.divide)
         along = (1,) * (x.ndim - 1) + (-1,)
         return (x - np.asarray(self.mean, np.float32).reshape(along)) / np.asarray(self.std, np.float32).reshape(along)

@@ -85,7 +85,7 @@ def read_target(
         shapes = ", ".join(f"{part} {list(a.shape)}" for part, a in arrays.items())
         raise DataError(f"{name}: the targets of the parts are not alike ({shapes}): give each part the same columns")
     if len({a.dtype.kind == "U" for a in arrays.values()}) > 1:  # numbers here and text there: the text decides
-        arrays = {part: np.asarray(_texts(a)) for part, a in arrays.items()}
+        arrays = {part: np.asarray(names_of(a)) for part, a in arrays.items()}
     whole = np.concatenate(list(arrays.values()))
     K = whole.shape[1] if whole.ndim == 2 else 1
     if names is not None and whole.ndim == 1 and kind in (None, "classes"):
@@ -118,8 +118,8 @@ def _kind_of(y: np.ndarray, name: str) -> Kind:
     return "classes" if len(values) <= FEW and (values == np.round(values)).all() else "numbers"
 
 
-def _texts(values: np.ndarray) -> list[str]:
-    """Names of values: whole floats as whole numbers."""
+def names_of(values: np.ndarray) -> list[str]:
+    """What classes of these values are called: whole floats as whole numbers."""
     if values.dtype.kind == "f":
         return [str(int(v)) if v == np.round(v) else repr(float(v)) for v in values]
     return [str(v) for v in values.tolist()]
@@ -144,7 +144,7 @@ def _class_notes(names: Sequence[str], codes: dict[str, np.ndarray]) -> tuple[st
 
 def _classes(arrays: dict[str, np.ndarray], name: str) -> Reading:
     values, counts = np.unique(np.concatenate(list(arrays.values())), return_counts=True)
-    names, N = _texts(values), int(counts.sum())
+    names, N = names_of(values), int(counts.sum())
     if len(values) < 2:
         raise DataError(f"{name}: all labels are {''.join(names) or 'missing'}: there must be at least two classes")
     if len(values) > N / 2:
@@ -156,11 +156,11 @@ def _classes(arrays: dict[str, np.ndarray], name: str) -> Reading:
 
     def encode(y: ArrayLike) -> np.ndarray:
         y = as_targets(y, name)
-        y = np.asarray(_texts(y)) if values.dtype.kind == "U" and y.dtype.kind != "U" else y
+        y = np.asarray(names_of(y)) if values.dtype.kind == "U" and y.dtype.kind != "U" else y
         at = np.minimum(np.searchsorted(values, y), len(values) - 1)
         unknown = np.flatnonzero(values[at] != y)
         if len(unknown):
-            raise DataError(f"{name}: {_texts(y[unknown[:1]])[0]} is not one of the classes {_shown(names)}")
+            raise DataError(f"{name}: {names_of(y[unknown[:1]])[0]} is not one of the classes {_shown(names)}")
         return at.astype(np.int32)
 
     codes = {part: encode(y) for part, y in arrays.items()}

@@ -6,8 +6,8 @@ import pytest
 
 from jaxnas import data, nets, spaces, training
 from jaxnas.app import main_job
-from jaxnas.app.boosting import SETTINGS, boost
 from jaxnas.app.main_job import _score
+from jaxnas.app.main_job.boosting import SETTINGS, boost
 
 
 def rows(kind):

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from jaxnas import data, nets, spaces
-from jaxnas.app import budget, export, main_job
-from jaxnas.app.arms import Trials
+from jaxnas.app import export, main_job
 from jaxnas.app.limits import read_limit
-from jaxnas.app.trainer import Examples, Trainer
+from jaxnas.app.main_job import budget, finals
+from jaxnas.app.main_job.arms import Trials
+from jaxnas.app.main_job.trainer import Examples, Trainer
 from jaxnas.training import cross_entropy
 
 ONE = dict(
@@ -98,13 +99,13 @@ def test_a_run_that_is_cut_goes_on_to_the_same_bits(finished, tmp_path, lines):
 def test_a_verdict_is_said_with_its_interval():
     d = dict(value=0.031, low=0.012, high=0.05, probability=0.99, verdict="better", same_network=False)
     same = dict(d, same_network=True)
-    text = main_job.verdict({"kept": "found", "trials": {"random": 7}, "against": {"hand-made": same, "random": d}}, "accuracy")
+    text = finals.verdict({"kept": "found", "trials": {"random": 7}, "against": {"hand-made": same, "random": d}}, "accuracy")
     assert text == (
         "the found network is the best hand-made network; better than the best of 7 random networks "
         "(+3.1 points of accuracy, 95 % +1.2 to +5)"
     )
     worse = dict(d, value=-0.02, low=-0.03, high=-0.01, verdict="worse")
-    assert main_job.verdict({"kept": "hand-made", "trials": {"random": 7}, "against": {"hand-made": worse}}, "accuracy").endswith(
+    assert finals.verdict({"kept": "hand-made", "trials": {"random": 7}, "against": {"hand-made": worse}}, "accuracy").endswith(
         "hand-made network is kept"
     )
 

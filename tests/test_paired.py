@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxnas.analysis.paired import difference
-from jaxnas.app.ensemble import averaged, greedy
+from jaxnas.app.main_job.ensemble import averaged, greedy
 from jaxnas.data.target import Target
 
 CLASSES = Target("classes", ("a", "b", "c"))

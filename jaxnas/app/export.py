@@ -76,7 +76,8 @@ def export_network(
 
     def predict(raw: jax.Array) -> jax.Array:
         x = raw if inputs is None else inputs.normalise(raw)
-        return predicted(target, module.apply(variables, x), temperature)
+        outputs: Any = module.apply(variables, x)
+        return predicted(target, outputs, temperature)
 
     (batch,) = jax.export.symbolic_shape("b")
     x = jax.ShapeDtypeStruct((batch, *shape), dtype)
@@ -99,7 +100,7 @@ def export_network(
 @contextlib.contextmanager
 def _without_paths() -> Generator[None, None, None]:
     """Programs lowered within do not name the files of their source: equal networks give equal bytes wherever jaxnas lies."""
-    frames = jax.config.jax_traceback_in_locations_limit
+    frames = jax.config.read("jax_traceback_in_locations_limit")
     jax.config.update("jax_traceback_in_locations_limit", 0)
     try:
         yield

@@ -117,12 +117,11 @@ def load(run: str | pathlib.Path) -> Network:
             temperature=held["temperature"],
             data=held["name"],
         )
-        whole = held["sha256"] == hashlib.sha256((run / "export.bin").read_bytes()).hexdigest()
+        if held["sha256"] == hashlib.sha256((run / "export.bin").read_bytes()).hexdigest():
+            return network
     except Exception:  # damage shows in many ways: OSError, ValueError, KeyError, TypeError, struct.error, ...
-        whole = False
-    if not whole:
-        raise ValueError(f"export.bin or network.json in {run} is damaged: make them again with jaxnas resume {run}")
-    return network
+        pass
+    raise ValueError(f"export.bin or network.json in {run} is damaged: make them again with jaxnas resume {run}")
 
 
 def _why(run: pathlib.Path, absent: Sequence[str]) -> str:

@@ -95,7 +95,7 @@ def _of_table(path: pathlib.Path, network: Network, target: str | None, say: Cal
     y = frame[columns[0]] if len(columns) == 1 else frame[columns]
     if network.target.kind == "classes" and not np.isin(names_of(np.asarray(y.dropna())), network.names).any():
         return _numbered(frame)  # it is no such column
-    if y.isna().any(axis=None):
+    if np.asarray(y.isna()).any():
         say(f"data: {', '.join(columns)} has gaps, so there is no score")
         return _numbered(frame)
     return _numbered(frame, y.to_numpy(), test)
@@ -155,7 +155,7 @@ def _of_images(paths: list[pathlib.Path], folder: pathlib.Path, network: Network
         if not at:
             raise DataError(f"{shown}: cannot be read as an image: check the file")
         say(f"data: {len(bad)} of {len(paths)} images cannot be read and are left out: {shown}")
-    x = np.stack([every[i] for i in at])  # [N, H, W, C]
+    x = np.stack([x for x in every if x is not None])  # [N, H, W, C]
     x = {"NHWC": x, "NCHW": x.transpose(0, 3, 1, 2), "NHW": x[..., 0]}[inputs.layout]
     classes = [next((p for p in reversed(pathlib.Path(name(i)).parts[:-1]) if p in network.names), None) for i in at]
     known = network.target.kind == "classes" and all(c is not None for c in classes)
@@ -173,7 +173,7 @@ def _of_npz(path: pathlib.Path, network: Network, target: str | None, say: Calla
         if len(every) > len(held):
             say(f"data: {' and '.join(held)} of {path.name} {'is' if len(held) == 1 else 'are'} read, and its other arrays are not")
         x, y = held[pair[0]], held.get(pair[1])
-        return _numbered(x, y if np.shape(y)[:1] == np.shape(x)[:1] else None, pair in forms)
+        return _numbered(x, y if y is not None and np.shape(y)[:1] == np.shape(x)[:1] else None, pair in forms)
     held = read_npz(path, every, **how)[0]
     fitting = [name for name, a in held.items() if a.ndim == _rank(network)]
     if len(fitting) != 1:

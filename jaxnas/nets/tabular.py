@@ -68,7 +68,8 @@ class TabularNet(nn.Module):
             h = self.tokens(x)  # [B, T, W]
             for i in range(c.depth):
                 heads, seen = max(1, c.width // HEAD), norm(f"attention_norm{i}", h)
-                h = h + nn.MultiHeadDotProductAttention(heads, name=f"attention{i}")(seen)
+                found: Any = nn.MultiHeadDotProductAttention(heads, name=f"attention{i}")(seen)
+                h = h + found
                 inner = act(nn.Dense(2 * c.width, name=f"inner{i}")(norm(f"norm{i}", h)))
                 h = h + nn.Dense(c.width, name=f"outer{i}")(lose(inner))
             return Dense(self.outputs, name="outputs")(act(norm("last_norm", h[:, -1])))

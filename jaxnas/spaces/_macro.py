@@ -104,9 +104,10 @@ def rounded(width: float) -> int:
     return max(4, 4 * math.floor(width / 4 + 0.5))
 
 
-def as_image(shape: tuple[int, ...]) -> tuple[int, ...]:
+def as_image(shape: tuple[int, ...]) -> tuple[int, int, int]:
     """The shape of an image; series (T, C) are images (T, 1, C)."""
-    return (shape[0], 1, shape[1]) if len(shape) == 2 else tuple(shape)
+    H, W, C = (shape[0], 1, shape[1]) if len(shape) == 2 else shape
+    return H, W, C
 
 
 def macro(image: tuple[int, int, int], **lists: Any) -> Space:

@@ -48,7 +48,7 @@ def write(directory: str | pathlib.Path, dataset: Any, result: dict) -> None:
         tried.importance_of_decisions(config, dataset, trials, plan),
     ]
     if outputs is not None:
-        parts += mistakes.sections(dataset, outputs)
+        parts += mistakes.sections(dataset, outputs / result.get("temperature", 1.0))
     parts += [_pictures(directory), _drawing(directory, result), _use(config, dataset, result)]
     whole = directory / "report.html.part"
     whole.write_text(page.page(f"{data}: {config.strategy} in {config.space}", parts), encoding="utf-8")
@@ -61,9 +61,9 @@ def _sentence(words: str) -> str:
 
 def _kept_outputs(directory: pathlib.Path, result: dict) -> np.ndarray | None:
     """Test outputs [N, K] of the network that is kept; None where a run has none, or they are not finite."""
-    from jaxnas.app.main_job import _short
+    from jaxnas.app.main_job.finals import short_name
 
-    path = directory / "finals" / f"{_short(result.get('genotype') or '')}-0.npy"
+    path = directory / "finals" / f"{short_name(result.get('genotype') or '')}-0.npy"
     outputs = np.load(path).astype(np.float64) if path.exists() else np.full(1, np.nan)
     return outputs if np.isfinite(outputs).all() else None
 

@@ -140,7 +140,7 @@ def picture(pixels: np.ndarray, most: int = 96) -> str:
 
     step = max(1, math.ceil(max(pixels.shape[:2]) / most))
     pixels = pixels[::step, ::step, : 3 if pixels.shape[-1] >= 3 else 1]
-    levels = np.uint8(np.round(255 * np.clip(np.nan_to_num(pixels), 0, 1)))
+    levels = np.round(255 * np.clip(np.nan_to_num(pixels), 0, 1)).astype(np.uint8)
     out = io.BytesIO()
     Image.fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels).save(out, "png", optimize=True)
     return data_uri("image/png", out.getvalue())

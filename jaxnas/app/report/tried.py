@@ -48,7 +48,7 @@ def _pareto(trials: list[dict], arms: list[str], plan: dict, result: dict) -> st
     labels: dict[str, list[str]] = {}
     for name in ("found", "small", *result.get("against", {})):
         genotype = result[name].get("genotype") if isinstance(result.get(name), dict) else None
-        if any(t["genotype"] == genotype for t in trials):
+        if genotype is not None and any(t["genotype"] == genotype for t in trials):
             labels.setdefault(genotype, []).append(name)
     points = []
     for genotype, names in labels.items():

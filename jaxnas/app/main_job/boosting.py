@@ -71,8 +71,8 @@ def boost(
             if value > best[0]:
                 best = value, {**settings, "max_iter": trees}
         tried += 1
-    both = [np.concatenate([np.asarray(a), np.asarray(b)]) for a, b in zip(dataset.train, dataset.valid, strict=True)]
-    models = _fitted(dataset, *both, best[1])
+    rows, y = (np.concatenate([np.asarray(a), np.asarray(b)]) for a, b in zip(dataset.train, dataset.valid, strict=True))
+    models = _fitted(dataset, rows, y, best[1])
     *_, outputs = _stages(dataset, models, np.asarray(dataset.test.x))
     found = dict(settings=best[1], validation=best[0], tried=tried, seconds=round(time.perf_counter() - began, 3))
     np.save(kept, outputs)

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.app.limits import read_limit
-from jaxnas.app.trainer import Trainer
+from jaxnas.app.main_job.trainer import Trainer
 from jaxnas.nets.blueprints import Blueprints, Cost
 
 ARM = 0.33  # of the whole time, for the search, and again for random networks

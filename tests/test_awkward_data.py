@@ -796,7 +796,7 @@ def test_what_a_space_cannot_read_is_one_line(tmp_path, capsys, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     people().to_csv(tmp_path / "a.csv", index=False)
-    assert cli.main(["search", "--data", "a.csv"]) == 2
+    assert cli.main(["search", "--space", "nasbench201", "--data", "a.csv"]) == 2
     err = capsys.readouterr().err
     assert err == textwrap.dedent(err) and err.count("\n") == 1
-    assert "macro reads images, and a.csv holds rows of a table" in err
+    assert "nasbench201 reads images, and a.csv holds rows of a table: search --space macro" in err

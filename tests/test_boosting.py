@@ -6,7 +6,6 @@ import pytest
 
 from jaxnas import data, nets, spaces, training
 from jaxnas.app import main_job
-from jaxnas.app.main_job import _score
 from jaxnas.app.main_job.boosting import SETTINGS, boost
 
 
@@ -28,18 +27,36 @@ def rows(kind):
 )
 def test_it_predicts_what_it_has_learnt(kind, name, least, tmp_path):
     dataset = rows(kind)
-    found = boost(tmp_path, dataset, _score(dataset, training.criterion(dataset.target)), 60.0, most=1)
+    found = boost(tmp_path, dataset, training.criterion(dataset.target), 60.0, most=1)
     assert found.outputs.shape == (len(dataset.test.y), dataset.target.outputs) and found.tried == 1
     assert training.metrics(dataset.target, found.outputs, dataset.test.y)[name] > least
     assert 1 <= found.settings["max_iter"] <= 300 and found.text.startswith("learning_rate=0.1 max_leaf_nodes=15")
-    again = boost(tmp_path, dataset, None, 60.0)  # what is kept is not done again
+    again = boost(tmp_path, dataset, training.CLASSES, 60.0)  # what is kept is not done again
     np.testing.assert_array_equal(again.outputs, found.outputs)
     assert again.settings == found.settings
 
 
 def test_time_that_is_up_ends_the_settings(tmp_path):
     dataset = rows("three")
-    assert boost(tmp_path, dataset, _score(dataset, training.CLASSES), 0.0).tried == 1 < len(SETTINGS)
+    assert boost(tmp_path, dataset, training.CLASSES, 0.0).tried == 1 < len(SETTINGS)
+
+
+def test_rare_classes_count_as_much_as_common_ones_on_request(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(600, 3)).astype(np.float32)
+    y = (x[:, 0] + rng.normal(size=600) > 2.0).astype(int)  # a tenth, and hard to tell
+    dataset = data.split(jax.random.key(0), x, y, valid=None, stratified=True, layout="NF")
+    recall = lambda criterion, where: training.metrics(
+        dataset.target, boost(where, dataset, criterion, 60.0, most=1).outputs, dataset.test.y
+    )["balanced_accuracy"]
+    weighed = training.balanced(dataset.target, dataset.train.y)
+    for name in ("plain", "weighed"):
+        (tmp_path / name).mkdir()
+    assert recall(weighed, tmp_path / "weighed") > recall(training.CLASSES, tmp_path / "plain") + 0.05
+    logits = np.eye(2, dtype=np.float32)[np.zeros(600, int)]  # always the common class
+    assert np.mean(weighed.score(logits, y)) == pytest.approx(0.5, abs=0.02)
+    with pytest.raises(ValueError, match="classes can be balanced"):
+        training.balanced(rows("numbers").target, dataset.train.y)
 
 
 def test_a_class_that_train_lacks_is_never_predicted(tmp_path):
@@ -49,7 +66,7 @@ def test_a_class_that_train_lacks_is_never_predicted(tmp_path):
     from dataclasses import replace
 
     less = replace(dataset, train=short, valid=kept)
-    found = boost(tmp_path, less, _score(less, training.CLASSES), 60.0, most=1)
+    found = boost(tmp_path, less, training.CLASSES, 60.0, most=1)
     assert set(found.outputs.argmax(-1)) == {0, 2}
 
 

@@ -85,7 +85,7 @@ def refused(capsys, tmp_path, monkeypatch):
         (["search", "--evaluator", "guess"], "unknown evaluator 'guess': choose one of scratch, supernet, zero-cost"),
         (["search", "--strategy", "ofa"], "ofa needs an elastic space: search nasbench201 with --strategy aging"),
         (["search", "--space", "darts-rnn"], "darts-rnn reads text: give --data file.txt, not digits"),
-        (["search", "--data", "mine.txt"], "macro reads images, not text"),
+        (["search", "--data", "mine.txt"], "macro reads images, time series or rows of a table, not text"),
         (["search", "--seeds", "2"], "--seeds is for other spaces, and this searches macro: leave it out"),
         (["search", "--strategy", "darts", "--minutes", "2"], "--minutes is for the macro space, and this searches nasbench201"),
         (["search", "--limit", "latency=2ms"], "--limit latency=2ms: write params=200k, macs=5M"),

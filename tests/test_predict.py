@@ -23,6 +23,7 @@ import jaxnas as nas
 from jaxnas import data, nets, spaces
 from jaxnas.analysis import calibration
 from jaxnas.app import cli, export, main_job
+from jaxnas.app.main_job import finals
 
 ONE = dict(
     block=("plain",), kernel=(3,), expansion=(2,), attention=(False,), norm=("batch",), activation=("relu",), head=("average",)
@@ -161,7 +162,7 @@ def test_other_examples_are_refused(run, change, message):
 
 def test_a_network_that_was_not_trained_to_the_end_is_not_calibrated():
     record = types.SimpleNamespace(stop=2)
-    assert main_job._temperature(images(), None, record, types.SimpleNamespace(steps=3)) == 1.0
+    assert finals._temperature(types.SimpleNamespace(plan=types.SimpleNamespace(steps=3)), record) == 1.0
 
 
 def test_arrays_in_files(run, capsys, tmp_path):

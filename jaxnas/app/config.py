@@ -41,6 +41,8 @@ class Config:
     """What the target is: one class an example, any number of labels, or real numbers (default: found out, and said)."""
     group: str | None = None
     """The column whose groups are never split between train, valid and test."""
+    balance: bool = False
+    """Every class counts the same, however rare: in the loss, and in what networks are chosen and compared by."""
     size: int | None = None
     """Pixels on the longer side of images in files (default: their median, at most 64)."""
     layout: Literal["NHWC", "NCHW", "NHW", "NTC", "NCT", "NF"] | None = None

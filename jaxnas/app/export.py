@@ -100,7 +100,8 @@ def export_network(
 @contextlib.contextmanager
 def _without_paths() -> Generator[None, None, None]:
     """Programs lowered within do not name the files of their source: equal networks give equal bytes wherever jaxnas lies."""
-    frames = jax.config.read("jax_traceback_in_locations_limit")
+    config: Any = jax.config  # its flags are not declared
+    frames = config.jax_traceback_in_locations_limit
     jax.config.update("jax_traceback_in_locations_limit", 0)
     try:
         yield

@@ -157,7 +157,7 @@ def _main_job(directory: pathlib.Path, config: Config, job: Job, key: "Key", say
     result = {"strategy": config.strategy, "space": config.space, "data": config.data}
     try:
         with progress.bar(directory, config, say, shown=shown) as say:
-            named = dict(algorithm=algorithm, space_name=config.space, say=say)
+            named = dict(criterion=job.criterion, algorithm=algorithm, space_name=config.space, say=say)
             result |= main_job.run(directory, key, job.net, job.data, effort, **named)
     except KeyboardInterrupt:
         raise Stopped(signal.SIGINT, f"stopped; every finished trial is kept: continue with jaxnas resume {directory}") from None

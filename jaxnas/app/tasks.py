@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from jaxnas.app.methods.base import LENGTH
+from jaxnas.app.methods.base import LENGTH, criterion_of
 from jaxnas.app.spaces import NETS, SPACES
 
 
@@ -85,7 +85,7 @@ WHAT = {"image": "images", "series": "time series", "table": "rows of a table"}
 
 def _load_examples(*kinds):
     """-> (config, key) -> the data, of any of these kinds of `WHAT`."""
-    reads = " and ".join(WHAT[kind] for kind in kinds)
+    reads = " or ".join(", ".join(WHAT[kind] for kind in kinds).rsplit(", ", 1))
 
     def load(config, key):
         from jaxnas import data
@@ -119,7 +119,7 @@ def _train_examples(config, entry, net, dataset, arch) -> Training:
     else:
         module = entry.final(net.space, arch, dataset, config)
     optimizer = training.sgd(optax.cosine_decay_schedule(config.learning_rate, config.train_steps))
-    criterion = training.criterion(dataset.target)
+    criterion = criterion_of(config, dataset)
     strategy = training.train(module, optimizer, dataset.image, steps=config.train_steps, criterion=criterion)
     feed = data.training(dataset, config.batch, augment=data.augment_named(config.augment))
 
@@ -133,10 +133,8 @@ def _train_examples(config, entry, net, dataset, arch) -> Training:
 
 def _judge_examples(config, net, dataset, variables, arch):
     """On the first examples, with their own statistics."""
-    from jaxnas import training
-
     x, y = (a[:256] for a in dataset.valid)
-    loss = training.criterion(dataset.target).loss
+    loss = criterion_of(config, dataset).loss
     return loss(net.apply(variables, x, net.space.gates(arch), train=True)[0], y)
 
 

@@ -164,7 +164,7 @@ FAMILIES = {  # width x depth is put in
 RECIPES = (
     "rate=0.001 decay=0.01 dropout=0.1",
     "rate=0.003 decay=0.1 dropout=0.25",
-    "rate=0.01 decay=0.01 dropout=0.0",
+    "rate=0.003 decay=1.0 dropout=0.5",
 )
 
 

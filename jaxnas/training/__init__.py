@@ -1,6 +1,6 @@
 """Training: optimizers, losses, one network from scratch, and bilevel problems."""
 
-from jaxnas.training._criterion import CLASSES, LABELS, NUMBERS, Criterion, balanced_weights, criterion
+from jaxnas.training._criterion import CLASSES, LABELS, NUMBERS, Criterion, balanced, balanced_weights, criterion
 from jaxnas.training._metrics import metrics
 from jaxnas.training.losses import cross_entropy, soft_cross_entropy
 from jaxnas.training.optimizers import adam, sgd
@@ -15,6 +15,7 @@ __all__ = [
     "TrainState",
     "accuracy",
     "adam",
+    "balanced",
     "balanced_weights",
     "criterion",
     "cross_entropy",

@@ -82,6 +82,19 @@ def balanced_weights(y: Any, classes: int) -> tuple[float, ...]:
     return tuple(float(len(y) / (classes * n)) if n else 1.0 for n in counts)
 
 
+def balanced(target: Target, y: Any) -> Criterion:
+    """The criterion by which every class counts the same: weighted by `balanced_weights` of the labels y int[N], loss and score.
+
+    Raises:
+        ValueError: for labels or numbers.
+    """
+    if target.kind != "classes":
+        raise ValueError(f"classes can be balanced, and these targets are {target.kind}: leave --balance out")
+    weights = balanced_weights(y, target.outputs)
+    score = lambda logits, y: jnp.asarray(weights)[y] * correct(logits, y)
+    return criterion(target, weights)._replace(score=score, name="balanced_accuracy")
+
+
 def _weighted(kind: str, weights: np.ndarray) -> Callable[..., jax.Array]:
     """The loss with factors [K]."""
 

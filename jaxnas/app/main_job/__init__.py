@@ -16,14 +16,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxnas import training
 from jaxnas.app.main_job import budget
 from jaxnas.app.main_job.arms import Arm, Record, Trials, run_arm
 from jaxnas.app.main_job.boosting import boost
 from jaxnas.app.main_job.finals import Searched, compare
-from jaxnas.app.main_job.trainer import Examples, Trainer
+from jaxnas.app.main_job.trainer import Examples, Trainer, scorer
 from jaxnas.ask_tell._asha import asha
 from jaxnas.ask_tell._portfolio import portfolio
 from jaxnas.ask_tell._random_search import random_search
@@ -55,6 +54,7 @@ def run(
     dataset: Dataset,
     effort: Effort,
     *,
+    criterion: training.Criterion | None = None,
     algorithm: Callable[[Space], tuple[AskTell, int]] | None = None,
     space_name: str = "macro",
     say: Say = lambda line: None,
@@ -67,6 +67,7 @@ def run(
         net: builds the networks.
         dataset: its test part is touched once, at the end.
         effort: how much of it.
+        criterion: the loss, and the score that counts; default: those of the target.
         algorithm: space -> (what searches, the largest budget that it asks for, 1 for one without budgets); default: asynchronous
             halving of the portfolio and its mutants.
         space_name: what network.json calls the space.
@@ -74,7 +75,8 @@ def run(
     """
     began = time.perf_counter()
     k_search, k_random, k_final = jax.random.split(key, 3)
-    criterion, table = training.criterion(dataset.target), len(dataset.image) == 1
+    criterion = training.criterion(dataset.target) if criterion is None else criterion
+    table = len(dataset.image) == 1
     together = [jnp.concatenate([a, b]) for a, b in zip(dataset.train, dataset.valid, strict=True)]
     trainer = Trainer(Examples(*together, train=len(dataset.train.y)), net, effort.batch, criterion.loss)
     kept = Trials(directory)
@@ -92,7 +94,7 @@ def run(
             trainer.prepare(net.space.choice(arch))  # they come first
         searching = algorithm(space) if algorithm else _halved_portfolio(space, hand_made)
         common = dict(
-            total=plan.steps, most=effort.trials, score=_score(dataset, criterion), sizes=_sizes(net), held=dataset.valid.x
+            total=plan.steps, most=effort.trials, score=scorer(criterion, dataset.valid.y), sizes=_sizes(net), held=dataset.valid.x
         )
         for name, (asks, largest), k in (("search", searching, k_search), ("random", (random_search(space), 1), k_random)):
             arm = Arm(name=name, space=net.space, algorithm=asks, budget=largest, **common)
@@ -102,9 +104,9 @@ def run(
                 say(_line(record, plan, end - clock()))
         boosted = None
         if table:
-            boosted = boost(directory, dataset, _score(dataset, criterion), plan.arm, effort.trials)
+            boosted = boost(directory, dataset, criterion, plan.arm, effort.trials)
             say(f"gradient boosting: {boosted.validation:.4f}, the best of {boosted.tried} settings: {boosted.text}")
-        searched = Searched(directory, dataset, trainer, kept, plan, space_name)
+        searched = Searched(directory, dataset, trainer, kept, plan, space_name, criterion)
         return compare(searched, k_final, 0 if algorithm else len(hand_made), boosted, say)
     finally:
         trainer.close()
@@ -114,17 +116,6 @@ def _halved_portfolio(space: Space, hand_made: dict[str, Any]) -> tuple[AskTell,
     given = jax.tree.map(lambda *a: jnp.stack(a), *hand_made.values())
     propose = portfolio(space, given, CAPACITY, WORKERS)
     return asha(space, budget.ETA, 1, budget.ETA, capacity=CAPACITY, batch=WORKERS, propose=propose), budget.ETA
-
-
-def _score(dataset: Dataset, criterion: training.Criterion) -> Callable[[np.ndarray], np.ndarray]:
-    """Validation outputs [n, K] -> [n]: the criterion's score, with the loss to decide between equals."""
-
-    def one(outputs, y):  # [K], one target
-        loss = jnp.minimum(criterion.loss(outputs[None], y[None]), 10.0)
-        return criterion.score(outputs[None], y[None])[0] - 1e-3 * loss
-
-    each, y = jax.jit(jax.vmap(one)), dataset.valid.y
-    return lambda outputs: np.asarray(each(outputs, y), np.float64)
 
 
 def _excess(net: Blueprints, plan: budget.Plan) -> Callable[[Any], jax.Array]:

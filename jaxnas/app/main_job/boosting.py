@@ -11,18 +11,21 @@ Outputs are those of a network: logits of classes and labels, and standardised n
 Axes: N examples, F inputs, K classes, labels or numbers.
 """
 
+import contextlib
 import itertools
 import json
 import pathlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxnas.app.main_job.trainer import scorer
 from jaxnas.data.dataset import Dataset
+from jaxnas.training import Criterion
 
-TREES = 300
+TREES, FEW = 300, 20_000
 RATES, LEAVES, DECAYS = (0.1, 0.03, 0.3), (15, 5, 63), (0.0, 10.0)
 SETTINGS = tuple(
     dict(learning_rate=rate, max_leaf_nodes=leaves, l2_regularization=decay)
@@ -44,15 +47,13 @@ class Boosted(NamedTuple):
         return " ".join(f"{name}={value}" for name, value in self.settings.items())
 
 
-def boost(
-    directory: pathlib.Path, dataset: Dataset, score: Callable[[np.ndarray], np.ndarray], seconds: float, most: int | None = None
-) -> Boosted:
+def boost(directory: pathlib.Path, dataset: Dataset, criterion: Criterion, seconds: float, most: int | None = None) -> Boosted:
     """Tunes, fits and predicts; kept in boosting.json and boosting.npy of `directory`, and not done again.
 
     Args:
         directory: of the run.
         dataset: of rows.
-        score: validation outputs [n, K] -> [n], larger is better.
+        criterion: by whose score settings are chosen; with `balanced_accuracy`, examples are weighted, too.
         seconds: after which no further setting is tried.
         most: settings to try at most; then the clock does not count.
     """
@@ -61,15 +62,16 @@ def boost(
         return Boosted(**json.loads(held.read_text()), outputs=np.load(kept))
     began, best = time.perf_counter(), (-np.inf, {})
     tried = 0
-    rows, y = np.asarray(dataset.train.x), np.asarray(dataset.train.y)
+    rows, y, score = np.asarray(dataset.train.x), np.asarray(dataset.train.y), scorer(criterion, dataset.valid.y)
+    weighed = {"class_weight": "balanced"} if criterion.name == "balanced_accuracy" else {}
     for settings in SETTINGS[:most]:
         if most is None and tried and (time.perf_counter() - began) * (tried + 1) / tried > seconds:
             break
-        models = _fitted(dataset, rows, y, {**settings, "max_iter": TREES})
-        for trees, outputs in enumerate(_stages(dataset, models, np.asarray(dataset.valid.x)), 1):
-            value = float(np.mean(score(outputs)))
-            if value > best[0]:
-                best = value, {**settings, "max_iter": trees}
+        models = _fitted(dataset, rows, y, {**settings, **weighed, "max_iter": TREES})
+        with _threads(rows):
+            values = [float(np.mean(score(outputs))) for outputs in _stages(dataset, models, np.asarray(dataset.valid.x))]
+        if max(values) > best[0]:
+            best = max(values), {**settings, **weighed, "max_iter": values.index(max(values)) + 1}
         tried += 1
     rows, y = (np.concatenate([np.asarray(a), np.asarray(b)]) for a, b in zip(dataset.train, dataset.valid, strict=True))
     models = _fitted(dataset, rows, y, best[1])
@@ -90,7 +92,15 @@ def _fitted(dataset: Dataset, x: np.ndarray, y: np.ndarray, settings: dict[str, 
     make = HistGradientBoostingRegressor if kind == "numbers" else HistGradientBoostingClassifier
     columns = [y] if kind == "classes" else list(y.T)
     fit = lambda column: make(early_stopping=False, random_state=0, **settings).fit(x, column)
-    return [fit(column) if len(np.unique(column)) > 1 else float(column[0]) for column in columns]
+    with _threads(x):
+        return [fit(column) if len(np.unique(column)) > 1 else float(column[0]) for column in columns]
+
+
+def _threads(x: np.ndarray) -> contextlib.AbstractContextManager:
+    """Threads wait for each other: on few rows, and beside other work, that takes longer than the work."""
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(1, "openmp") if len(x) < FEW else contextlib.nullcontext()
 
 
 def _stages(dataset: Dataset, models: list[Any], x: np.ndarray) -> Iterator[np.ndarray]:

@@ -42,6 +42,7 @@ class Searched(NamedTuple):
     kept: Trials
     plan: Plan
     space: str  # what it is called
+    criterion: training.Criterion
 
     @property
     def net(self) -> Blueprints:
@@ -79,7 +80,7 @@ def compare(
         if r.genotype not in tested:
             tested[r.genotype] = [_final(run, r.genotype, key, s) for s in range(plan.seeds)]
             say(f"{name}: trained {plan.seeds} times on all {len(run.trainer.data.y)} examples")
-    criterion = training.criterion(dataset.target)
+    criterion = run.criterion
     right = lambda outputs: np.asarray(criterion.score(jnp.asarray(outputs), dataset.test.y), np.float64)
     scores = {text: np.stack([right(o) for o in outputs]) for text, outputs in tested.items()}
     result: dict[str, Any] = {name: _report(dataset, r, tested[r.genotype]) for name, r in rivals.items()}
@@ -134,8 +135,8 @@ def _small(whole: list[Record], best: Record) -> dict:
 def _ensemble(run: Searched, whole: list[Record]) -> dict:
     """The greedy ensemble of what was trained to the end, tested as its members were trained then: without the validation data."""
     dataset, target = run.dataset, run.dataset.target
-    criterion, y = training.criterion(target), jnp.asarray(dataset.valid.y)
-    score = lambda outputs: np.asarray(criterion.score(jnp.asarray(outputs), y), np.float64)
+    y = jnp.asarray(dataset.valid.y)
+    score = lambda outputs: np.asarray(run.criterion.score(jnp.asarray(outputs), y), np.float64)
     whole = sorted(whole, key=lambda r: -r.score)[:20]
     counts, validation = greedy(target, [run.kept.outputs(r) for r in whole], score)
     members = [(r, n) for r, n in zip(whole, counts, strict=True) if n]
@@ -177,7 +178,8 @@ def verdict(result: dict, name: str) -> str:
     if result["against"].get("gradient-boosting", {}).get("verdict") == "worse":
         settings = ", ".join(f"{name}={value}" for name, value in result["gradient-boosting"]["settings"].items())
         parts.append(f"on these data take scikit-learn's HistGradientBoosting ({settings})")
-    return "; ".join(parts)
+    said = "; ".join(parts)
+    return said if said.startswith("the found network") else f"the found network is {said}"
 
 
 def _temperature(run: Searched, r: Record) -> float:

@@ -18,6 +18,7 @@ import numpy as np
 from jaxnas.base import Key
 from jaxnas.driver.loop import compiler_options
 from jaxnas.nets.blueprints import Blueprints
+from jaxnas.training._criterion import Criterion
 from jaxnas.training.members import Course, MemberState, member, recipe_of
 
 CHUNK = 256  # examples that are predicted at once
@@ -44,6 +45,17 @@ class Outcome(NamedTuple):
     variables: Any  # averaged
     seconds: float
     waited: float  # of them, for the compiler
+
+
+def scorer(criterion: Criterion, y: jax.Array) -> Callable[[np.ndarray], np.ndarray]:
+    """Outputs [n, K] at targets y -> [n], larger is better: the criterion's score, with the loss to decide between equals."""
+
+    def one(outputs, y):  # [K], one target
+        loss = jnp.minimum(criterion.loss(outputs[None], y[None]), 10.0)
+        return criterion.score(outputs[None], y[None])[0] - 1e-3 * loss
+
+    each = jax.jit(jax.vmap(one))
+    return lambda outputs: np.asarray(each(outputs, y), np.float64)
 
 
 class Trainer:

@@ -40,10 +40,7 @@ class Job(NamedTuple):
     @property
     def criterion(self) -> "Criterion":
         """The loss and the score of the data's target; the next token of a text is a class."""
-        from jaxnas import training
-
-        target = getattr(self.data, "target", None)
-        return training.CLASSES if target is None else training.criterion(target)
+        return criterion_of(self.config, self.data)
 
     def judge(self) -> "Feed":
         """The feed of a search on shared weights: fixed batches to recalibrate on and to score on."""
@@ -81,6 +78,15 @@ class Job(NamedTuple):
             return proxies.flops(self.net, zeros, gates, batch)
 
         return jax.jit(counted)  # some algorithms want the cost of a few architectures before they start
+
+
+def criterion_of(config: Any, data: Any) -> "Criterion":
+    """The loss and the score of a data set or a text, as a config wants them."""
+    from jaxnas import training
+
+    if getattr(data, "target", None) is None:
+        return training.CLASSES
+    return training.balanced(data.target, data.train.y) if config.balance else training.criterion(data.target)
 
 
 LENGTH = 16  # tokens of a window of text

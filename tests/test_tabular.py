@@ -116,3 +116,17 @@ def test_it_learns_what_no_line_parts(words):
     state, _ = jax.jit(functions.advance)(jax.random.key(1), begun, course, jnp.asarray(x), jnp.asarray(y))
     right = (np.asarray(functions.predict(state.average, x[300:])).argmax(-1) == y[300:]).mean()
     assert right > 0.85
+
+
+def test_a_space_without_cells_is_refused_by_what_needs_cells():
+    from jaxnas import surrogates
+
+    for other in (spaces.tabular(3), spaces.fbnet(), spaces.macro((8, 8, 1))):
+        with pytest.raises(ValueError, match="this space has no cell description"):
+            nets.cell_net(other, image=(8, 8, 1), classes=2)
+        with pytest.raises(ValueError, match="needs a space of one cell"):
+            surrogates.path_encoding(other)
+        with pytest.raises(ValueError, match="this space has no cells"):
+            surrogates.cell_graph(other)
+    with pytest.raises(ValueError, match="give a module the image"):
+        nets.count_parameters(nets.TabularNet(spaces.tabular(3).choice(families(spaces.tabular(3))["mlp"][0]), 2))

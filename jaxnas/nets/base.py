@@ -193,9 +193,14 @@ def count_parameters(module_or_variables: Any, image: Any = None) -> int:
     Args:
         module_or_variables: variables, or a module whose shapes are inferred without computing anything.
         image: (H, W, C), needed for a module.
+
+    Raises:
+        ValueError: for a module without an image.
     """
     variables = module_or_variables
     if isinstance(variables, nn.Module):
+        if image is None:
+            raise ValueError("give a module the image that it reads: count_parameters(module, (H, W, C))")
         x = jax.ShapeDtypeStruct((1, *image), jnp.float32)
         variables = jax.eval_shape(lambda x: module_or_variables.init(jax.random.key(0), x, train=True), x)
     params = {k: v for k, v in variables["params"].items() if k != "auxiliary"}

@@ -28,7 +28,7 @@ from jaxnas.spaces.cell import CellSpec
 def _skeleton(space: Space) -> str:
     if isinstance(space.spec, BlockSpec):
         return "nasnet"
-    if space.spec is None or space.spec.inputs not in (1, 2):
+    if not isinstance(space.spec, CellSpec) or space.spec.inputs not in (1, 2):
         raise ValueError("this space has no cell description (`space.spec`): a cell net needs a cell space of 1 or 2 inputs")
     return "nasbench201" if space.spec.inputs == 1 else "darts"
 

@@ -31,6 +31,7 @@ from numpy.typing import ArrayLike
 
 from jaxnas.base import Arch
 from jaxnas.spaces._space import Space
+from jaxnas.spaces.cell import CellSpec
 from jaxnas.trees import count
 
 
@@ -134,7 +135,7 @@ def path_encoding(space: Space) -> Callable[[Arch], jax.Array]:
         ValueError: for a space that is not one cell with one input.
     """
     spec = space.spec
-    if spec is None or spec.inputs != 1 or spec.kinds:
+    if not isinstance(spec, CellSpec) or spec.inputs != 1 or spec.kinds:
         raise ValueError("path encoding needs a space of one cell with one input, such as nasbench201()")
     real = np.asarray([name != "none" for name in spec.ops])
     code = np.cumsum(real) - 1  # of each operation
@@ -175,8 +176,8 @@ def cell_graph(space: Space) -> Callable[[Arch], Graph]:
         ValueError: for a space that has no cells.
     """
     spec = space.spec
-    if spec is None:
-        raise ValueError("this space has no cells to make a graph of")
+    if not isinstance(spec, CellSpec):
+        raise ValueError("this space has no cells with operations on their edges to make a graph of: give nasbench201() or darts()")
     n, inputs = spec.nodes, spec.inputs
     V = inputs + len(spec.edges) + 1  # the inputs, an operation on each edge, the output
     labels = inputs + len(spec.ops) + 1

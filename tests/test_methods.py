@@ -95,9 +95,22 @@ def plan_of(space, strategy, evaluator, kind="classes"):
     """The plan of a combination, or the ValueError that says why there is none."""
     dataset = sentences() if NETS[SPACES[space].net].data == "text" else images(32 if space in LARGE else 8, kind)
     try:
-        return search.make_plan(search.make_job(tiny(space, strategy, evaluator), dataset))
+        return search.make_plan(traced_once(search.make_job(tiny(space, strategy, evaluator), dataset), kind))
     except ValueError as error:
         return error
+
+
+APPLIED = {}
+
+
+def traced_once(job, kind):
+    """The job with a net that its equals share, since tracing the net is nearly all that a combination costs."""
+    config, net = job.config, METHODS[job.config.strategy].net
+    more = repr(net(config.strategy_settings, config.steps)) if net else ""  # functions are equal only to themselves
+    if not hasattr(job.net, "apply"):
+        return job
+    jitted = job.net._replace(apply=jax.jit(job.net.apply, static_argnames=("train", "path")))
+    return job._replace(net=APPLIED.setdefault((config.space, kind, more), jitted))
 
 
 def evaluators_of(strategy):

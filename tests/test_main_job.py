@@ -61,7 +61,8 @@ def test_a_run_keeps_what_it_promises(finished):
     names = {p.name for p in directory.iterdir()}
     network = {"weights.npz", "export.bin", "network.json", "architecture.svg"}
     assert names == {"plan.json", "trials.jsonl", "members", "finals"} | network
-    assert set(result["against"]) == {"hand-made", "random"}
+    assert set(result["against"]) == {"hand-made", "random"} and set(result["milliseconds"]) == {"found", "hand-made", "random"}
+    assert result["relative_improvement"] == pytest.approx(result["found"]["test_accuracy"] / result["random"]["test_accuracy"] - 1)
     for name in ("found", "hand-made", "random", "ensemble"):
         assert 0 <= result[name]["test_accuracy"] <= 1 and result[name]["test_examples"] == len(dataset().test.y)
     assert result["found"]["test_accuracy"] > 0.8, "the problem is easy"
@@ -92,7 +93,7 @@ def test_a_run_that_is_cut_goes_on_to_the_same_bits(finished, tmp_path, lines):
     (cut / "trials.jsonl").write_text("".join(whole[:lines]) + whole[lines][:20])  # the last one was being written
     again = go(cut)
     assert deterministic(cut) == deterministic(directory)
-    assert again == {**result, "waited_share": again["waited_share"]}
+    assert again == {**result, **{name: again[name] for name in ("waited_share", "milliseconds")}}
     assert (cut / "network.json").read_bytes() == (directory / "network.json").read_bytes()  # the export's digest is in it
 
 

@@ -63,6 +63,7 @@ def _summary(directory: pathlib.Path, result: dict) -> str:
     for name in ("found", "hand-made", "random", "gradient-boosting", "ensemble"):
         if name in result:
             size = f", {result[name]['parameters']:,} parameters" if "parameters" in result[name] else ""
+            size += f", {result['milliseconds'][name]:.3g} ms" if name in result.get("milliseconds", {}) else ""
             lines.append(f"{name:<9} test  {words(result[name])}{size}")
     kept = ", ".join(sorted(p.name for p in directory.iterdir()))
     return "\n".join([*lines, result["verdict"], f"kept in {directory}: {kept}"])

@@ -6,6 +6,9 @@
     small      the cheapest within a standard error of the best
     ensemble   a greedy one of all that was trained to the end anyway
 
+The relative improvement over random is that of Yang, Esperanca and Carlucci, NAS Evaluation is Frustratingly Hard, ICLR 2020,
+arXiv:1912.12522; it is not to be read without the intervals.
+
 If a hand-made or a random network is clearly better than the found one on the test data, it is kept, and the verdict says so.
 """
 
@@ -97,10 +100,14 @@ def compare(
     if boosted is not None:
         d = difference(scores[found], np.repeat(right(boosted.outputs)[None], plan.seeds, 0))
         result["against"]["gradient-boosting"] = {**d._asdict(), "verdict": d.verdict, "same_network": False}
+    if "random" in rivals and run.criterion.name != "negative_squared_error":
+        least = scores[rivals["random"].genotype].mean()
+        result["relative_improvement"] = float(scores[found].mean() / max(least, 1e-9) - 1)
     result["small"] = _small(whole, rivals["found"])
     result["ensemble"] = _ensemble(run, whole)
     result["trials"] = {name: len(kept.of(name)) for name in ("search", "random")}
     result["waited_share"] = round(sum(r.waited for r in kept.records) / max(sum(r.seconds for r in kept.records), 1e-9), 4)
+    result["milliseconds"] = {name: _milliseconds(run, r.genotype) for name, r in rivals.items()}
     result["verdict"] = verdict(result, criterion.name)
     result["temperature"] = _temperature(run, rivals[best])
     _keep(run, rivals[best].genotype, result["temperature"])
@@ -180,6 +187,12 @@ def verdict(result: dict, name: str) -> str:
         parts.append(f"on these data take scikit-learn's HistGradientBoosting ({settings})")
     said = "; ".join(parts)
     return said if said.startswith("the found network") else f"the found network is {said}"
+
+
+def _milliseconds(run: Searched, genotype: str) -> float:
+    """Of one example among many, here and now."""
+    variables = export.load_weights(run.directory / "finals" / f"{short_name(genotype)}-0.npz")
+    return round(run.trainer.milliseconds(run.net.space.choice(run.net.space.from_text(genotype)), variables), 5)
 
 
 def _temperature(run: Searched, r: Record) -> float:

@@ -1,11 +1,12 @@
 """Does searching pay for a person with data?  The main job on several data sets and seeds, against rivals of equal total cost.
 
-    python experiments/does_it_pay.py MINUTES SEEDS OUT DATA [DATA ...]        DATA as `jaxnas search --data` reads it
+    python experiments/does_it_pay.py MINUTES SEEDS OUT DATA [DATA ...]
 
-A run is `jaxnas search --data DATA --minutes MINUTES --seed S` in OUT: half of the search's time goes to hand-made networks, each
-with three trainings, and to mutants of the best of them, the other half to random networks.  The seed draws the splits, too.  What
-is compared is trained again on train and valid together, from 2 to 5 seeds, and tested once.  A run that is there already is read,
-not run again.
+DATA is as `jaxnas search --data` reads it, or one of `MADE`: tables of scikit-learn, a folder of images, and series, made in OUT.
+A run is `jaxnas search --data DATA --minutes MINUTES --seed S`: half of the search's time goes to hand-made networks, each with three
+trainings, and to mutants of the best of them, the other half to random networks; on tables gradient boosting gets as much as each.
+The seed draws the splits, too.  What is compared is trained again on train and valid together, from 2 to 5 seeds, and tested once.
+A run that is there already is read, not run again.
 
 Two CPU cores, MINUTES a run.
 
@@ -19,26 +20,71 @@ import sys
 
 import _common
 import numpy as np
+from PIL import Image
 from scipy import stats
+from sklearn import datasets
 
 from jaxnas.app import search
 from jaxnas.app.config import Config, prepare
 
-RIVALS = ("hand-made", "random", "ensemble")
+RIVALS = ("hand-made", "random", "gradient-boosting", "ensemble")
+
+
+# --- data -------------------------------------------------------------------------------------------------------------
+
+
+def table(name):
+    """-> (where) -> a CSV of one of scikit-learn's tables."""
+
+    def make(where: pathlib.Path) -> str:
+        bunch = getattr(datasets, f"load_{name}")(as_frame=True)
+        frame = bunch.frame
+        if "target_names" in bunch:
+            frame["target"] = [bunch.target_names[i] for i in frame["target"]]
+        frame.to_csv(where / f"{name}.csv", index=False)
+        return str(where / f"{name}.csv")
+
+    return make
+
+
+def folder(where: pathlib.Path) -> str:
+    """Half of the digits, as PNG files of 8 x 8 pixels in a folder a class."""
+    digits = datasets.load_digits()
+    for i, (image, y) in enumerate(zip(digits.images[::2], digits.target[::2], strict=True)):
+        of_class = where / "folder" / f"digit {y}"
+        of_class.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.uint8(image * 15)).save(of_class / f"{i}.png")
+    return str(where / "folder")
+
+
+def waves(where: pathlib.Path) -> str:
+    """1,200 series of 48 times and two channels: sines, squares, triangles and saws of any phase under noise of 0.8."""
+    rng, N, T = np.random.default_rng(0), 1200, 48
+    y = rng.integers(0, 4, N)
+    a = 2 * np.pi * rng.uniform(1.5, 3, (N, 1)) * np.arange(T) / T + rng.uniform(0, 2 * np.pi, (N, 1))
+    shapes = np.stack([np.sin(a), np.sign(np.sin(a)), 2 * np.abs((a / np.pi) % 2 - 1) - 1, (a / np.pi) % 2 - 1], 1)
+    clean = shapes[np.arange(N), y]
+    x = np.stack([clean, 0.5 * np.roll(clean, 5, 1)], -1) + 0.8 * rng.normal(size=(N, T, 2))
+    np.savez(where / "waves.npz", x=x.astype(np.float32), y=np.asarray(["sine", "square", "triangle", "saw"])[y])
+    return str(where / "waves.npz")
+
+
+MADE = {name: table(name) for name in ("breast_cancer", "wine", "diabetes")} | {"folder": folder, "waves": waves}
+
+
+# --- runs -------------------------------------------------------------------------------------------------------------
 
 
 def result_of(where: pathlib.Path, data: str, minutes: float, seed: int) -> dict:
     if not (where / "result.json").exists():
-        config = Config(data=data, minutes=minutes, seed=seed)
+        config = Config(data=data, minutes=minutes, seed=seed, layout="NTC" if data.endswith("waves.npz") else None)
         search.execute(where if (where / "config.json").exists() else prepare(str(where), config), config, say=print)
     return json.loads((where / "result.json").read_text())
 
 
 def score(network: dict) -> float:
-    """Accuracy, in percent; minus the RMSE of a regression."""
-    return (
-        -network["test_rmse"] if "test_rmse" in network else 100 * network.get("test_accuracy", network.get("test_label_accuracy"))
-    )
+    """Accuracy, in percent; R2 of a regression, in percent."""
+    return 100 * next(network[f"test_{name}"] for name in ("accuracy", "label_accuracy", "r2") if f"test_{name}" in network)
 
 
 def interval(values: list[float]) -> str:
@@ -50,21 +96,28 @@ def interval(values: list[float]) -> str:
     return f"{mean:+.2f} ({mean - half:+.2f} to {mean + half:+.2f})"
 
 
+def row(name: str, runs: list[dict]) -> str:
+    found = [score(r["found"]) for r in runs]
+    columns = [name, f"{np.mean(found):.2f}"]
+    for rival in RIVALS:
+        there = rival in runs[0]
+        columns.append(interval([f - score(r[rival]) for f, r in zip(found, runs, strict=True)]) if there else "")
+    for rival in RIVALS[:3]:
+        columns.append(" ".join(r["against"][rival]["verdict"][0] for r in runs) if rival in runs[0]["against"] else "")
+    columns.append(" ".join(f"{r['trials']['search']}+{r['trials']['random']}" for r in runs))
+    columns.append(f"{100 * np.mean([r['waited_share'] for r in runs]):.0f} %")
+    return f"| {' | '.join(columns)} |"
+
+
 def main(minutes, seeds, out, *sources):
     out = _common.made(out)
-    lines = [
-        "| data | found | - hand-made | - random | ensemble - found | verdicts against hand-made; random | trials |",
-        "|" + "---|" * 7,
-    ]
+    head = ["data", "found", *(f"- {rival}" for rival in RIVALS), *(f"verdicts, {r}" for r in RIVALS[:3]), "trials", "waiting"]
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    _common.made(out / "data")
     for data in sources:
-        name = pathlib.Path(data).stem
-        runs = [result_of(out / f"{name}-{seed}", data, float(minutes), seed) for seed in range(int(seeds))]
-        found = [score(r["found"]) for r in runs]
-        less = {rival: [f - score(r[rival]) for f, r in zip(found, runs, strict=True)] for rival in RIVALS}
-        verdicts = "; ".join(" ".join(r["against"][rival]["verdict"] for r in runs) for rival in RIVALS[:2])
-        trials = " ".join(f"{r['trials']['search']}+{r['trials']['random']}" for r in runs)
-        columns = interval(less["hand-made"]), interval(less["random"]), interval([-d for d in less["ensemble"]]), verdicts, trials
-        lines.append(" | ".join([f"| {name}", f"{np.mean(found):.2f}", *columns]) + " |")
+        spec = MADE[data](out / "data") if data in MADE else data
+        name = pathlib.Path(spec).stem
+        lines.append(row(name, [result_of(out / f"{name}-{seed}", spec, float(minutes), seed) for seed in range(int(seeds))]))
         (out / "results.md").write_text("\n".join(lines) + "\n")
         print("\n".join(lines))
 

@@ -14,9 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.base import Arch
+from jaxnas.nets import layers
 from jaxnas.nets.blueprints import Blueprints, Cost
 from jaxnas.nets.convolution import per_channel
-from jaxnas.nets.layers import BatchNorm, Conv, Dense, Depthwise, drop, to_net
+from jaxnas.nets.layers import BatchNorm, Conv, Dense, Depthwise, to_net
 from jaxnas.spaces._macro import RECIPES, StageChoice, StagedChoice, StagedSpec, as_image, families, rounded
 from jaxnas.spaces._space import Space
 
@@ -100,7 +101,7 @@ class Backbone(nn.Module):
         """`dropout` replaces that of the choice, and may be traced; `rate` would drop paths, of which there are none."""
         del rate
         c = self.choice
-        dropout = c.training.dropout if dropout is None else dropout
+        odds = c.training.dropout if dropout is None else dropout
         shared = dict(attention=c.attention, norm=c.norm, activation=c.activation)
         x = x.reshape(x.shape[0], *as_image(x.shape[1:]))
         kernel = (3, 3 if x.shape[2] > 1 else 1)
@@ -113,13 +114,8 @@ class Backbone(nn.Module):
             y = y.mean((1, 2)).T
         else:
             y = y.reshape(-1, y.shape[-1]).T
-            y = ACTIVATIONS[c.activation](Dense(HIDDEN, name="hidden")(self.drop(y, train, dropout)))
-        return Dense(self.outputs, name="outputs")(self.drop(y, train, dropout))
-
-    def drop(self, y: jax.Array, train: bool, dropout: jax.Array | float) -> jax.Array:
-        if not train or not self.has_rng("dropout"):
-            return y
-        return drop(y, self.make_rng("dropout"), dropout, y.shape)
+            y = ACTIVATIONS[c.activation](Dense(HIDDEN, name="hidden")(layers.dropout(self, y, train, odds)))
+        return Dense(self.outputs, name="outputs")(layers.dropout(self, y, train, odds))
 
 
 def backbones(space: Space, *, image: tuple[int, ...], classes: int) -> Blueprints:

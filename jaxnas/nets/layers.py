@@ -63,6 +63,13 @@ def drop(y: jax.Array, key: Key, rate: float | jax.Array, shape: tuple[int, ...]
     return jnp.where(jax.random.bernoulli(key, keep, shape), y / jnp.maximum(keep, 1e-6), 0)
 
 
+def dropout(module: nn.Module, y: jax.Array, train: bool, rate: float | jax.Array) -> jax.Array:
+    """y with entries dropped at odds `rate`, which may be traced, in training, where the module has an rng "dropout"."""
+    if not train or not module.has_rng("dropout"):
+        return y
+    return drop(y, module.make_rng("dropout"), rate, y.shape)
+
+
 def drop_path(y: jax.Array, key: Key, rate: float | jax.Array) -> jax.Array:
     """Drops the path y [C, H, W, B] of each example with probability `rate`."""
     return drop(y, key, rate, (1, 1, 1, y.shape[-1]))

@@ -20,8 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.base import Arch
+from jaxnas.nets import layers
 from jaxnas.nets.blueprints import Blueprints, Cost
-from jaxnas.nets.layers import Dense, drop
+from jaxnas.nets.layers import Dense
 from jaxnas.spaces._space import Space
 from jaxnas.spaces._tabular import RECIPES, TabularChoice, TabularSpec, families
 
@@ -60,9 +61,9 @@ class TabularNet(nn.Module):
         """`dropout` replaces that of the choice, and may be traced; `rate` would drop paths, of which there are none."""
         del rate
         c = self.choice
-        dropout = c.training.dropout if dropout is None else dropout
+        odds = c.training.dropout if dropout is None else dropout
         act, norm = ACTIVATIONS[c.activation], lambda name, h: self.norm(c.norm, name, h, train)
-        lose = lambda h: self.drop(h, train, dropout)
+        lose = lambda h: layers.dropout(self, h, train, odds)
         periodic = c.embedding == "periodic"
         if c.block == "transformer":
             h = self.tokens(x)  # [B, T, W]
@@ -100,11 +101,6 @@ class TabularNet(nn.Module):
         if kind == "layer":
             return nn.LayerNorm(name=name)(h)
         return nn.BatchNorm(use_running_average=not train, momentum=0.9, name=name)(h)
-
-    def drop(self, h: jax.Array, train: bool, dropout: jax.Array | float) -> jax.Array:
-        if not train or not self.has_rng("dropout"):
-            return h
-        return drop(h, self.make_rng("dropout"), dropout, h.shape)
 
 
 def tabular_nets(space: Space, *, image: tuple[int, ...], classes: int) -> Blueprints:

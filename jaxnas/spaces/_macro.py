@@ -26,7 +26,7 @@ import numpy as np
 
 from jaxnas.base import Arch
 from jaxnas.spaces._space import Space, space
-from jaxnas.spaces._training import TrainingChoice, training_text, unknown
+from jaxnas.spaces._training import TrainingChoice, ladders, training_text, unknown, written
 
 BLOCKS = ("plain", "residual", "separable", "inverted")
 
@@ -146,14 +146,7 @@ def macro(image: tuple[int, int, int], **lists: Any) -> Space:
         **shared,
     )
     parent, when = _conditions(decisions, spec)
-    base = space(decisions, parent=parent, when=when)
-    decided = lambda arch: choice_of(spec, arch)
-    return base._replace(
-        spec=spec,
-        choice=decided,
-        to_text=lambda arch: to_text(decided(arch)),
-        from_text=lambda text: base.canonical(from_text(spec, text)),
-    )
+    return written(space(decisions, parent=parent, when=when), spec, choice_of, to_text, from_text)
 
 
 def _conditions(decisions: Staged, spec: StagedSpec) -> tuple[np.ndarray, np.ndarray]:
@@ -262,18 +255,13 @@ RECIPES = (
 def families(space: Space) -> dict[str, tuple[Arch, ...]]:
     """name -> the hand-made networks of a family, from the narrowest to the widest: three stages at most, each twice as wide as the
     one before; families that are not in the space are left out."""
-    spec, found = space.spec, {}
-    for name, (block, depth, shared) in FAMILIES.items():
-        ladder = []
-        for width in spec.width:
-            words = [f"{rounded(width * 2**s)}:{block}x{depth}" for s in range(min(3, spec.stages))]
-            try:
-                ladder.append(space.from_text(" ".join([f"stem{spec.stem[0]}", *words, shared, RECIPES[0]])))
-            except ValueError:
-                continue
-        if ladder:
-            found[name] = tuple(ladder)
-    return found
+    spec = space.spec
+
+    def text(block: str, depth: int, shared: str, width: int) -> str:
+        stages = [f"{rounded(width * 2**s)}:{block}x{depth}" for s in range(min(3, spec.stages))]
+        return " ".join([f"stem{spec.stem[0]}", *stages, shared, RECIPES[0]])
+
+    return ladders(space, {name: [text(*family, width) for width in spec.width] for name, family in FAMILIES.items()})
 
 
 def _stage(word: str, value: Callable[[str, str], int]) -> tuple[int, int, int, int]:

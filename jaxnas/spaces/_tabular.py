@@ -19,7 +19,7 @@ import numpy as np
 
 from jaxnas.base import Arch
 from jaxnas.spaces._space import Space, space
-from jaxnas.spaces._training import TrainingChoice, training_text, unknown
+from jaxnas.spaces._training import TrainingChoice, ladders, training_text, unknown, written
 
 BLOCKS = ("mlp", "resnet", "transformer")
 EMBEDDINGS = ("raw", "periodic")
@@ -96,14 +96,7 @@ def tabular(inputs: int, **lists: Any) -> Space:
     parent, when = np.full(len(decisions), -1), np.ones((len(decisions), most), bool)
     parent[norm] = block
     when[norm] = [i >= len(spec.block) or spec.block[i] != "transformer" for i in range(most)]
-    base = space(decisions, parent=parent, when=when)
-    decided = lambda arch: choice_of(spec, arch)
-    return base._replace(
-        spec=spec,
-        choice=decided,
-        to_text=lambda arch: to_text(decided(arch)),
-        from_text=lambda text: base.canonical(from_text(spec, text)),
-    )
+    return written(space(decisions, parent=parent, when=when), spec, choice_of, to_text, from_text)
 
 
 def choice_of(spec: TabularSpec, arch: Arch) -> TabularChoice:
@@ -171,14 +164,5 @@ RECIPES = (
 def families(space: Space) -> dict[str, tuple[Arch, ...]]:
     """name -> the hand-made networks of a family, from the narrowest to the widest; families that are not in the space are left
     out."""
-    found = {}
-    for name, words in FAMILIES.items():
-        ladder = []
-        for width in space.spec.width:
-            try:
-                ladder.append(space.from_text(f"{words.format(width)} {RECIPES[0]}"))
-            except ValueError:
-                continue
-        if ladder:
-            found[name] = tuple(ladder)
-    return found
+    each = lambda words: [f"{words.format(width)} {RECIPES[0]}" for width in space.spec.width]
+    return ladders(space, {name: each(words) for name, words in FAMILIES.items()})

@@ -3,6 +3,7 @@
 The last words of its text, "rate=0.1 decay=0.0005 augment=crop dropout=0.2", are the training; all before them are the network.
 """
 
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from jaxnas.base import Arch
@@ -28,6 +29,33 @@ def with_recipe(space: Space, arch: Arch, recipe: str) -> Arch | None:
         return space.from_text(f"{text} {recipe}")
     except ValueError:
         return None
+
+
+def written(base: Space, spec: Any, choice_of: Callable[..., Any], to_text: Callable, from_text: Callable) -> Space:
+    """A space whose architectures are described, and so written and read, in words.
+
+    Args:
+        base: the space of their decisions.
+        spec: what its networks are told.
+        choice_of: (spec, arch) -> the description of one network, on the host.
+        to_text: description -> text.
+        from_text: (spec, text) -> arch; ValueError for a text that is not in the space.
+    """
+    decided = lambda arch: choice_of(spec, arch)
+    read = lambda text: base.canonical(from_text(spec, text))
+    return base._replace(spec=spec, choice=decided, to_text=lambda arch: to_text(decided(arch)), from_text=read)
+
+
+def ladders(space: Space, texts: Mapping[str, Iterable[str]]) -> dict[str, tuple[Arch, ...]]:
+    """name -> the architectures of its texts, those that are in the space; names without one are left out."""
+    found: dict[str, tuple[Arch, ...]] = {}
+    for name, each in texts.items():
+        for text in each:
+            try:
+                found[name] = (*found.get(name, ()), space.from_text(text))
+            except ValueError:
+                continue
+    return found
 
 
 def unknown(what: str) -> Any:

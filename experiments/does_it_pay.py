@@ -4,7 +4,7 @@
 
 DATA is as `jaxnas search --data` reads it, or one of `MADE`: tables of scikit-learn, a folder of images, and series, made in OUT.
 A run is `jaxnas search --data DATA --minutes MINUTES --seed S`: half of the time goes to hand-made networks, each with three
-trainings, and to mutants of the best of them, half to random networks; on tables gradient boosting gets as much as each.
+trainings, and to mutants of the best of them, half to random networks; on tables gradient boosting gets as much, at most.
 The seed draws the splits, too.  What is compared is trained again on train and valid together, from 2 to 5 seeds, and tested once.
 A run that is there already is read, not run again.
 

@@ -1,5 +1,7 @@
 """Gradient boosting as a rival on tables: its outputs mean what a network's do, for every kind of target."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -31,7 +33,7 @@ def test_it_predicts_what_it_has_learnt(kind, name, least, tmp_path):
     assert found.outputs.shape == (len(dataset.test.y), dataset.target.outputs) and found.tried == 1
     assert training.metrics(dataset.target, found.outputs, dataset.test.y)[name] > least
     assert 1 <= found.settings["max_iter"] <= 300 and found.text.startswith("learning_rate=0.1 max_leaf_nodes=15")
-    again = boost(tmp_path, dataset, training.CLASSES, 60.0)  # what is kept is not done again
+    again = boost(tmp_path, dataset, training.CLASSES, 0.0)  # what is kept is not done again
     np.testing.assert_array_equal(again.outputs, found.outputs)
     assert again.settings == found.settings
 
@@ -63,11 +65,24 @@ def test_a_class_that_train_lacks_is_never_predicted(tmp_path):
     dataset = rows("three")
     short = dataset.train._replace(y=np.where(np.asarray(dataset.train.y) == 1, 0, np.asarray(dataset.train.y)))
     kept = dataset.valid._replace(y=np.where(np.asarray(dataset.valid.y) == 1, 0, np.asarray(dataset.valid.y)))
-    from dataclasses import replace
-
-    less = replace(dataset, train=short, valid=kept)
+    less = dataclasses.replace(dataset, train=short, valid=kept)
     found = boost(tmp_path, less, training.CLASSES, 60.0, most=1)
     assert set(found.outputs.argmax(-1)) == {0, 2}
+
+
+def test_a_part_of_one_class_predicts_that_class(tmp_path):
+    dataset = rows("three")
+    one = lambda split: split._replace(y=np.full(len(split.y), 2, np.int32))
+    only = dataclasses.replace(dataset, train=one(dataset.train), valid=one(dataset.valid))
+    assert set(boost(tmp_path, only, training.CLASSES, 60.0, most=1).outputs.argmax(-1)) == {2}
+
+
+@pytest.mark.parametrize("text", ["{", '{"tried": 1}'])
+def test_damaged_files_are_one_line(text, tmp_path):
+    (tmp_path / "boosting.json").write_text(text)
+    np.save(tmp_path / "boosting.npy", np.zeros(3))
+    with pytest.raises(ValueError, match=r"boosting.json or boosting.npy is damaged: remove both"):
+        boost(tmp_path, rows("three"), training.CLASSES, 60.0)
 
 
 @pytest.mark.parametrize("kind", ["classes", "numbers"])
@@ -78,7 +93,7 @@ def test_the_main_job_on_a_table_is_compared_with_it(kind, tmp_path):
     effort = main_job.Effort(minutes=1.0, batch=32, steps=30, trials=3)
     result = main_job.run(tmp_path, jax.random.key(1), net, dataset, effort)
     assert set(result["against"]) == {"hand-made", "random", "gradient-boosting"}
-    assert result["gradient-boosting"]["tried"] == 3 and "gradient boosting, tuned as long" in result["verdict"]
+    assert result["gradient-boosting"]["tried"] == 3 and "gradient boosting, the best of 3 settings" in result["verdict"]
     assert ("take scikit-learn's" in result["verdict"]) == (result["against"]["gradient-boosting"]["verdict"] == "worse")
     lines = (tmp_path / "trials.jsonl").read_text()
     for path in (tmp_path / "finals").iterdir():

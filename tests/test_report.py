@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from jaxnas import data
+from jaxnas.analysis import calibration
 from jaxnas.app import cli, progress, report
 from jaxnas.app.config import Config, complete
 from jaxnas.app.main_job.finals import short_name
@@ -195,8 +196,8 @@ def test_mistakes_are_the_surest_and_images_are_as_they_were(tmp_path):
 
 def test_calibration():
     sure, right = np.array([0.55, 0.65, 0.95, 0.95]), np.array([True, False, True, True])
-    assert mistakes._binned(sure, right).error == pytest.approx((0.45 + 0.65 + 2 * 0.05) / 4)
-    assert mistakes._binned(np.ones(3), np.ones(3, bool)).error == 0
+    assert calibration.reliability(sure, right).error == pytest.approx((0.45 + 0.65 + 2 * 0.05) / 4)
+    assert calibration.reliability(np.ones(3), np.ones(3, bool)).error == 0
 
 
 def test_importance_needs_enough_trials(tmp_path):

@@ -11,6 +11,7 @@ Axes: N examples, K classes or labels.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -69,6 +70,27 @@ def _root(rising: Callable[[float], float]) -> float:
     return float(np.exp((low + high) / 2))
 
 
+class Reliability(NamedTuple):
+    """Predictions in bins of equal width by their confidence."""
+
+    share: np.ndarray  # [bins] of all predictions
+    sure: np.ndarray  # [bins] the mean confidence; 0 of an empty bin
+    right: np.ndarray  # [bins] the share that is right
+
+    @property
+    def error(self) -> float:
+        """The mean gap of confidence and accuracy, from 0 to 1."""
+        return float(np.sum(self.share * np.abs(self.right - self.sure)))
+
+
+def reliability(confidence: np.ndarray, right: np.ndarray, bins: int = 15) -> Reliability:
+    """Of confidences [N] in 0 to 1, and whether each prediction was right, bool[N]; bin b is (b / bins, (b + 1) / bins]."""
+    bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    n = np.bincount(bin_of, minlength=bins)
+    mean = lambda a: np.bincount(bin_of, a, bins) / np.maximum(n, 1)
+    return Reliability(n / len(confidence), mean(confidence), mean(right.astype(np.float64)))
+
+
 def expected_calibration_error(probabilities: ArrayLike, y: ArrayLike, bins: int = 15) -> float:
     """The mean gap of confidence and accuracy, from 0 to 1, over bins of equal width.
 
@@ -89,6 +111,4 @@ def expected_calibration_error(probabilities: ArrayLike, y: ArrayLike, bins: int
         confidence, right = np.maximum(p, 1 - p).ravel(), ((p > 0.5) == (y > 0.5)).ravel()
     else:
         confidence, right = p.max(-1), p.argmax(-1) == y
-    bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)  # (b / bins, (b + 1) / bins]
-    gap = np.bincount(bin_of, right - confidence, minlength=bins)  # n_b (accuracy_b - confidence_b)
-    return float(np.abs(gap).sum() / len(confidence))
+    return reliability(confidence, right, bins).error

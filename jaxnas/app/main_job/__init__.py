@@ -2,7 +2,7 @@
 
     1. two arms of the same time: the search, whose generation 0 are hand-made networks at the limit, each with several trainings,
        and which goes on with mutants of the best; and random networks, each trained to the end
-    2. on tables, gradient boosting, tuned as long
+    2. on tables gradient boosting, its settings tuned for as long at most
     3. the best of each, by validation, trained again on train and valid together from several seeds, and tested once: see `finals`
 
 The run directory: config.json, plan.json, trials.jsonl (a line a trial), members/ (what was trained to the end), finals/, and at

@@ -56,26 +56,32 @@ def boost(directory: pathlib.Path, dataset: Dataset, criterion: Criterion, secon
         criterion: by whose score settings are chosen; with `balanced_accuracy`, examples are weighted, too.
         seconds: after which no further setting is tried.
         most: settings to try at most; then the clock does not count.
+
+    Raises:
+        ValueError: for files that are damaged.
     """
     held, kept = directory / "boosting.json", directory / "boosting.npy"
     if held.exists() and kept.exists():
-        return Boosted(**json.loads(held.read_text()), outputs=np.load(kept))
+        try:
+            return Boosted(**json.loads(held.read_text()), outputs=np.load(kept))
+        except (ValueError, TypeError, EOFError):
+            raise ValueError(f"{held} or {kept.name} is damaged: remove both, and go on with jaxnas resume {directory}") from None
     began, best = time.perf_counter(), (-np.inf, {})
     tried = 0
     rows, y, score = np.asarray(dataset.train.x), np.asarray(dataset.train.y), scorer(criterion, dataset.valid.y)
     weighed = {"class_weight": "balanced"} if criterion.name == "balanced_accuracy" else {}
-    for settings in SETTINGS[:most]:
-        if most is None and tried and (time.perf_counter() - began) * (tried + 1) / tried > seconds:
-            break
-        models = _fitted(dataset, rows, y, {**settings, **weighed, "max_iter": TREES})
-        with _threads(rows):
+    with _threads(rows):
+        for settings in SETTINGS[:most]:
+            if most is None and tried and (time.perf_counter() - began) * (tried + 1) / tried > seconds:
+                break
+            models = _fitted(dataset, rows, y, {**settings, **weighed, "max_iter": TREES})
             values = [float(np.mean(score(outputs))) for outputs in _stages(dataset, models, np.asarray(dataset.valid.x))]
-        if max(values) > best[0]:
-            best = max(values), {**settings, **weighed, "max_iter": values.index(max(values)) + 1}
-        tried += 1
-    rows, y = (np.concatenate([np.asarray(a), np.asarray(b)]) for a, b in zip(dataset.train, dataset.valid, strict=True))
-    models = _fitted(dataset, rows, y, best[1])
-    *_, outputs = _stages(dataset, models, np.asarray(dataset.test.x))
+            if max(values) > best[0]:
+                best = max(values), {**settings, **weighed, "max_iter": values.index(max(values)) + 1}
+            tried += 1
+        rows, y = (np.concatenate([np.asarray(a), np.asarray(b)]) for a, b in zip(dataset.train, dataset.valid, strict=True))
+        models = _fitted(dataset, rows, y, best[1])
+        *_, outputs = _stages(dataset, models, np.asarray(dataset.test.x))
     found = dict(settings=best[1], validation=best[0], tried=tried, seconds=round(time.perf_counter() - began, 3))
     np.save(kept, outputs)
     part = held.with_suffix(".part")
@@ -85,15 +91,14 @@ def boost(directory: pathlib.Path, dataset: Dataset, criterion: Criterion, secon
 
 
 def _fitted(dataset: Dataset, x: np.ndarray, y: np.ndarray, settings: dict[str, Any]) -> list[Any]:
-    """An estimator for each column of the target; one for all classes.  A label that is always the same has none."""
+    """An estimator for each column of the target, one for all classes; the value alone of what is always the same."""
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
     kind = dataset.target.kind
     make = HistGradientBoostingRegressor if kind == "numbers" else HistGradientBoostingClassifier
     columns = [y] if kind == "classes" else list(y.T)
     fit = lambda column: make(early_stopping=False, random_state=0, **settings).fit(x, column)
-    with _threads(x):
-        return [fit(column) if len(np.unique(column)) > 1 else float(column[0]) for column in columns]
+    return [fit(column) if len(np.unique(column)) > 1 else float(column[0]) for column in columns]
 
 
 def _threads(x: np.ndarray) -> contextlib.AbstractContextManager:
@@ -108,6 +113,9 @@ def _stages(dataset: Dataset, models: list[Any], x: np.ndarray) -> Iterator[np.n
     kind, K = dataset.target.kind, dataset.target.outputs
     if kind == "classes":
         (model,) = models
+        if isinstance(model, float):  # the only class that train has
+            yield np.where(np.arange(K) == int(model), 0.0, -30.0).astype(np.float32)[None].repeat(len(x), 0)
+            return
         for raw in model.staged_decision_function(x):
             outputs = np.full((len(x), K), -30.0, np.float32)  # a class that train does not have
             known = model.classes_.astype(int)

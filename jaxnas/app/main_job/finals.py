@@ -170,7 +170,7 @@ def verdict(result: dict, name: str) -> str:
     called = {
         "hand-made": "the best hand-made network",
         "random": f"the best of {result['trials']['random']} random networks",
-        "gradient-boosting": "gradient boosting, tuned as long",
+        "gradient-boosting": f"gradient boosting, the best of {result.get('gradient-boosting', {}).get('tried')} settings",
     }
     for rival, d in result["against"].items():
         what = called[rival]

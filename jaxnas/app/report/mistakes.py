@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxnas.analysis.calibration import reliability
 from jaxnas.app.report import page
 from jaxnas.app.report.page import escape
 from jaxnas.data.target import Target
@@ -175,28 +176,9 @@ def _numbers(target: Target, outputs: np.ndarray, y: np.ndarray) -> tuple[str, l
 # --- calibration ------------------------------------------------------------------------------------------------------
 
 
-class Bins(NamedTuple):
-    share: np.ndarray  # [B] of all that is in a bin
-    sure: np.ndarray  # [B] the mean confidence there
-    right: np.ndarray  # [B] the share of it that is right
-
-    @property
-    def error(self) -> float:
-        """ECE: the mean of |right - sure|, weighted by what is in the bins."""
-        return float(np.sum(self.share * np.abs(self.right - self.sure)))
-
-
-def _binned(sure: np.ndarray, right: np.ndarray) -> Bins:
-    """Confidences [N] and whether they were right [N], in bins of equal width."""
-    at = np.clip(np.ceil(sure * BINS).astype(int) - 1, 0, BINS - 1)
-    n = np.bincount(at, minlength=BINS)
-    mean = lambda a: np.bincount(at, a, BINS) / np.maximum(n, 1)
-    return Bins(n / len(sure), mean(sure), mean(right.astype(np.float64)))
-
-
 def _reliability(sure: np.ndarray, right: np.ndarray) -> str:
     """How often the network is right where it is so sure."""
-    bins = _binned(sure, right)
+    bins = reliability(sure, right, BINS)
     plane = page.Plane((0.0, 1.0), (0.0, 1.0))
     parts = plane.frame("confidence", "share that is right")
     for b in np.flatnonzero(bins.share):

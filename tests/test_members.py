@@ -66,7 +66,7 @@ def test_only_the_first_examples_are_trained_on():
     _, state, advance = parts()
     x, y = examples()
     after, loss = advance(jax.random.key(1), state, course(20, examples=50), x.at[50:].set(jnp.nan), y)
-    assert np.isfinite(loss) and all(np.isfinite(a).all() for a in jax.tree.leaves(after.variables))
+    assert np.isfinite(loss) and all(np.isfinite(a).all() for a in jax.tree.leaves(after.packed))
     _, loss = advance(jax.random.key(1), state, course(20), x.at[50:].set(jnp.nan), y)
     assert not np.isfinite(loss)
 
@@ -76,12 +76,12 @@ def test_it_learns_and_its_average_predicts():
     after, _ = advance(jax.random.key(1), state, course(60), *examples())
     x, y = examples()
     right = lambda variables: float((functions.predict(variables, x).argmax(-1) == y).mean())
-    assert right(state.average) < 0.6 < 0.9 < right(after.average)
+    assert right(functions.variables(state)) < 0.6 < 0.9 < right(functions.variables(after))
 
 
 def test_decay_shrinks_kernels_alone():
     _, state, advance = parts()
-    size = lambda s: float(jnp.linalg.norm(s.variables["params"]["out"]["kernel"]))
+    size = lambda s: float(jnp.linalg.norm(s.packed.kernels))
     free, held = (advance(jax.random.key(1), state, course(30, decay=d), *examples())[0] for d in (0.0, 0.5))
     assert size(held) < 0.8 * size(free)
 

@@ -36,6 +36,7 @@ class Program(NamedTuple):
     init: Callable
     advance: Callable
     predict: Callable
+    variables: Callable
     seconds: float  # that compiling took
 
 
@@ -91,14 +92,15 @@ class Trainer:
         began = time.perf_counter()
         functions = member(self.net.build(choice), self.net.image, self.batch, self.loss, self.net.optimizer)
         key = jax.random.key(0)
-        state = jax.eval_shape(functions.init, key)
-        init = jax.jit(functions.init, compiler_options=compiler_options(once=True)).lower(key).compile()
+        init = jax.jit(functions.init, compiler_options=compiler_options(once=True)).lower(key)
+        state = init.out_info
+        variables = jax.eval_shape(functions.variables, state)
         course = self.course(choice, 1, 1, 1)
         advance = jax.jit(functions.advance, compiler_options=compiler_options())
         chunk = jax.ShapeDtypeStruct((CHUNK, *self.net.image), jnp.float32)
-        predict = jax.jit(functions.predict, compiler_options=compiler_options()).lower(state.average, chunk).compile()
+        predict = jax.jit(functions.predict, compiler_options=compiler_options()).lower(variables, chunk).compile()
         compiled = advance.lower(key, state, course, self.data.x, self.data.y).compile()
-        return Program(init, compiled, predict, time.perf_counter() - began)
+        return Program(init.compile(), compiled, predict, functions.variables, time.perf_counter() - began)
 
     def course(self, choice: Any, total: int, stop: int, examples: int) -> Course:
         whole = lambda n: jnp.asarray(n, jnp.int32)
@@ -127,8 +129,8 @@ class Trainer:
         loss = float(loss)
         if stop < total:
             self._members[name] = state
-        outputs = self.predict(choice, state.average, on)
-        variables = jax.tree.map(np.asarray, state.average)
+        variables = program.variables(jax.tree.map(np.asarray, state._replace(optimizer=None)))
+        outputs = self.predict(choice, variables, on)
         return Outcome(outputs, loss, variables, time.perf_counter() - began, waited)
 
     def forget(self, name: Any) -> None:

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnas import sharding, trees
+from jaxnas.checks import checked
 from jaxnas.objectives import Metrics, Objective, metric
 
 Key = jax.Array  # a typed PRNG key
@@ -133,6 +134,7 @@ def asks_for(algorithm: AskTell) -> int:
     return trees.count(asked_shapes(algorithm))
 
 
+@checked
 def stateless(evaluate: Callable[[Key, Arch, Batch], Metrics]) -> Evaluator:
     """The evaluator of a plain function `evaluate(key, archs[B], batch) -> {name: [B]}`."""
     return Evaluator(lambda key: (), lambda key, state, archs, batch: (state, evaluate(key, archs, batch)))
@@ -154,6 +156,7 @@ class BlackBoxInfo(NamedTuple):
     failed: jax.Array  # int32[]: candidates of this step whose score is not finite
 
 
+@checked
 def black_box(algorithm: AskTell, evaluator: Evaluator, objective: Objective | None = None) -> Strategy:
     """The search that asks `algorithm` for candidates, scores them with `evaluator` and tells it `objective(metrics)`.
 
@@ -243,6 +246,7 @@ class Phase(NamedTuple):
     name: str = "search"
 
 
+@checked
 def then(*phases: Phase) -> tuple[Phase, ...]:
     """A plan: the phases in order, each with its own shapes, loop and checkpoints."""
     if not phases:

@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnas.base import Arch, AskTell, Key
+from jaxnas.checks import Positive, checked
 from jaxnas.spaces._space import Space
 from jaxnas.trees import take
 
@@ -33,11 +34,12 @@ class AgingEvolutionState(NamedTuple):
     worst: jax.Array | None = None  # int32[B]: where the worst dies, its slot in the tournament of each candidate asked for
 
 
+@checked
 def aging_evolution(
     space: Space,
-    population: int = 100,
-    tournament: int = 25,
-    batch: int = 1,
+    population: Positive = 100,
+    tournament: Positive = 25,
+    batch: Positive = 1,
     mutate: Callable[[Key, Arch], Arch] | None = None,
 ) -> AskTell:
     """Aging evolution; the first P candidates asked for are the random ones that `init` drew.
@@ -55,10 +57,11 @@ def aging_evolution(
     return _evolution(space, population, tournament, batch, mutate, aging=True)
 
 
+@checked
 def tournament_evolution(
     space: Space,
-    population: int = 100,
-    tournament: int = 25,
+    population: Positive = 100,
+    tournament: Positive = 25,
     mutate: Callable[[Key, Arch], Arch] | None = None,
 ) -> AskTell:
     """Aging evolution without the aging: the worst of the tournament dies, not the oldest.  One candidate a step.

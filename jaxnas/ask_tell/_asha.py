@@ -24,6 +24,7 @@ from jaxnas.ask_tell.halving import Proposer, at_random
 from jaxnas.ask_tell.history import check_capacity, no_archs
 from jaxnas.ask_tell.trial import Answer, Trial, better, levels, no_answer
 from jaxnas.base import Arch, AskTell
+from jaxnas.checks import Positive, checked
 from jaxnas.spaces._space import Space
 
 
@@ -36,8 +37,16 @@ class ASHAState(NamedTuple):
     proposer: Any
 
 
+@checked
 def asha(
-    space: Space, R: int, r: int = 1, eta: int = 3, *, capacity: int, batch: int = 1, propose: Proposer | None = None
+    space: Space,
+    R: Positive,
+    r: Positive = 1,
+    eta: Positive = 3,
+    *,
+    capacity: Positive,
+    batch: Positive = 1,
+    propose: Proposer | None = None,
 ) -> AskTell:
     """Asynchronous successive halving; it asks for `Trial`s.
 

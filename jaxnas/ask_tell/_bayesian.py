@@ -24,6 +24,7 @@ import jax.numpy as jnp
 
 from jaxnas.ask_tell.history import check_capacity, code, distinct, leaders, no_archs, random_first, seen
 from jaxnas.base import Arch, AskTell, Key
+from jaxnas.checks import Positive, PositiveNumber, checked
 from jaxnas.spaces._space import Space
 from jaxnas.surrogates.acquisition import Acquisition
 from jaxnas.surrogates.surrogate import Surrogate, posterior
@@ -52,15 +53,16 @@ class BayesianState(NamedTuple):
     model: Any  # the surrogate as the last ask fitted it
 
 
+@checked
 def bayesian(
     space: Space,
     surrogate: Surrogate,
     acquisition: Acquisition,
     candidates: Candidates,
     *,
-    capacity: int,
-    initial: int = 10,
-    batch: int = 1,
+    capacity: Positive,
+    initial: Positive = 10,
+    batch: Positive = 1,
     transform: Callable[[jax.Array], jax.Array] | None = None,
 ) -> AskTell:
     """Bayesian optimisation.
@@ -114,7 +116,8 @@ def bayesian(
 # Candidates
 
 
-def random_draws(space: Space, n: int) -> Candidates:
+@checked
+def random_draws(space: Space, n: Positive) -> Candidates:
     """n uniform draws.
 
     Raises:
@@ -124,7 +127,8 @@ def random_draws(space: Space, n: int) -> Candidates:
     return lambda key, archs, y, mask: jax.vmap(space.sample)(jax.random.split(key, n))
 
 
-def neighbors_of_best(space: Space, top: int = 5) -> Candidates:
+@checked
+def neighbors_of_best(space: Space, top: Positive = 5) -> Candidates:
     """All neighbours of the best `top` told.
 
     Raises:
@@ -143,7 +147,8 @@ def neighbors_of_best(space: Space, top: int = 5) -> Candidates:
     return candidates
 
 
-def mutants_of_best(space: Space, n: int, top: int = 5) -> Candidates:
+@checked
+def mutants_of_best(space: Space, n: Positive, top: Positive = 5) -> Candidates:
     """n mutants, each of one of the best `top` told.
 
     Raises:
@@ -160,6 +165,7 @@ def mutants_of_best(space: Space, n: int, top: int = 5) -> Candidates:
     return candidates
 
 
+@checked
 def pool(*parts: Candidates) -> Candidates:
     """The candidates of all parts.
 
@@ -178,7 +184,8 @@ def pool(*parts: Candidates) -> Candidates:
 # Scores
 
 
-def log_error(top: float = 100.0) -> Callable[[jax.Array], jax.Array]:
+@checked
+def log_error(top: PositiveNumber = 100.0) -> Callable[[jax.Array], jax.Array]:
     """-log(top - score): spreads accuracies out where they crowd below `top` (100, or 1 for fractions)."""
     return lambda scores: -jnp.log(jnp.maximum(top - scores, 1e-6 * top))
 

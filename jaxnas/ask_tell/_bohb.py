@@ -26,6 +26,7 @@ from jaxnas.ask_tell._tpe import joint, normal_reference, points_of
 from jaxnas.ask_tell.halving import Proposer, brackets
 from jaxnas.ask_tell.history import no_archs
 from jaxnas.base import Arch, AskTell
+from jaxnas.checks import Positive, checked
 from jaxnas.spaces._space import Space
 
 
@@ -49,15 +50,16 @@ class ModelState(NamedTuple):
     told: jax.Array  # int32[]: scores so far
 
 
+@checked
 def bohb(
     space: Space,
-    R: int,
+    R: Positive,
     *,
-    capacity: int,
-    eta: int = 3,
-    r: int = 1,
+    capacity: Positive,
+    eta: Positive = 3,
+    r: Positive = 1,
     form: str = "jmlr",
-    batch: int = 1,
+    batch: Positive = 1,
     model: KernelModel = PUBLISHED,
 ) -> AskTell:
     """Hyperband with a model; it asks for `Trial`s.

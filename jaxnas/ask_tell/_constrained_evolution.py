@@ -28,6 +28,7 @@ import optax
 
 from jaxnas.ask_tell._genetic import survivors
 from jaxnas.base import Arch, AskTell
+from jaxnas.checks import NonNegative, Positive, PositiveNumber, Probability, checked
 from jaxnas.spaces._space import Space
 from jaxnas.trees import take
 
@@ -40,6 +41,7 @@ class ConstrainedState(NamedTuple):
     repeated: jax.Array  # int32[]: candidates that had been seen before
 
 
+@checked
 def cheapest(space: Space, cost: Callable[[Arch], jax.Array]) -> tuple[Arch, float]:
     """An architecture, and its cost, none of whose neighbors is cheaper (host): the cheapest, where costs add up over decisions."""
     arch = space.canonical(space.unflat(jnp.zeros(len(space.arity), jnp.int32)))
@@ -53,17 +55,18 @@ def cheapest(space: Space, cost: Callable[[Arch], jax.Array]) -> tuple[Arch, flo
         arch, least = take(around, i), float(costs[i])
 
 
+@checked
 def constrained_evolution(
     space: Space,
     cost: Callable[[Arch], jax.Array],
-    limit: float,
-    batch: int = 50,
-    parents: int = 10,
-    mutants: int = 25,
-    children: int = 25,
-    probability: float = 0.1,
-    capacity: int = 1000,
-    draws: int = 100,
+    limit: PositiveNumber,
+    batch: Positive = 50,
+    parents: Positive = 10,
+    mutants: NonNegative = 25,
+    children: NonNegative = 25,
+    probability: Probability = 0.1,
+    capacity: Positive = 1000,
+    draws: Positive = 100,
 ) -> AskTell:
     """Evolution among the architectures that cost at most `limit`.
 

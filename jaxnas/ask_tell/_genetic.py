@@ -28,6 +28,7 @@ import optax
 
 from jaxnas.ask_tell.history import code
 from jaxnas.base import Arch, AskTell, Key
+from jaxnas.checks import Positive, Probability, checked
 from jaxnas.spaces._space import Space
 from jaxnas.trees import take
 
@@ -48,13 +49,14 @@ def survivors(space: Space, told: tuple, members: tuple) -> tuple:
     return take(archs, best), fitness
 
 
+@checked
 def genetic(
     space: Space,
-    population: int = 50,
-    tournament: int = 2,
-    crossover: float = 0.9,
-    mutation: float = 1.0,
-    batch: int | None = None,
+    population: Positive = 50,
+    tournament: Positive = 2,
+    crossover: Probability = 0.9,
+    mutation: Probability = 1.0,
+    batch: Positive | None = None,
     mutate: Callable[[Key, Arch], Arch] | None = None,
 ) -> AskTell:
     """A (P + B) genetic algorithm; the first P candidates, rounded up to whole batches, are random.

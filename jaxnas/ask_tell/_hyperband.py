@@ -14,12 +14,14 @@ B is what a bracket would cost if members began anew at each rung; here they go 
 from jaxnas.ask_tell.halving import Proposer, Rung, brackets
 from jaxnas.ask_tell.trial import levels
 from jaxnas.base import AskTell
+from jaxnas.checks import Positive, checked
 from jaxnas.spaces._space import Space
 
 FORMS = ("jmlr", "table")
 
 
-def hyperband_plan(R: int, eta: int = 3, form: str = "jmlr", r: int = 1) -> list[list[Rung]]:
+@checked
+def hyperband_plan(R: Positive, eta: Positive = 3, form: str = "jmlr", r: Positive = 1) -> list[list[Rung]]:
     """The brackets of one pass, s = s_max first.
 
     Raises:
@@ -34,8 +36,15 @@ def hyperband_plan(R: int, eta: int = 3, form: str = "jmlr", r: int = 1) -> list
     return plan
 
 
+@checked
 def hyperband(
-    space: Space, R: int, eta: int = 3, form: str = "jmlr", batch: int = 1, propose: Proposer | None = None, r: int = 1
+    space: Space,
+    R: Positive,
+    eta: Positive = 3,
+    form: str = "jmlr",
+    batch: Positive = 1,
+    propose: Proposer | None = None,
+    r: Positive = 1,
 ) -> AskTell:
     """Hyperband, pass after pass; it asks for `Trial`s in as many slots as the first bracket has members.
 

@@ -23,6 +23,7 @@ import numpy as np
 import optax
 
 from jaxnas.base import Arch, AskTell
+from jaxnas.checks import Positive, checked
 from jaxnas.spaces._space import Space
 from jaxnas.trees import take
 
@@ -37,7 +38,8 @@ class LocalSearchState(NamedTuple):
     best_score: jax.Array  # float32[]; -inf before the climb has one
 
 
-def local_search(space: Space, *, capacity: int, steepest: bool = False, initial: int = 1) -> AskTell:
+@checked
+def local_search(space: Space, *, capacity: Positive, steepest: bool = False, initial: Positive = 1) -> AskTell:
     """Local search with restarts; asks for one architecture a step and never for the same again.
 
     Args:

@@ -28,6 +28,7 @@ import numpy as np
 
 from jaxnas.analysis import pareto
 from jaxnas.base import Arch, AskTell
+from jaxnas.checks import NonNegative, NonNegativeNumber, Positive, Probability, checked
 from jaxnas.spaces._space import Space
 from jaxnas.spaces.real import polynomial_mutation, sbx
 from jaxnas.trees import take
@@ -49,16 +50,17 @@ def fingerprints(rows: jax.Array) -> jax.Array:
     return jnp.sum(bits * np.cumprod(np.full(rows.shape[1], 0x9E3779B1, np.uint32))[None], -1, dtype=jnp.uint32)
 
 
+@checked
 def nsga2(
     space: Space,
-    objectives: int,
+    objectives: Positive,
     *,
-    population: int = 100,
-    constraints: int = 0,
-    crossover_odds: float = 0.9,
-    mutate_odds: float | None = None,
-    eta_crossover: float = 20.0,
-    eta_mutation: float = 20.0,
+    population: Positive = 100,
+    constraints: NonNegative = 0,
+    crossover_odds: Probability = 0.9,
+    mutate_odds: Probability | None = None,
+    eta_crossover: NonNegativeNumber = 20.0,
+    eta_mutation: NonNegativeNumber = 20.0,
     unique: bool = True,
 ) -> AskTell:
     """NSGA-II; the first P candidates asked for are the random ones that `init` drew.

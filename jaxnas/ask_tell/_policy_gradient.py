@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnas.base import AskTell
+from jaxnas.checks import Positive, checked
 from jaxnas.policies.policy import Policy
 from jaxnas.policies.updates import Update
 from jaxnas.spaces._metaqnn import MDP
@@ -32,7 +33,8 @@ class PolicyGradientState(NamedTuple):
     step: jax.Array  # int32[]
 
 
-def policy_gradient(space: Space, policy: Policy, update: Update, batch: int = 1) -> AskTell:
+@checked
+def policy_gradient(space: Space, policy: Policy, update: Update, batch: Positive = 1) -> AskTell:
     """Asks for draws of the policy and moves it by what they score.
 
     Args:

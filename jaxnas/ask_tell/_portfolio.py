@@ -19,6 +19,7 @@ from jaxnas.ask_tell.halving import Proposer
 from jaxnas.ask_tell.history import code, no_archs, seen
 from jaxnas.ask_tell.trial import Trial
 from jaxnas.base import Arch, Key
+from jaxnas.checks import Positive, checked
 from jaxnas.spaces._space import Space
 from jaxnas.trees import count, take
 
@@ -31,7 +32,10 @@ class PortfolioState(NamedTuple):
     started: jax.Array  # int32[]: new members told so far
 
 
-def portfolio(space: Space, given: Arch, capacity: int, batch: int = 1, parents: int = 4, draws: int = 16) -> Proposer:
+@checked
+def portfolio(
+    space: Space, given: Arch, capacity: Positive, batch: Positive = 1, parents: Positive = 4, draws: Positive = 16
+) -> Proposer:
     """The proposer for `asha` and `brackets`.
 
     Args:

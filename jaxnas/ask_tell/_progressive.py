@@ -23,6 +23,7 @@ import numpy as np
 
 from jaxnas.ask_tell.history import no_archs, seen
 from jaxnas.base import Arch, AskTell
+from jaxnas.checks import Positive, checked
 from jaxnas.spaces._space import Space
 from jaxnas.spaces.blocks import Blocks, BlockSpec, Sized
 from jaxnas.surrogates.kernels import stir
@@ -47,7 +48,8 @@ class ProgressiveState(NamedTuple):
     model: Any
 
 
-def progressive(growth: Growth, surrogate: Surrogate, *, beam: int = 256, batch: int = 1) -> AskTell:
+@checked
+def progressive(growth: Growth, surrogate: Surrogate, *, beam: Positive = 256, batch: Positive = 1) -> AskTell:
     """PNAS, after F + (L - 1) K candidates at its end: from then on it asks for the last level again.
 
     One search fits its surrogate L - 1 times.  Side by side under `vmap` the steps between compute a fit too, and drop it:
@@ -132,6 +134,7 @@ def progressive(growth: Growth, surrogate: Surrogate, *, beam: int = 256, batch:
     return AskTell(init, ask, tell, best, replaceable=False)
 
 
+@checked
 def growing_blocks(space: Space) -> Growth:
     """Cells of `pnas()` that grow by a block whose sides are in order.
 
@@ -169,6 +172,7 @@ def growing_blocks(space: Space) -> Growth:
     return Growth(space, first, lambda arch: grow(arch, arch.size + 1), identity, B)
 
 
+@checked
 def growing_edges(space: Space) -> Growth:
     """Cells of operations on edges (NAS-Bench-201) that grow by an edge: from one that is not `none` to all of them.
 

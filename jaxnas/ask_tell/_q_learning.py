@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.base import AskTell
+from jaxnas.checks import Positive, Share, checked
 from jaxnas.spaces._metaqnn import MDP, longest_walk
 from jaxnas.spaces._space import Space
 
@@ -35,13 +36,14 @@ class QLearningState(NamedTuple):
     models: jax.Array  # int32[]: different ones told so far
 
 
+@checked
 def q_learning(
     mdp: MDP,
     schedule: tuple[tuple[float, int], ...] = SCHEDULE,
-    replay: int = 128,
-    alpha: float = 0.01,
+    replay: Positive = 128,
+    alpha: Share = 0.01,
     initial: float = 0.5,
-    batch: int = 1,
+    batch: Positive = 1,
 ) -> AskTell:
     """Q-learning of a walk.
 
@@ -130,6 +132,7 @@ def q_learning(
     return AskTell(init, ask, tell)
 
 
+@checked
 def mdp_of(space: Space) -> MDP:
     """The MDP of a space of chains, and any other discrete space as a walk through its decisions.
 

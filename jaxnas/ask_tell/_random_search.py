@@ -10,10 +10,12 @@ Axes: B candidates asked for at once.
 import jax
 
 from jaxnas.base import AskTell
+from jaxnas.checks import Positive, checked
 from jaxnas.spaces._space import Space
 
 
-def random_search(space: Space, batch: int = 1) -> AskTell:
+@checked
+def random_search(space: Space, batch: Positive = 1) -> AskTell:
     """Asks for `batch` uniform draws a step and learns nothing.
 
     Args:

@@ -35,6 +35,7 @@ from jax.scipy.special import logsumexp, ndtr, ndtri
 
 from jaxnas.ask_tell.history import check_capacity, code, distinct, no_archs, random_first, seen
 from jaxnas.base import Arch, AskTell, Key
+from jaxnas.checks import Positive, checked
 from jaxnas.spaces._space import Space
 from jaxnas.trees import take
 
@@ -159,16 +160,17 @@ def normal_reference(minimum: float = 1e-3) -> Bandwidth:
     return bandwidth
 
 
+@checked
 def tpe(
     space: Space,
     *,
-    capacity: int,
-    initial: int = 20,
-    candidates: int = 24,
+    capacity: Positive,
+    initial: Positive = 20,
+    candidates: Positive = 24,
     gamma: float | Callable[[int], int] = optuna_gamma,
     density: Callable[[Space, Points, jax.Array], Density] = independent,
     unique: bool = True,
-    batch: int = 1,
+    batch: Positive = 1,
 ) -> AskTell:
     """The tree-structured Parzen estimator, on decisions, conditional ones, reals, or both.
 

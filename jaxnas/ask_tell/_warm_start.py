@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnas.base import Arch, AskTell, State, asked_shapes
+from jaxnas.checks import checked
 from jaxnas.trees import count, take
 
 
@@ -24,6 +25,7 @@ class WarmStartState(NamedTuple):
     asked: jax.Array  # int32[]: candidates so far
 
 
+@checked
 def warm_start(algorithm: AskTell, archs: Arch) -> AskTell:
     """The algorithm, whose first n candidates are those given.
 

@@ -23,6 +23,7 @@ import numpy as np
 from jaxnas.ask_tell.history import leaders, no_archs
 from jaxnas.ask_tell.trial import Answer, Trial, better, levels, no_answer
 from jaxnas.base import Arch, AskTell, Key, State
+from jaxnas.checks import Positive, checked
 from jaxnas.spaces._space import Space
 
 
@@ -61,7 +62,8 @@ def halving_rungs(n: int, r: int, R: int, eta: int = 3) -> list[Rung]:
     return [Rung(n // eta**i, budget) for i, budget in enumerate(levels(R, r, eta)) if n >= eta**i]
 
 
-def successive_halving(space: Space, n: int, r: int, R: int, eta: int = 3, batch: int = 1) -> AskTell:
+@checked
+def successive_halving(space: Space, n: Positive, r: Positive, R: Positive, eta: Positive = 3, batch: Positive = 1) -> AskTell:
     """Successive halving, again and again with new members; it asks for `Trial`s in n slots.
 
     Args:
@@ -77,7 +79,10 @@ def successive_halving(space: Space, n: int, r: int, R: int, eta: int = 3, batch
     return brackets(space, [halving_rungs(n, r, R, eta)], batch)
 
 
-def brackets(space: Space, plan: Sequence[Sequence[tuple[int, int]]], batch: int = 1, propose: Proposer | None = None) -> AskTell:
+@checked
+def brackets(
+    space: Space, plan: Sequence[Sequence[tuple[int, int]]], batch: Positive = 1, propose: Proposer | None = None
+) -> AskTell:
     """Any plan of brackets, such as two fidelities `[[(81, 12), (3, 200)]]`; it asks for `Trial`s.
 
     Args:

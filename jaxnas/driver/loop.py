@@ -26,6 +26,7 @@ import numpy as np
 
 from jaxnas import sharding
 from jaxnas.base import Feed, Phase, Strategy, nothing, then
+from jaxnas.checks import Positive, checked
 from jaxnas.driver.checkpoint import Checkpoints
 from jaxnas.driver.errors import Diverged, Stopped
 from jaxnas.driver.journal import Journal
@@ -40,6 +41,7 @@ class Result(NamedTuple):
     infos: tuple[Any, ...]  # every phase's Info, [T, ...] or [S, T, ...], of the steps that this call ran; None where it ran none
 
 
+@checked
 def compiler_options(once: bool = False) -> dict[str, bool | int]:
     """What the driver compiles with.
 
@@ -52,14 +54,15 @@ def compiler_options(once: bool = False) -> dict[str, bool | int]:
     return {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 0 if once else 1}
 
 
+@checked
 def run(
     key: jax.Array,
     plan: Strategy | tuple[Phase, ...],
     *,
-    steps: int | None = None,
+    steps: Positive | None = None,
     data: Feed = nothing,
-    seeds: int | None = None,
-    chunk: int = 100,
+    seeds: Positive | None = None,
+    chunk: Positive = 100,
     directory: str | pathlib.Path | None = None,
     resume: bool = False,
     mesh: jax.sharding.Mesh | None = None,

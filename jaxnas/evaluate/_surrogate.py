@@ -7,10 +7,12 @@ Axes: B candidates.
 """
 
 from jaxnas.base import Evaluator, stateless
+from jaxnas.checks import checked
 from jaxnas.surrogates.surrogate import Surrogate
 from jaxnas.surrogates.validate import Fitted, predicted
 
 
+@checked
 def surrogate(model: Surrogate) -> Evaluator:
     """The evaluator that asks the surrogate whose fit is in `batch.fixed`.
 

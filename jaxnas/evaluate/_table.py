@@ -17,9 +17,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxnas.base import Evaluator, stateless
+from jaxnas.checks import checked
 from jaxnas.spaces._space import Space
 
 
+@checked
 def table(space: Space) -> Evaluator:
     """The evaluator that looks candidates up in `batch.fixed`: {name: [raw size of the space]}, as `rows` makes it.
 
@@ -40,6 +42,7 @@ def table(space: Space) -> Evaluator:
     return stateless(evaluate)
 
 
+@checked
 def rows(space: Space, archs: ArrayLike, values: Mapping[str, ArrayLike]) -> dict[str, jax.Array]:
     """Reorders a table, whatever the order of its rows, into the order of `space.index` (host side).
 

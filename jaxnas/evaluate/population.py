@@ -21,6 +21,7 @@ import optax
 
 from jaxnas import sharding
 from jaxnas.base import Arch, Evaluator, Key, stateless
+from jaxnas.checks import Positive, checked
 from jaxnas.nets.base import Net
 from jaxnas.training._criterion import CLASSES, Criterion
 from jaxnas.trees import count, take
@@ -165,11 +166,12 @@ def batch_score(criterion: Criterion) -> Score:
     return score
 
 
+@checked
 def train_from_scratch(
     net: Net,
     optimizer: optax.GradientTransformation,
     mode: str | int | None = None,
-    every: int | None = None,
+    every: Positive | None = None,
     criterion: Criterion = CLASSES,
 ) -> Evaluator:
     """The evaluator that trains each candidate on `batch.train` ([S, B, ...]: S steps) and scores it on `batch.valid`.

@@ -14,11 +14,13 @@ from collections.abc import Mapping
 import jax
 
 from jaxnas.base import Evaluator
+from jaxnas.checks import checked
 from jaxnas.nets.base import Net
 from jaxnas.proxies import DEFAULT_DRAW, PROXIES, TOGETHER, Proxy, drawn
 from jaxnas.trees import count
 
 
+@checked
 def zero_cost(net: Net, *proxies: str | Mapping[str, Proxy], draw: str | None = None, own: bool = False) -> Evaluator:
     """The evaluator whose metrics are proxies.
 

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnas.base import Arch, Evaluator, stateless
+from jaxnas.checks import checked
 from jaxnas.nets._recalibrate import recalibrate
 from jaxnas.nets.base import Net, check_variables
 from jaxnas.training._criterion import CLASSES, Criterion
@@ -27,6 +28,7 @@ from jaxnas.training._criterion import CLASSES, Criterion
 STATISTICS = ("recalibrated", "running", "batch")
 
 
+@checked
 def shared_weights(
     net: Net,
     statistics: str = "recalibrated",

@@ -22,6 +22,7 @@ import optax
 
 from jaxnas import sharding
 from jaxnas.base import DrawFn, Evaluator, stateless
+from jaxnas.checks import Positive, checked
 from jaxnas.evaluate._table import table
 from jaxnas.evaluate.population import Member, advance, judge, one_by_one, start
 from jaxnas.nets.base import Net
@@ -33,7 +34,8 @@ from jaxnas.trees import take
 ANNEAL = ("whole", "own")
 
 
-def by_budget(space: Space, budgets: Sequence[int], restart: bool = False) -> Evaluator:
+@checked
+def by_budget(space: Space, budgets: Sequence[Positive], restart: bool = False) -> Evaluator:
     """The evaluator that looks trials up in `batch.fixed`: {name: [raw size of the space, F]}, columns of `rows` side by side.
 
     Metrics: every name at the trial's `stop`, NaN for one that is not of `budgets`; and "cost", stop - start.
@@ -75,14 +77,15 @@ class TrialsState(NamedTuple):
     seed: jax.Array  # uint32[M], of each member's weights and batches
 
 
+@checked
 def train_trials(
     net: Net,
     optimizer: Callable[[Callable[[jax.Array], jax.Array]], optax.GradientTransformation],
     draw: DrawFn,
     *,
-    slots: int,
-    budget: int,
-    unit: int = 1,
+    slots: Positive,
+    budget: Positive,
+    unit: Positive = 1,
     anneal: str = "whole",
     mode: str | int | None = None,
     criterion: Criterion = CLASSES,

@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnas.checks import NonNegativeNumber, PositiveNumber, checked
 from jaxnas.spaces._space import Space, is_shape
 
 SMALLEST = 1.001  # the least cost under a logarithm: at 1 a fractional power of log(cost) is infinitely steep, below it is NaN
@@ -34,7 +35,8 @@ class Cost(NamedTuple):
     base: float  # what every architecture costs
 
 
-def cost(space: Space, table: Any, base: float = 0.0) -> Cost:
+@checked
+def cost(space: Space, table: Any, base: NonNegativeNumber = 0.0) -> Cost:
     """A cost of the architectures of a space.
 
     Args:
@@ -77,6 +79,7 @@ class Priced(NamedTuple):
     form: Form
 
 
+@checked
 def priced(cost: Cost | Callable, form: Form) -> Priced:
     """A cost as searches take it.
 
@@ -110,7 +113,8 @@ def is_additive(form: Form) -> bool:
     return isinstance(gap, jax.core.Tracer) or abs(float(gap) - 1) < 1e-5
 
 
-def additive(weight: float) -> Form:
+@checked
+def additive(weight: NonNegativeNumber) -> Form:
     """loss + weight * cost (SNAS; weight is its eta).
 
     Raises:
@@ -121,7 +125,8 @@ def additive(weight: float) -> Form:
     return lambda loss, cost: loss + weight * cost
 
 
-def fbnet_product(alpha: float = 0.2, beta: float = 0.6) -> Form:
+@checked
+def fbnet_product(alpha: PositiveNumber = 0.2, beta: PositiveNumber = 0.6) -> Form:
     """loss * alpha * log(cost)^beta, the cost in microseconds (FBNet; alpha and beta as published).
 
     A cost at or below 1 counts as just above it, and has no gradient: it is in the wrong unit.
@@ -133,7 +138,8 @@ def fbnet_product(alpha: float = 0.2, beta: float = 0.6) -> Form:
     return lambda loss, cost: loss * alpha * _log(cost) ** beta
 
 
-def proxyless_product(reference: float, alpha: float = 0.2, beta: float = 0.3) -> Form:
+@checked
+def proxyless_product(reference: PositiveNumber, alpha: PositiveNumber = 0.2, beta: PositiveNumber = 0.3) -> Form:
     """alpha * loss * (log(cost) / log(reference))^beta (ProxylessNAS's released search; alpha and beta are its).
 
     A cost at or below 1 counts as just above it, and has no gradient.
@@ -150,7 +156,8 @@ def proxyless_product(reference: float, alpha: float = 0.2, beta: float = 0.3) -
     return lambda loss, cost: alpha * loss * (_log(cost) / math.log(reference)) ** beta
 
 
-def relative_excess(reference: float, weight: float = 0.1) -> Form:
+@checked
+def relative_excess(reference: PositiveNumber, weight: NonNegativeNumber = 0.1) -> Form:
     """loss + weight * (cost - reference) / reference (ProxylessNAS, in units of the reference; weight of its search).
 
     Raises:
@@ -162,7 +169,8 @@ def relative_excess(reference: float, weight: float = 0.1) -> Form:
     return lambda loss, cost: loss + weight * (cost - reference) / reference
 
 
-def absolute_reward(target: float, beta: float = -0.1) -> Form:
+@checked
+def absolute_reward(target: PositiveNumber, beta: float = -0.1) -> Form:
     """quality + beta * |cost / target - 1| (TuNAS's absolute reward; beta as published).
 
     Args:
@@ -178,7 +186,8 @@ def absolute_reward(target: float, beta: float = -0.1) -> Form:
     return lambda quality, cost: quality + beta * jnp.abs(cost / target - 1)
 
 
-def power_reward(reference: float, power: float = 0.1) -> Form:
+@checked
+def power_reward(reference: PositiveNumber, power: NonNegativeNumber = 0.1) -> Form:
     """quality * (reference / cost)^power (ProxylessNAS's REINFORCE; power as published).
 
     Args:
@@ -194,7 +203,8 @@ def power_reward(reference: float, power: float = 0.1) -> Form:
     return lambda quality, cost: quality * (reference / cost) ** power
 
 
-def lagrangian(target: float) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
+@checked
+def lagrangian(target: PositiveNumber) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
     """(loss, cost, multiplier) -> loss + multiplier * (cost / target - 1): at most `target` is allowed.
 
     The multiplier is the search's state, moved by `dual_ascent` (dual ascent): at a saddle point cost = target, or multiplier = 0.

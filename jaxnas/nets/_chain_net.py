@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxnas.base import Key
+from jaxnas.checks import Image, Positive, checked
 from jaxnas.nets import probe
 from jaxnas.nets.base import Net, Variables, check_image
 from jaxnas.nets.chain_masks import Layout, Masks, all_masks, kinds_of, layout_of, masks_of, to_size
@@ -169,7 +170,8 @@ def extract(layers: tuple[tuple, ...], layout: Layout, variables: Variables) -> 
     return {"params": out}
 
 
-def chain_net(space: Space, *, image: tuple[int, int, int], classes: int) -> Net:
+@checked
+def chain_net(space: Space, *, image: Image, classes: Positive) -> Net:
     """The network of any chain of a space `chain(metaqnn(...))`.  `apply` computes the one of its one-hot gates.
 
     With `path` it computes only the layers that the chain has, each still of the largest size.  There is dropout in training

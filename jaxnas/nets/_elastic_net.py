@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnas.checks import Image, Positive, checked
 from jaxnas.nets.base import Gates, Net, Variables, check_image, keep_unused, linen, map_named, mask
 from jaxnas.nets.elastic_ops import (
     READERS,
@@ -69,7 +70,8 @@ class ElasticNet(nn.Module):
         return Dense(self.classes, name="classifier")(x)
 
 
-def elastic_net(space: Space, *, image: tuple[int, int, int], classes: int) -> Net:
+@checked
+def elastic_net(space: Space, *, image: Image, classes: Positive) -> Net:
     """The network of any architecture of an elastic space; gates are one-hot.
 
     The statistics of what an architecture lacks do not move.
@@ -148,7 +150,8 @@ def elastic_net(space: Space, *, image: tuple[int, int, int], classes: int) -> N
     return net._replace(init=init, macs=macs)
 
 
-def sort_channels(net: Net, variables: Variables, widths: int = 1) -> Variables:
+@checked
+def sort_channels(net: Net, variables: Variables, widths: Positive = 1) -> Variables:
     """The same largest network, with the hidden and the squeezed channels of each layer in order of importance.
 
     A channel's importance is the L1 norm of what the next convolution reads it with.  Every tensor that has the channel is

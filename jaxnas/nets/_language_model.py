@@ -35,6 +35,7 @@ import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
 
+from jaxnas.checks import NonNegativeNumber, Positive, PositiveNumber, checked
 from jaxnas.data.text import Tokens
 from jaxnas.nets.base import Gates, Net, blank_gates, linen, mask
 from jaxnas.nets.recurrent_cell import ACTIVATIONS
@@ -202,18 +203,19 @@ class LanguageModel(nn.Module):
         return normalise, keep
 
 
+@checked
 def language_model(
     space: Space,
     *,
-    vocabulary: int,
-    batch: int,
-    hidden: int = 300,
-    embedding: int | None = None,
+    vocabulary: Positive,
+    batch: Positive,
+    hidden: Positive = 300,
+    embedding: Positive | None = None,
     dropouts: Dropouts | None = SEARCH_DROPOUT,
-    beta: float = 1e-3,
+    beta: NonNegativeNumber = 1e-3,
     tied: bool = True,
     norms: bool = True,
-    uniform: float = 0.04,
+    uniform: PositiveNumber = 0.04,
     private: bool = False,
     loose_ends: bool = False,
 ) -> Net:

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxnas.checks import Image, Positive, checked
 from jaxnas.nets import probe
 from jaxnas.nets.base import Gates, Net, check_image, linen, map_named, mask, number
 from jaxnas.nets.convolution import conv, per_channel
@@ -170,7 +171,8 @@ def unread(layers: tuple[LayerChoice, ...]) -> tuple[int, ...]:
     return tuple(i for i in range(len(layers)) if i not in read)
 
 
-def layer_net(space: Space, *, image: tuple[int, int, int], classes: int) -> Net:
+@checked
+def layer_net(space: Space, *, image: Image, classes: Positive) -> Net:
     """The network of any architecture of a layer-wise space.  `apply` computes the one of its one-hot gates, whatever `path` is.
 
     `init(key, gates)` starts the kernels as the network of that architecture alone does: by the number of inputs that it has.

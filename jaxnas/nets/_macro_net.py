@@ -22,6 +22,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxnas.checks import Image, Positive, ProbabilityBelowOne, checked
 from jaxnas.nets import probe
 from jaxnas.nets.base import Gates, Net, check_image, linen, mask, number
 from jaxnas.nets.convolution import avg_pool, fence, max_pool
@@ -153,14 +154,15 @@ class MacroNet(nn.Module):
         return Dense(self.classes, name="classifier")(x)
 
 
+@checked
 def macro_net(
     space: Space,
     *,
-    image: tuple[int, int, int],
-    classes: int,
-    channels: int = 36,
+    image: Image,
+    classes: Positive,
+    channels: Positive = 36,
     ops: Mapping[str, Build] | None = None,
-    dropout: float = 0.0,
+    dropout: ProbabilityBelowOne = 0.0,
 ) -> Net:
     """The supernet of a macro space.
 

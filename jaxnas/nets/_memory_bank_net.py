@@ -27,6 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnas.checks import Image, Positive, checked
 from jaxnas.nets import probe
 from jaxnas.nets.base import Gates, Net, check_image, linen, mask, number
 from jaxnas.nets.convolution import avg_pool, conv, per_channel
@@ -170,15 +171,16 @@ def slots(banks: Sequence[int], N: int) -> np.ndarray:
     return (np.asarray(banks)[:, None] * N + np.arange(N)).ravel()
 
 
+@checked
 def memory_bank_net(
     space: Space,
     *,
-    image: tuple[int, int, int],
-    classes: int,
-    channels: int = 8,
-    bottleneck: int = 16,
+    image: Image,
+    classes: Positive,
+    channels: Positive = 8,
+    bottleneck: Positive = 16,
     hyper: tuple[int, int] | None = (32, 4),
-    stem: int = 3,
+    stem: Positive = 3,
 ) -> Net:
     """The network of any architecture of a memory-bank space.  `apply` computes the one of its one-hot gates.
 

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnas.checks import Image, Positive, checked
 from jaxnas.nets import probe
 from jaxnas.nets.base import Gates, Net, check_image, linen, mask, number
 from jaxnas.nets.layers import BatchNorm, Conv, Dense, Rate, apply_norm, to_net
@@ -58,7 +59,8 @@ class MobileNet(nn.Module):
         return Dense(self.classes, name="classifier")(jnp.mean(probe.last(x), (1, 2)).T)
 
 
-def mobile_net(space: Space, *, image: tuple[int, int, int], classes: int) -> Net:
+@checked
+def mobile_net(space: Space, *, image: Image, classes: Positive) -> Net:
     """The supernet of a mobile space.  A layer's gates are a row [O], or `Paths`.
 
     Args:

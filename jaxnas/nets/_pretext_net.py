@@ -21,6 +21,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxnas.checks import checked
 from jaxnas.data.pretext import Pretext
 from jaxnas.nets import probe
 from jaxnas.nets.base import Net
@@ -79,6 +80,7 @@ def headed(net: Net, head: Head) -> Net:
     return net._replace(apply=apply, specialize=specialize, macs=None)  # a head has some of its own
 
 
+@checked
 def pretext_net(task: Pretext, build: Callable[..., Net]) -> Net:
     """The net of a task: logits [B, K], or [B, H, W, K] for a target of every pixel.
 

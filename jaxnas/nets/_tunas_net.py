@@ -28,6 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jaxnas.checks import Image, Positive, checked
 from jaxnas.nets import probe
 from jaxnas.nets.base import Gates, Net, check_image, keep_unused, linen, map_named, mask, number
 from jaxnas.nets.elastic_ops import ElasticBlock
@@ -99,7 +100,8 @@ def first_channels(sizes: ArrayLike) -> np.ndarray:
     return np.arange(np.max(sizes)) < np.asarray(sizes)[..., None]
 
 
-def tunas_net(space: Space, *, image: tuple[int, int, int], classes: int) -> Net:
+@checked
+def tunas_net(space: Space, *, image: Image, classes: Positive) -> Net:
     """The supernet of a TuNAS space.
 
     The statistics of what an architecture lacks do not move.

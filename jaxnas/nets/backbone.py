@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.base import Arch
+from jaxnas.checks import Positive, checked
 from jaxnas.nets import layers
 from jaxnas.nets.blueprints import Blueprints, Cost
 from jaxnas.nets.convolution import per_channel
@@ -118,7 +119,8 @@ class Backbone(nn.Module):
         return Dense(self.outputs, name="outputs")(layers.dropout(self, y, train, odds))
 
 
-def backbones(space: Space, *, image: tuple[int, ...], classes: int) -> Blueprints:
+@checked
+def backbones(space: Space, *, image: tuple[int, ...], classes: Positive) -> Blueprints:
     """The networks of a macro space.
 
     Args:
@@ -136,7 +138,8 @@ def backbones(space: Space, *, image: tuple[int, ...], classes: int) -> Blueprin
     return Blueprints(space, tuple(image), classes, build, backbone_cost(space.spec, classes), families(space), RECIPES)
 
 
-def backbone_cost(spec: StagedSpec, outputs: int) -> Callable[[Arch], Cost]:
+@checked
+def backbone_cost(spec: StagedSpec, outputs: Positive) -> Callable[[Arch], Cost]:
     """arch -> its cost, in closed form; traceable, so that a search can draw within a limit."""
     H, W, C = spec.image
     halved = lambda n, times: -(-n // 2**times)

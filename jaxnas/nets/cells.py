@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.base import Arch
+from jaxnas.checks import Image, Positive, checked
 from jaxnas.nets.base import Net, check_image, linen, mask, number
 from jaxnas.nets.block_cell import choice_of, extract_blocks, readers, used_rows, without_slots
 from jaxnas.nets.cell_module import CellNet
@@ -62,16 +63,17 @@ def _choice(space: Space, arch, keep: tuple[tuple[int, ...], ...] = ()) -> Mappi
     return flax.core.FrozenDict(kept)
 
 
+@checked
 def cell_net(
     space: Space,
     *,
-    image: tuple[int, int, int],
-    classes: int,
-    channels: int = 16,
-    cells: int | None = None,
+    image: Image,
+    classes: Positive,
+    channels: Positive = 16,
+    cells: Positive | None = None,
     bare: bool = False,
     ops: Mapping[str, Build] | None = None,
-    partial: int = 1,
+    partial: Positive = 1,
     auxiliary_skip: Callable[[jax.Array | int], Any] | None = None,
     skip_dropout: Callable[[jax.Array | int], Any] | None = None,
 ) -> Net:
@@ -173,13 +175,14 @@ def cell_net(
     return linen(module, space, image, classes, used=used, specialize=specialize, compute=compute, mixes=mixes)
 
 
+@checked
 def evaluation_net(
     space: Space,
     arch: Arch,
     *,
-    classes: int,
-    channels: int = 36,
-    cells: int | None = None,
+    classes: Positive,
+    channels: Positive = 36,
+    cells: Positive | None = None,
     auxiliary: bool = False,
     imagenet: bool = False,
     keep: tuple[tuple[int, ...], ...] = (),

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.base import Arch
+from jaxnas.checks import Positive, checked
 from jaxnas.nets import layers
 from jaxnas.nets.blueprints import Blueprints, Cost
 from jaxnas.nets.layers import Dense
@@ -103,7 +104,8 @@ class TabularNet(nn.Module):
         return nn.BatchNorm(use_running_average=not train, momentum=0.9, name=name)(h)
 
 
-def tabular_nets(space: Space, *, image: tuple[int, ...], classes: int) -> Blueprints:
+@checked
+def tabular_nets(space: Space, *, image: tuple[int, ...], classes: Positive) -> Blueprints:
     """The networks of a tabular space.
 
     Args:
@@ -121,7 +123,8 @@ def tabular_nets(space: Space, *, image: tuple[int, ...], classes: int) -> Bluep
     return Blueprints(space, tuple(image), classes, build, cost, families(space), RECIPES, optimizer="adam", epochs=EPOCHS)
 
 
-def tabular_cost(spec: TabularSpec, outputs: int) -> Callable[[Arch], Cost]:
+@checked
+def tabular_cost(spec: TabularSpec, outputs: Positive) -> Callable[[Arch], Cost]:
     """arch -> its cost, in closed form; traceable, so that a search can draw within a limit."""
     F, K, T = float(spec.inputs), float(outputs), spec.inputs + 1.0
     waves, E = 2.0 * FREQUENCIES, float(EMBEDDED)

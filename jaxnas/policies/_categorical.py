@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnas.checks import NonNegativeNumber, Positive, checked
 from jaxnas.policies.policy import Policy
 from jaxnas.spaces._space import Space
 
@@ -37,7 +38,8 @@ def score(logits: jax.Array, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jnp.sum(jnp.where(chosen, logp, 0), -1), entropy
 
 
-def categorical(space: Space, scale: float = 1e-3, paths: int = 1) -> Policy:
+@checked
+def categorical(space: Space, scale: NonNegativeNumber = 1e-3, paths: Positive = 1) -> Policy:
     """One row of logits a decision, theta float32[D, A], drawn from scale * N(0, 1); an action is an architecture.
 
     Args:

@@ -16,14 +16,15 @@ Axes: M paths, O operations.
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.scipy.special import gammaln
 
+from jaxnas.checks import NonNegativeNumber, Positive, Temperature, checked
 from jaxnas.policies.policy import Policy, annealed, close, draw, normal_logits, softmax_rows
 from jaxnas.spaces._space import Space
 
 
-def concrete(space: Space, temperature: optax.ScalarOrSchedule = 1.0, scale: float = 1e-3, paths: int = 1) -> Policy:
+@checked
+def concrete(space: Space, temperature: Temperature = 1.0, scale: NonNegativeNumber = 1e-3, paths: Positive = 1) -> Policy:
     """Soft gates from the concrete distribution.
 
     Args:
@@ -40,7 +41,8 @@ def concrete(space: Space, temperature: optax.ScalarOrSchedule = 1.0, scale: flo
     return _gumbel(space, temperature, scale, paths, lambda z: z, False)
 
 
-def straight_through(space: Space, temperature: optax.ScalarOrSchedule = 1.0, scale: float = 1e-3, paths: int = 1) -> Policy:
+@checked
+def straight_through(space: Space, temperature: Temperature = 1.0, scale: NonNegativeNumber = 1e-3, paths: Positive = 1) -> Policy:
     """One-hot gates, of which one path is run, with the gradient of the concrete relaxation; arguments as `concrete`."""
 
     def harden(z):

@@ -24,22 +24,24 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from numpy.typing import ArrayLike
 
+from jaxnas.checks import Positive, PositiveNumber, checked
 from jaxnas.policies._categorical import options, score
 from jaxnas.policies.policy import Policy
 from jaxnas.spaces._space import Space
 
 
+@checked
 def controller(
     space: Space,
-    hidden: int = 35,
-    layers: int = 2,
+    hidden: Positive = 35,
+    layers: Positive = 2,
     *,
-    scale: float = 0.08,
+    scale: PositiveNumber = 0.08,
     kind: ArrayLike | None = None,
     anchors: ArrayLike | None = None,
-    temperature: float = 1.0,
+    temperature: PositiveNumber = 1.0,
     tanh: ArrayLike | None = None,
-    paths: int = 1,
+    paths: Positive = 1,
 ) -> Policy:
     """An LSTM that emits the space's decisions in field order; an action is an architecture.
 

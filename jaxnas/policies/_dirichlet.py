@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import digamma, gammaln
 
+from jaxnas.checks import NonNegativeNumber, Positive, checked
 from jaxnas.policies.policy import Policy, Theta, close, draw, normal_logits, still_open
 from jaxnas.spaces._space import Space
 
@@ -23,7 +24,8 @@ def concentration(alpha: jax.Array) -> jax.Array:
     return jax.nn.elu(alpha) + 1
 
 
-def dirichlet(space: Space, scale: float = 1e-3, paths: int = 1) -> Policy:
+@checked
+def dirichlet(space: Space, scale: NonNegativeNumber = 1e-3, paths: Positive = 1) -> Policy:
     """Soft gates from Dirichlet distributions; the architecture is derived from their mean.
 
     Args:

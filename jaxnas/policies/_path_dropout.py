@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnas.checks import Positive, Probability, checked
 from jaxnas.policies.policy import Policy, draw
 from jaxnas.spaces._mobile import MobileSpec, block
 from jaxnas.spaces._space import Space, is_shape
@@ -39,8 +40,9 @@ def incoming(space: Space) -> Any:
     return jax.tree.map(lambda shape: counts, space.gate_shapes, is_leaf=is_shape)
 
 
+@checked
 def path_dropout(
-    space: Space, rate: float, warm_up: Callable[[jax.Array], jax.Array | float] | None = None, paths: int = 1
+    space: Space, rate: Probability, warm_up: Callable[[jax.Array], jax.Array | float] | None = None, paths: Positive = 1
 ) -> Policy:
     """Gates of 0 and 1, drawn independently for each path; an architecture is a draw with one operation an edge.
 

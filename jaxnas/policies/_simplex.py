@@ -12,11 +12,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxnas.checks import PositiveNumber, checked
 from jaxnas.policies.policy import Policy, Theta, normal_logits, softmax_rows
 from jaxnas.spaces._space import Space
 from jaxnas.trees import take
 
 
+@checked
 def simplex(space: Space) -> Policy:
     """theta are the gates themselves, each row uniform at first; move them with `exponentiated`.
 
@@ -36,7 +38,8 @@ def simplex(space: Space) -> Policy:
     return Policy(lambda key: softmax_rows(init(key)), sample, lambda action: action, None, space.derive, False, close)
 
 
-def exponentiated(rate: float = 0.1) -> optax.GradientTransformation:
+@checked
+def exponentiated(rate: PositiveNumber = 0.1) -> optax.GradientTransformation:
     """The exponentiated gradient of rows on the simplex, as an optax transformation of theta.
 
     Args:

@@ -3,12 +3,14 @@
 Reference: Liu, Simonyan and Yang, DARTS, ICLR 2019, arXiv:1806.09055, eq. 2.
 """
 
+from jaxnas.checks import NonNegativeNumber, checked
 from jaxnas.policies.policy import Policy, close, normal_logits, softmax_rows
 from jaxnas.spaces._space import Space
 from jaxnas.trees import take
 
 
-def softmax(space: Space, scale: float = 1e-3) -> Policy:
+@checked
+def softmax(space: Space, scale: NonNegativeNumber = 1e-3) -> Policy:
     """One logit a gate, drawn from scale * N(0, 1); theta has the gates' structure, and one action is the gates.
 
     The architecture is derived from the softmax (`space.derive`), not from the raw logits: across edges they rank

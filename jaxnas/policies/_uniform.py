@@ -21,11 +21,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxnas.base import Arch
+from jaxnas.checks import Positive, checked
 from jaxnas.policies._categorical import categorical, options
 from jaxnas.policies.policy import CLOSED, Policy
 from jaxnas.spaces._space import Space
 
 
+@checked
 def restricted(space: Space, allowed: ArrayLike) -> jax.Array:
     """theta [D, A] of `uniform` for the values in `allowed`, bool[D, A].
 
@@ -42,7 +44,8 @@ def restricted(space: Space, allowed: ArrayLike) -> jax.Array:
     return jnp.where(allowed, 0.0, CLOSED).astype(jnp.float32)
 
 
-def uniform(space: Space, paths: int = 1, allowed: ArrayLike | None = None) -> Policy:
+@checked
+def uniform(space: Space, paths: Positive = 1, allowed: ArrayLike | None = None) -> Policy:
     """Every decision uniform, and independent; `derive` is the first architecture that is allowed.
 
     Args:
@@ -57,6 +60,7 @@ def uniform(space: Space, paths: int = 1, allowed: ArrayLike | None = None) -> P
     return categorical(space, paths=paths)._replace(init=lambda key: theta)
 
 
+@checked
 def strictly_fair(space: Space) -> Policy:
     """As many paths as each decision has values; together they hold each value of each decision once.
 
@@ -78,7 +82,8 @@ def strictly_fair(space: Space) -> Policy:
     return uniform(space)._replace(sample=sample)
 
 
-def sandwich(space: Space, largest: Arch, smallest: Arch, paths: int = 4) -> Policy:
+@checked
+def sandwich(space: Space, largest: Arch, smallest: Arch, paths: Positive = 4) -> Policy:
     """The largest architecture first, the smallest, then uniform ones.
 
     Args:

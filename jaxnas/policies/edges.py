@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxnas.checks import NonNegativeNumber, PositiveNumber, checked
 from jaxnas.policies._simplex import exponentiated, simplex
 from jaxnas.policies.policy import Policy, close, normal_logits, softmax_rows
 from jaxnas.spaces._space import Space
@@ -32,7 +33,8 @@ class EdgeTheta(NamedTuple):
     beta: Any  # the same without the operations, [E]
 
 
-def edge_normalised(space: Space, scale: float = 1e-3) -> Policy:
+@checked
+def edge_normalised(space: Space, scale: NonNegativeNumber = 1e-3) -> Policy:
     """Gates softmax(alpha) * softmax(beta), and the architecture derived from them.
 
     Args:
@@ -54,6 +56,7 @@ def edge_normalised(space: Space, scale: float = 1e-3) -> Policy:
     return _policy(space, start, gates, close)
 
 
+@checked
 def edge_simplex(space: Space) -> Policy:
     """Gates alpha * beta of points of simplices, uniform at first; move them with `exponentiated_edges`.
 
@@ -69,7 +72,8 @@ def edge_simplex(space: Space) -> Policy:
     return _policy(space, start, lambda theta: _product(*theta), rows.close)
 
 
-def exponentiated_edges(space: Space, rate: float = 0.1) -> optax.GradientTransformation:
+@checked
+def exponentiated_edges(space: Space, rate: PositiveNumber = 0.1) -> optax.GradientTransformation:
     """The exponentiated gradient of `edge_simplex`'s theta: alpha row by row, beta node by node.
 
     Args:

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxnas.base import Arch, Key, State
+from jaxnas.checks import NonNegativeNumber, Positive, PositiveNumber, Probability, checked
 from jaxnas.policies.policy import Action, LogProbFn, Policy, Theta
 from jaxnas.trees import take
 
@@ -82,11 +83,12 @@ def _log_prob(policy: Policy, baseline: float) -> LogProbFn:
     return policy.log_prob
 
 
+@checked
 def reinforce(
     policy: Policy,
     optimizer: optax.GradientTransformation,
-    baseline: float = 0.9,
-    entropy: float = 0.0,
+    baseline: Probability = 0.9,
+    entropy: NonNegativeNumber = 0.0,
     penalty: Callable[[jax.Array, Arch], jax.Array] | None = None,
 ) -> Update:
     """REINFORCE, one optimizer step a batch.
@@ -118,14 +120,15 @@ def reinforce(
     return Update(_init(optimizer), step)
 
 
+@checked
 def ppo(
     policy: Policy,
     optimizer: optax.GradientTransformation,
-    clip: float = 0.2,
-    epochs: int = 4,
-    minibatches: int = 1,
-    entropy: float = 1e-5,
-    baseline: float = 0.95,
+    clip: PositiveNumber = 0.2,
+    epochs: Positive = 4,
+    minibatches: Positive = 1,
+    entropy: NonNegativeNumber = 1e-5,
+    baseline: Probability = 0.95,
     per_token: bool = True,
 ) -> Update:
     """PPO with a clipped ratio, one return an architecture (gamma = lambda = 1).

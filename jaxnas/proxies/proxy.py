@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.base import Key
+from jaxnas.checks import checked
 from jaxnas.nets.base import Gates, Net, Variables
 
 Batches = tuple[jax.Array, jax.Array]  # (x [S, B, H, W, C], y [S, B])
@@ -28,6 +29,7 @@ LOWEST = -1e9
 DRAWS = ("net", "uniform", "normal")
 
 
+@checked
 def drawn(net: Net, key: Key, draw: str = "net") -> Variables:
     """Variables at initialisation.
 

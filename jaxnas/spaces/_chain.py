@@ -24,10 +24,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnas.checks import checked
 from jaxnas.spaces._metaqnn import MDP, Layers, longest_walk
 from jaxnas.spaces._space import Space, space
 
 
+@checked
 def chain(mdp: MDP) -> Space:
     """The space of the chains of layers that an MDP allows; `space.spec` is that MDP.
 

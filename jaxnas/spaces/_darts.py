@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnas.checks import Positive, checked
 from jaxnas.spaces._space import Space, space
 from jaxnas.spaces.cell import CellSpec
 
@@ -78,7 +79,8 @@ class DARTS(NamedTuple):
     reduce: Any
 
 
-def darts(nodes: int = 4, ops: tuple[str, ...] = OPS) -> Space:
+@checked
+def darts(nodes: Positive = 4, ops: tuple[str, ...] = OPS) -> Space:
     """The space of a normal and a reduction cell.
 
     Args:

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnas.checks import Positive, checked
 from jaxnas.spaces._space import Space, space
 from jaxnas.spaces.cell import CellSpec
 
@@ -40,7 +41,8 @@ class RNNCell(NamedTuple):
     previous: Any  # int32[N]: the state that a node reads, at most its own number
 
 
-def darts_rnn(nodes: int = 8, ops: tuple[str, ...] = OPS) -> Space:
+@checked
+def darts_rnn(nodes: Positive = 8, ops: tuple[str, ...] = OPS) -> Space:
     """The space of recurrent cells.
 
     Args:

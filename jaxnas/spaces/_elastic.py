@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnas.checks import Positive, PositiveNumber, checked
 from jaxnas.spaces._space import Space, space
 
 
@@ -105,6 +106,7 @@ def rounded(v: float, multiple: int = 8) -> int:
     return near + multiple if near < 0.9 * v else near
 
 
+@checked
 def elastic(spec: ElasticSpec) -> Space:
     """The space of a spec.
 
@@ -188,17 +190,20 @@ def _check(spec: ElasticSpec):
         raise ValueError(f"channels and strides must be positive; got {spec}")
 
 
+@checked
 def largest(space: Space) -> Elastic:
     """The architecture of the whole network."""
     return space.unflat(jnp.zeros(len(space.arity), jnp.int32))
 
 
+@checked
 def smallest(space: Space) -> Elastic:
     """The architecture with the least of everything."""
     return space.canonical(space.unflat(jnp.asarray(space.arity - 1, jnp.int32)))
 
 
-def ofa_mobilenet_v3(width: float = 1.0, resolutions: tuple[int, ...] = ()) -> Space:
+@checked
+def ofa_mobilenet_v3(width: PositiveNumber = 1.0, resolutions: tuple[Positive, ...] = ()) -> Space:
     """The published space: five units of MobileNetV3-Large's widths.
 
     Args:
@@ -220,7 +225,8 @@ def ofa_mobilenet_v3(width: float = 1.0, resolutions: tuple[int, ...] = ()) -> S
     return elastic(spec)
 
 
-def ofa_small(channels: tuple[int, ...] = (8, 16), strides: tuple[int, ...] = (1, 2), **more: Any) -> Space:
+@checked
+def ofa_small(channels: tuple[Positive, ...] = (8, 16), strides: tuple[Positive, ...] = (1, 2), **more: Any) -> Space:
     """A space for images of 8 x 8 to 32 x 32.
 
     Args:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnas.checks import Positive, checked
 from jaxnas.spaces._space import Space, space
 
 
@@ -52,12 +53,13 @@ class LayerChoice(NamedTuple):
     inputs: tuple[int, ...]  # layers that are read; none: the image
 
 
+@checked
 def layerwise(
-    layers: int = 6,
-    heights: tuple[int, ...] = (1, 3, 5, 7),
-    widths: tuple[int, ...] = (1, 3, 5, 7),
-    filters: tuple[int, ...] = (24, 36, 48, 64),
-    strides: tuple[int, ...] | None = None,
+    layers: Positive = 6,
+    heights: tuple[Positive, ...] = (1, 3, 5, 7),
+    widths: tuple[Positive, ...] = (1, 3, 5, 7),
+    filters: tuple[Positive, ...] = (24, 36, 48, 64),
+    strides: tuple[Positive, ...] | None = None,
 ) -> Space:
     """The layer-wise space of convolutional networks.
 

@@ -12,11 +12,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxnas.base import Arch, Key
+from jaxnas.checks import Positive, PositiveNumber, checked
 from jaxnas.spaces._space import Space
 from jaxnas.trees import take
 
 
-def limited(space: Space, cost: Callable[[Arch], jax.Array], limit: float, draws: int = 64) -> Space:
+@checked
+def limited(space: Space, cost: Callable[[Arch], jax.Array], limit: PositiveNumber, draws: Positive = 64) -> Space:
     """The space whose `sample` and `mutate` stay within a limit; crossover and neighbors do not know of it.
 
     Args:

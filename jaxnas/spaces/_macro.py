@@ -25,6 +25,7 @@ import jax
 import numpy as np
 
 from jaxnas.base import Arch
+from jaxnas.checks import Image, checked
 from jaxnas.spaces._space import Space, space
 from jaxnas.spaces._training import TrainingChoice, ladders, training_text, unknown, written
 
@@ -110,7 +111,8 @@ def as_image(shape: tuple[int, ...]) -> tuple[int, int, int]:
     return H, W, C
 
 
-def macro(image: tuple[int, int, int], **lists: Any) -> Space:
+@checked
+def macro(image: Image, **lists: Any) -> Space:
     """The macro space for images of a shape.
 
     Args:

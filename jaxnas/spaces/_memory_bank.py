@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnas.checks import Positive, checked
 from jaxnas.spaces._space import Space, space
 
 
@@ -63,13 +64,14 @@ class OperationChoice(NamedTuple):
     gated: bool
 
 
+@checked
 def memory_bank(
-    ops: int = 3,
-    banks: int = 4,
+    ops: Positive = 3,
+    banks: Positive = 4,
     *,
-    blocks: int = 1,
-    kernels: tuple[int, ...] = (1, 3, 5),
-    dilations: tuple[int, ...] = (1, 2),
+    blocks: Positive = 1,
+    kernels: tuple[Positive, ...] = (1, 3, 5),
+    dilations: tuple[Positive, ...] = (1, 2),
 ) -> Space:
     """The space of memory-bank networks.
 

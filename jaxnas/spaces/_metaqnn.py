@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from jaxnas.base import Arch
+from jaxnas.checks import Positive, checked
 
 
 class MDP(NamedTuple):
@@ -43,13 +44,14 @@ class Layers(NamedTuple):
     action: Any  # int32[T], each as `MDP.meaning` says; 0, "stop", to the end
 
 
+@checked
 def metaqnn(
-    image: int = 32,
-    layers: int = 18,
-    filters: tuple[int, ...] = (64, 128, 256, 512),
-    kernels: tuple[int, ...] = (1, 3, 5),
+    image: Positive = 32,
+    layers: Positive = 18,
+    filters: tuple[Positive, ...] = (64, 128, 256, 512),
+    kernels: tuple[Positive, ...] = (1, 3, 5),
     pools: tuple[tuple[int, int], ...] = ((5, 3), (3, 2), (2, 2)),
-    dense: tuple[int, ...] = (512, 256, 128),
+    dense: tuple[Positive, ...] = (512, 256, 128),
 ) -> MDP:
     """The chains of layers of MetaQNN; defaults are those of the authors' CIFAR-10 configuration.
 

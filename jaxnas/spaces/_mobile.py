@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
+from jaxnas.checks import Positive, checked
 from jaxnas.spaces._space import Space, space
 
 PROXYLESSNAS = ("k3_e3", "k5_e3", "k7_e3", "k3_e6", "k5_e6", "k7_e6")
@@ -106,6 +107,7 @@ def block(name: str) -> Block | None:
     return Block(int(match[1]), int(match[2]), int(match[3] or 1))
 
 
+@checked
 def mobile(spec: MobileSpec) -> Space:
     """The space of a spec.
 
@@ -172,7 +174,8 @@ def staged_layers(inputs: int, table: Iterable[tuple[int, int, int]], ops: tuple
     return tuple(layers)
 
 
-def proxylessnas(first: int = 24, widths: tuple[int, ...] = (40, 80, 96, 192, 320)) -> Space:
+@checked
+def proxylessnas(first: Positive = 24, widths: tuple[Positive, ...] = (40, 80, 96, 192, 320)) -> Space:
     """The space of ProxylessNAS: 21 layers.
 
     Args:
@@ -188,7 +191,8 @@ def proxylessnas(first: int = 24, widths: tuple[int, ...] = (40, 80, 96, 192, 32
     return mobile(MobileSpec(staged_layers(16, table, PROXYLESSNAS, "zero"), stem=32, fixed=16, head=1280, epsilon=1e-3))
 
 
-def fbnet(head: int = 1984) -> Space:
+@checked
+def fbnet(head: Positive = 1984) -> Space:
     """The space of FBNet: 22 layers.
 
     Args:

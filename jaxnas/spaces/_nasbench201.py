@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnas.checks import checked
 from jaxnas.spaces._space import Space, space
 from jaxnas.spaces.cell import CellSpec
 
@@ -74,6 +75,7 @@ def from_text(text: str) -> NASBench201:
     return arch
 
 
+@checked
 def nasbench201(node_uniform: bool = True) -> Space:
     """The space, all 15,625 cells.
 

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxnas.checks import Positive, checked
 from jaxnas.spaces._space import Space, space
 
 COMBINE = ("add", "elem_mult")
@@ -57,7 +58,8 @@ class TreeSpec(NamedTuple):
     activations: tuple[str, ...]
 
 
-def recurrent(base: int = 8, combine: tuple[str, ...] = COMBINE, activations: tuple[str, ...] = ACTIVATIONS) -> Space:
+@checked
+def recurrent(base: Positive = 8, combine: tuple[str, ...] = COMBINE, activations: tuple[str, ...] = ACTIVATIONS) -> Space:
     """The space of recurrent cells.
 
     Args:

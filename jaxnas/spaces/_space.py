@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxnas.base import Arch, Key
+from jaxnas.checks import checked
 from jaxnas.spaces.real import polynomial_mutation, scale
 
 
@@ -70,6 +71,7 @@ def is_shape(node: Any) -> bool:
     return isinstance(node, tuple) and all(isinstance(n, int) for n in node)
 
 
+@checked
 def space(
     decisions: Any = (),
     *,

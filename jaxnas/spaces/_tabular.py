@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from jaxnas.base import Arch
+from jaxnas.checks import Positive, checked
 from jaxnas.spaces._space import Space, space
 from jaxnas.spaces._training import TrainingChoice, ladders, training_text, unknown, written
 
@@ -73,7 +74,8 @@ class TabularChoice(NamedTuple):
         return self[:-1]
 
 
-def tabular(inputs: int, **lists: Any) -> Space:
+@checked
+def tabular(inputs: Positive, **lists: Any) -> Space:
     """The space of networks for rows of F inputs.
 
     Args:

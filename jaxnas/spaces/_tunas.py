@@ -29,6 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnas.checks import PositiveNumber, checked
 from jaxnas.spaces._elastic import index_of
 from jaxnas.spaces._space import Space, space
 
@@ -96,6 +97,7 @@ class TunasChoice(NamedTuple):
     layers: tuple[tuple[int, int] | None, ...]  # [L] of (kernel, expansion); None: left out
 
 
+@checked
 def tunas(spec: TunasSpec) -> Space:
     """The space of a spec.
 
@@ -160,6 +162,7 @@ def tunas(spec: TunasSpec) -> Space:
     return base._replace(to_text=to_text, from_text=from_text, spec=spec, choice=choice)
 
 
+@checked
 def widest(space: Space) -> Tunas:
     """Gates of a network with all operations, at 1 / n, and all filters: where the warm-ups begin.
 
@@ -191,7 +194,8 @@ def multiples(width: int, factors: tuple[float, ...], base: int = 8) -> tuple[in
     return tuple(sorted({max(base, math.floor(width * f / base + 0.5) * base) for f in factors}, reverse=True))
 
 
-def proxylessnas_enlarged(factors: tuple[float, ...] = (0.5, 0.625, 0.75, 1, 1.25, 1.5, 2)) -> Space:
+@checked
+def proxylessnas_enlarged(factors: tuple[PositiveNumber, ...] = (0.5, 0.625, 0.75, 1, 1.25, 1.5, 2)) -> Space:
     """ProxylessNAS's space with searched filters.
 
     Args:

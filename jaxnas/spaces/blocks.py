@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnas.checks import Positive, checked
 from jaxnas.spaces._space import Space, space
 
 SEPARABLE = ("sep_conv_3x3", "sep_conv_5x5", "sep_conv_7x7")
@@ -93,7 +94,8 @@ class BlockSpec(NamedTuple):
     kinds: tuple[str, ...] = ()  # names of the cells that have gates of their own; empty: one cell, of stride 1 or 2
 
 
-def nasnet(blocks: int = 5, ops: tuple[str, ...] = NASNET_OPS, combine: tuple[str, ...] = ("add", "concat")) -> Space:
+@checked
+def nasnet(blocks: Positive = 5, ops: tuple[str, ...] = NASNET_OPS, combine: tuple[str, ...] = ("add", "concat")) -> Space:
     """A normal and a reduction cell; 13 operations and two ways to combine, as published.
 
     Args:
@@ -108,7 +110,8 @@ def nasnet(blocks: int = 5, ops: tuple[str, ...] = NASNET_OPS, combine: tuple[st
     return _finish(space(TwoCells(cell, cell)), BlockSpec(tuple(ops), blocks, tuple(combine), TwoCells._fields))
 
 
-def amoebanet(blocks: int = 5, ops: tuple[str, ...] = AMOEBANET_OPS) -> Space:
+@checked
+def amoebanet(blocks: Positive = 5, ops: tuple[str, ...] = AMOEBANET_OPS) -> Space:
     """AmoebaNet's space: NASNet's cells with operations of their own, all blocks add.
 
     Raises:
@@ -117,7 +120,8 @@ def amoebanet(blocks: int = 5, ops: tuple[str, ...] = AMOEBANET_OPS) -> Space:
     return nasnet(blocks, ops, ("add",))
 
 
-def pnas(blocks: int = 5, ops: tuple[str, ...] = PNAS_OPS) -> Space:
+@checked
+def pnas(blocks: Positive = 5, ops: tuple[str, ...] = PNAS_OPS) -> Space:
     """PNAS's space: one cell, of 1 to B blocks, all of which add; it is used with stride 1 and 2.
 
     Raises:

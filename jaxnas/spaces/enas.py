@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnas.checks import Positive, checked
 from jaxnas.spaces._darts_rnn import darts_rnn
 from jaxnas.spaces._space import Space, space
 from jaxnas.spaces.blocks import nasnet
@@ -59,7 +60,8 @@ class MacroChoice(NamedTuple):
     skips: tuple[int, ...]  # the layers whose outputs are added
 
 
-def enas_macro(layers: int = 12, ops: tuple[str, ...] = MACRO_OPS) -> Space:
+@checked
+def enas_macro(layers: Positive = 12, ops: tuple[str, ...] = MACRO_OPS) -> Space:
     """The space of whole networks.
 
     Args:
@@ -100,7 +102,8 @@ def enas_macro(layers: int = 12, ops: tuple[str, ...] = MACRO_OPS) -> Space:
     return base._replace(to_text=to_text, from_text=from_text, spec=spec, choice=choice)
 
 
-def enas_micro(blocks: int = 5, ops: tuple[str, ...] = MICRO_OPS) -> Space:
+@checked
+def enas_micro(blocks: Positive = 5, ops: tuple[str, ...] = MICRO_OPS) -> Space:
     """The space of a normal and a reduction cell; `from_text` knows the released ENAS_MICRO.
 
     Args:
@@ -114,7 +117,8 @@ def enas_micro(blocks: int = 5, ops: tuple[str, ...] = MICRO_OPS) -> Space:
     return base._replace(from_text=lambda text: base.from_text(GENOTYPES.get(text.strip(), text)))
 
 
-def enas_rnn(nodes: int = 12) -> Space:
+@checked
+def enas_rnn(nodes: Positive = 12) -> Space:
     """The space of recurrent cells, as DARTS's: its fixed first state is ENAS's node 1, and all nodes are averaged, not the
     loose ends alone.
 

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxnas.base import Arch
+from jaxnas.checks import Positive, PositiveNumber, checked
 from jaxnas.spaces._space import Space
 from jaxnas.spaces.blocks import BlockSpec
 from jaxnas.surrogates.surrogate import Surrogate
@@ -33,15 +34,16 @@ class EnsembleState(NamedTuple):
     fits: jax.Array  # int32[]
 
 
+@checked
 def ensemble(
     module: nn.Module,
     encode: Callable[[Arch], Any],
     *,
-    members: int = 5,
-    epochs: int = 150,
-    batch: int = 32,
-    rate: float = 0.01,
-    later_rate: float | None = None,
+    members: Positive = 5,
+    epochs: Positive = 150,
+    batch: Positive = 32,
+    rate: PositiveNumber = 0.01,
+    later_rate: PositiveNumber | None = None,
     folds: bool = False,
 ) -> Surrogate:
     """An ensemble of networks that differ in their draw and in the order of their data.
@@ -137,6 +139,7 @@ class BlockTokens(NamedTuple):
     blocks: jax.Array  # int32[], how many there are
 
 
+@checked
 def block_tokens(space: Space) -> Callable[[Arch], BlockTokens]:
     """arch -> Tokens of `pnas(...)`.
 

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jaxnas.checks import checked
 from jaxnas.surrogates.kernels import Kernel, gram
 from jaxnas.surrogates.surrogate import Surrogate
 from jaxnas.trees import count, take
@@ -84,6 +85,7 @@ class GaussianProcessState(NamedTuple):
     residual: jax.Array  # [N], L^-1 (y - m)
 
 
+@checked
 def gaussian_process(kernel: Kernel, noise: ArrayLike = 1e-2) -> Surrogate:
     """The Gaussian process whose kernel, of a family, explains the scores best; it forgets the model it is given.
 

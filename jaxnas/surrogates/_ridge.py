@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxnas.base import Arch
+from jaxnas.checks import checked
 from jaxnas.surrogates._gaussian_process import Cholesky, cholesky, solve
 from jaxnas.surrogates.surrogate import Surrogate
 from jaxnas.trees import count, take
@@ -39,6 +40,7 @@ class RidgeState(NamedTuple):
     log_likelihood: jax.Array  # []
 
 
+@checked
 def ridge(encode: Callable[[Arch], jax.Array], penalty: ArrayLike = (0.01, 0.1, 1.0, 10.0, 100.0)) -> Surrogate:
     """Linear regression with the penalty that explains the scores best; it forgets the model it is given.
 

@@ -17,11 +17,13 @@ import jax
 from jax.scipy.stats import norm
 
 from jaxnas.base import Key
+from jaxnas.checks import NonNegativeNumber, checked
 from jaxnas.surrogates.surrogate import Posterior
 
 Acquisition = Callable[[Key, Posterior, jax.Array], jax.Array]
 
 
+@checked
 def expected_improvement() -> Acquisition:
     """E[max(f - best, 0)] under the posterior, in closed form."""
 
@@ -34,7 +36,8 @@ def expected_improvement() -> Acquisition:
     return value
 
 
-def upper_confidence_bound(beta: float = 4.0) -> Acquisition:
+@checked
+def upper_confidence_bound(beta: NonNegativeNumber = 4.0) -> Acquisition:
     """The mean and sqrt(beta) standard deviations, default two.
 
     Raises:
@@ -45,6 +48,7 @@ def upper_confidence_bound(beta: float = 4.0) -> Acquisition:
     return lambda key, posterior, best: posterior.mean + beta**0.5 * posterior.std
 
 
+@checked
 def thompson() -> Acquisition:
     """One joint sample of the posterior; of a Gaussian process it costs C^3, so keep the candidates to some hundreds."""
 
@@ -57,6 +61,7 @@ def thompson() -> Acquisition:
     return value
 
 
+@checked
 def independent_thompson() -> Acquisition:
     """Every candidate's value drawn for itself: all that an ensemble's mean and deviation can give (ITS)."""
     return lambda key, posterior, best: posterior.mean + posterior.std * jax.random.normal(key, posterior.mean.shape)

@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxnas.base import Arch
+from jaxnas.checks import NonNegative, Positive, PositiveNumber, checked
 from jaxnas.spaces._space import Space
 from jaxnas.spaces.cell import CellSpec
 from jaxnas.trees import count
@@ -48,7 +49,8 @@ def gram(kernel: Kernel, theta: Any, a: Any, b: Any) -> jax.Array:
     return jax.vmap(lambda x: jax.vmap(lambda y: kernel.value(theta, x, y))(b))(a)
 
 
-def lengths(low: float, high: float, n: int = 8) -> np.ndarray:
+@checked
+def lengths(low: PositiveNumber, high: PositiveNumber, n: Positive = 8) -> np.ndarray:
     """A grid of length scales, even on a logarithmic scale."""
     return np.geomspace(low, high, n)
 
@@ -60,6 +62,7 @@ def _positive(grid):
     return grid
 
 
+@checked
 def overlap(space: Space, grid: ArrayLike | None = None) -> Kernel:
     """exp(-d / l), d the decisions in which two architectures differ; one that is off differs from every value.
 
@@ -82,6 +85,7 @@ def overlap(space: Space, grid: ArrayLike | None = None) -> Kernel:
     return Kernel(features, value, _positive(lengths(0.5, 5 * D) if grid is None else grid))
 
 
+@checked
 def rbf(encode: Callable[[Arch], jax.Array], grid: ArrayLike) -> Kernel:
     """The squared exponential kernel on encode(arch) -> float[F], for the length scales of the grid.
 
@@ -91,6 +95,7 @@ def rbf(encode: Callable[[Arch], jax.Array], grid: ArrayLike) -> Kernel:
     return Kernel(encode, lambda length, a, b: jnp.exp(-0.5 * jnp.sum((a - b) ** 2) / length**2), _positive(grid))
 
 
+@checked
 def matern52(encode: Callable[[Arch], jax.Array], grid: ArrayLike) -> Kernel:
     """The Matern kernel of smoothness 5/2 on encode(arch) -> float[F], for the length scales of the grid.
 
@@ -105,6 +110,7 @@ def matern52(encode: Callable[[Arch], jax.Array], grid: ArrayLike) -> Kernel:
     return Kernel(encode, value, _positive(grid))
 
 
+@checked
 def product(*kernels: Kernel) -> Kernel:
     """The product of kernels; its grid holds every combination of theirs.
 
@@ -125,6 +131,7 @@ def product(*kernels: Kernel) -> Kernel:
     )
 
 
+@checked
 def path_encoding(space: Space) -> Callable[[Arch], jax.Array]:
     """arch -> float32[sum of O^length]: which sequences of operations lead from the input to the output of a cell.
 
@@ -163,6 +170,7 @@ class Graph(NamedTuple):
     copies: jax.Array  # int32[V]: how often the node counts; 0: it does not
 
 
+@checked
 def cell_graph(space: Space) -> Callable[[Arch], Graph]:
     """arch -> Graph of its cells with an operation on every node, simplified as far as the network stays the same.
 
@@ -233,7 +241,8 @@ def subtree_labels(graph: Graph, rounds: int) -> jax.Array:
     return jnp.stack(labels)
 
 
-def weisfeiler_lehman(graph: Callable[[Arch], Graph], rounds: int = 3) -> Kernel:
+@checked
+def weisfeiler_lehman(graph: Callable[[Arch], Graph], rounds: NonNegative = 3) -> Kernel:
     """The Weisfeiler-Lehman subtree kernel, normalised; messages follow the edges (a node hears what it reads).
 
     Args:

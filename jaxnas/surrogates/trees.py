@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.base import Arch
+from jaxnas.checks import Positive, PositiveNumber, Share, checked
 from jaxnas.surrogates.surrogate import Surrogate
 from jaxnas.trees import count
 
@@ -37,8 +38,14 @@ class Trees(NamedTuple):
     depth: Any  # int32[], of the deepest
 
 
+@checked
 def boosted_trees(
-    encode: Callable[[Arch], jax.Array], *, members: int = 5, trees: int = 100, depth: int = 3, rate: float = 0.1
+    encode: Callable[[Arch], jax.Array],
+    *,
+    members: Positive = 5,
+    trees: Positive = 100,
+    depth: Positive = 3,
+    rate: PositiveNumber = 0.1,
 ) -> Surrogate:
     """Gradient-boosted trees, several times over: how much the members disagree is the uncertainty.
 
@@ -65,7 +72,8 @@ def boosted_trees(
     return _surrogate(encode, grow, members, trees, lambda n: min(2 ** (depth + 1), 2 * n) - 1)
 
 
-def forest(encode: Callable[[Arch], jax.Array], *, trees: int = 200, share: float = 1 / 3) -> Surrogate:
+@checked
+def forest(encode: Callable[[Arch], jax.Array], *, trees: Positive = 200, share: Share = 1 / 3) -> Surrogate:
     """A random forest of full trees.
 
     Args:

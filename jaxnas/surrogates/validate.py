@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from jaxnas.analysis.ranking import Ranking, ranking
 from jaxnas.base import Arch, Key
+from jaxnas.checks import Positive, checked
 from jaxnas.surrogates.surrogate import Model, Surrogate
 from jaxnas.trees import count
 
@@ -28,6 +29,7 @@ class Fitted(NamedTuple):
     scale: jax.Array  # [], their deviation
 
 
+@checked
 def fitted(key: Key, surrogate: Surrogate, archs: Arch, scores: ArrayLike, mask: jax.Array | None = None) -> Fitted:
     """A surrogate fitted to architectures [N, ...] and their scores [N], where the mask says so; may be jitted."""
     k_init, k_fit = jax.random.split(key)
@@ -52,7 +54,10 @@ class Validation(NamedTuple):
     ranking: Ranking  # of `mean` against the scores
 
 
-def cross_validated(key: Key, surrogate: Surrogate, archs: Arch, scores: ArrayLike, folds: int = 5, k: int = 10) -> Validation:
+@checked
+def cross_validated(
+    key: Key, surrogate: Surrogate, archs: Arch, scores: ArrayLike, folds: Positive = 5, k: Positive = 10
+) -> Validation:
     """Out-of-fold predictions and how well they rank (host side).
 
     Args:

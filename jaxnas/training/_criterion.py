@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxnas.checks import Positive, checked
 from jaxnas.data.target import Target
 from jaxnas.training.losses import (
     binary_cross_entropy,
@@ -56,6 +57,7 @@ NUMBERS = Criterion(squared_error, negative_squared_error, "negative_squared_err
 CRITERIA = {"classes": CLASSES, "labels": LABELS, "numbers": NUMBERS}
 
 
+@checked
 def criterion(target: Target, class_weights: Sequence[float] | None = None) -> Criterion:
     """The loss and the score of a target.
 
@@ -76,12 +78,14 @@ def criterion(target: Target, class_weights: Sequence[float] | None = None) -> C
     return made._replace(loss=_weighted(target.kind, weights))
 
 
-def balanced_weights(y: Any, classes: int) -> tuple[float, ...]:
+@checked
+def balanced_weights(y: Any, classes: Positive) -> tuple[float, ...]:
     """N / (K n_c) of the classes of labels int[N], n_c times each: all classes weigh the same; 1 for a class without examples."""
     counts = np.bincount(np.asarray(y), minlength=classes)
     return tuple(float(len(y) / (classes * n)) if n else 1.0 for n in counts)
 
 
+@checked
 def balanced(target: Target, y: Any) -> Criterion:
     """The criterion by which every class counts the same: weighted by `balanced_weights` of the labels y int[N], loss and score.
 

@@ -2,14 +2,18 @@
 
 import optax
 
+from jaxnas.checks import NonNegativeNumber, ProbabilityBelowOne, Rate, checked
 
+
+@checked
 def sgd(
-    learning_rate: optax.ScalarOrSchedule, momentum: float = 0.9, weight_decay: float = 3e-4, nesterov: bool = False
+    learning_rate: Rate, momentum: ProbabilityBelowOne = 0.9, weight_decay: NonNegativeNumber = 3e-4, nesterov: bool = False
 ) -> optax.GradientTransformation:
     """SGD with momentum and coupled weight decay (added to the gradient), as in the paper; `learning_rate` may be a schedule."""
     return optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(learning_rate, momentum=momentum, nesterov=nesterov))
 
 
-def adam(learning_rate: optax.ScalarOrSchedule = 3e-4, weight_decay: float = 1e-3) -> optax.GradientTransformation:
+@checked
+def adam(learning_rate: Rate = 3e-4, weight_decay: NonNegativeNumber = 1e-3) -> optax.GradientTransformation:
     """The paper's optimizer of the architecture parameters: betas (0.5, 0.999), coupled weight decay."""
     return optax.chain(optax.add_decayed_weights(weight_decay), optax.adam(learning_rate, b1=0.5, b2=0.999))

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxnas.base import Strategy
+from jaxnas.checks import Image, NonNegativeNumber, Positive, PositiveNumber, ProbabilityBelowOne, checked
 from jaxnas.training._criterion import CLASSES, Criterion, correct
 from jaxnas.trees import count, loop
 
@@ -31,17 +32,18 @@ class TrainInfo(NamedTuple):
     score: jax.Array  # [] mean of the criterion's score on the training batches: of classes, the accuracy
 
 
+@checked
 def train(
     module: nn.Module,
     optimizer: optax.GradientTransformation,
-    image: tuple[int, ...],
+    image: Image,
     *,
-    steps: int,
+    steps: Positive,
     criterion: Criterion = CLASSES,
-    drop_path: float = 0.0,
-    auxiliary_weight: float = 0.4,
-    label_smoothing: float = 0.0,
-    clip: float | None = 5.0,
+    drop_path: ProbabilityBelowOne = 0.0,
+    auxiliary_weight: NonNegativeNumber = 0.4,
+    label_smoothing: ProbabilityBelowOne = 0.0,
+    clip: PositiveNumber | None = 5.0,
 ) -> Strategy:
     """Trains `module` (see `jaxnas.nets.evaluation_net`) on `batch.train`; `best(state)` is its variables.
 

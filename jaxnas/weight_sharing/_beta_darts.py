@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxnas.base import Strategy
+from jaxnas.checks import PositiveNumber, checked
 from jaxnas.nets.base import Net
 from jaxnas.policies._softmax import softmax
 from jaxnas.policies.policy import Theta
@@ -30,6 +31,7 @@ def beta_decay(theta: Theta) -> jax.Array:
     return jnp.mean(jnp.concatenate(rows))
 
 
+@checked
 def beta_darts(
     net: Net,
     weights: optax.GradientTransformation | None = None,
@@ -37,7 +39,7 @@ def beta_darts(
     *,
     decay: optax.Schedule,
     order: str = "first",
-    clip: float | None = 5.0,
+    clip: PositiveNumber | None = 5.0,
     criterion: Criterion = CLASSES,
 ) -> Strategy:
     """The beta-DARTS search.

@@ -11,6 +11,7 @@ The published second order approximates the product of second derivatives by a c
 import optax
 
 from jaxnas.base import Strategy
+from jaxnas.checks import PositiveNumber, checked
 from jaxnas.nets.base import Net
 from jaxnas.policies._softmax import softmax
 from jaxnas.training._criterion import CLASSES, Criterion
@@ -34,13 +35,14 @@ def order_of(name: str) -> Method:
     return ORDERS[name]()
 
 
+@checked
 def darts(
     net: Net,
     weights: optax.GradientTransformation | None = None,
     architecture: optax.GradientTransformation | None = None,
     *,
     order: str = "exact",
-    clip: float | None = 5.0,
+    clip: PositiveNumber | None = 5.0,
     criterion: Criterion = CLASSES,
 ) -> Strategy:
     """The DARTS search.

@@ -12,6 +12,7 @@ import jax
 import optax
 
 from jaxnas.base import Strategy
+from jaxnas.checks import NonNegativeNumber, PositiveNumber, checked
 from jaxnas.nets.base import Net
 from jaxnas.policies._dirichlet import dirichlet, divergence
 from jaxnas.training._criterion import CLASSES, Criterion
@@ -21,13 +22,14 @@ from jaxnas.weight_sharing.core import weight_sharing
 from jaxnas.weight_sharing.gradients import pathwise
 
 
+@checked
 def drnas(
     net: Net,
     weights: optax.GradientTransformation | None = None,
     architecture: optax.GradientTransformation | None = None,
     *,
-    kl: float = 0.0,
-    clip: float | None = 5.0,
+    kl: NonNegativeNumber = 0.0,
+    clip: PositiveNumber | None = 5.0,
     criterion: Criterion = CLASSES,
 ) -> Strategy:
     """The DrNAS search.

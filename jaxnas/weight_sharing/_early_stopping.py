@@ -20,6 +20,7 @@ import jax.numpy as jnp
 
 from jaxnas.analysis.diagnostics import count_operations, discretisation_gap, dominant_eigenvalue, entropy
 from jaxnas.base import Strategy
+from jaxnas.checks import Positive, PositiveNumber, checked
 from jaxnas.nets.base import Net
 from jaxnas.policies.policy import Policy
 from jaxnas.training._criterion import CLASSES, Criterion
@@ -32,6 +33,7 @@ class WatchInfo(NamedTuple):
     watched: dict  # what `measure` reports, {name: []}
 
 
+@checked
 def with_measurements(search: Strategy, measure: Callable) -> Strategy:
     """The search whose step is an epoch of steps and a measurement.
 
@@ -52,7 +54,8 @@ def with_measurements(search: Strategy, measure: Callable) -> Strategy:
     return search._replace(step=step)
 
 
-def measurements(net: Net, policy: Policy, iterations: int = 20, criterion: Criterion = CLASSES) -> Callable:
+@checked
+def measurements(net: Net, policy: Policy, iterations: Positive = 20, criterion: Criterion = CLASSES) -> Callable:
     """-> measure(key, state, batch): "eigenvalue", "entropy", "skips" and "gap" of a weight-sharing search, on its validation
     batch (the training batch where there is none), with the batch's own statistics.
 
@@ -93,8 +96,15 @@ class EarlyStoppingState(NamedTuple):
     stopped: jax.Array  # bool[]
 
 
+@checked
 def early_stopping(
-    search: Strategy, *, factor: float = 1.3, window: int = 5, lag: int = 4, first: int = 10, name: str = "eigenvalue"
+    search: Strategy,
+    *,
+    factor: PositiveNumber = 1.3,
+    window: Positive = 5,
+    lag: Positive = 4,
+    first: Positive = 10,
+    name: str = "eigenvalue",
 ) -> Strategy:
     """DARTS-ES over a watched search.
 

@@ -45,6 +45,7 @@ import numpy as np
 import optax
 
 from jaxnas.base import Strategy
+from jaxnas.checks import NonNegativeNumber, Positive, PositiveNumber, Probability, checked
 from jaxnas.nets.base import Net
 from jaxnas.policies._controller import controller
 from jaxnas.policies.policy import Policy
@@ -114,7 +115,8 @@ def sampler(space: Space, paths: int = 1, hidden: int = 64) -> Policy:
     return controller(space, hidden, 1, **options)
 
 
-def skip_rate(space: Space, target: float = 0.4, weight: float = 0.8) -> Callable:
+@checked
+def skip_rate(space: Space, target: Probability = 0.4, weight: NonNegativeNumber = 0.8) -> Callable:
     """(log p [D], arch) -> []: the KL divergence of the skip bits from Bernoulli(target); a `penalty` of `reinforce`.
 
     Args:
@@ -140,16 +142,17 @@ def skip_rate(space: Space, target: float = 0.4, weight: float = 0.8) -> Callabl
     return penalty
 
 
+@checked
 def enas(
     net: Net,
     weights: optax.GradientTransformation | None = None,
     architecture: optax.GradientTransformation | None = None,
     *,
-    networks: int | None = None,
-    hidden: int = 64,
+    networks: Positive | None = None,
+    hidden: Positive = 64,
     update: Callable | None = None,
     quality: Callable | None = None,
-    clip: float | None = 5.0,
+    clip: PositiveNumber | None = 5.0,
     criterion: Criterion = CLASSES,
 ) -> Strategy:
     """The ENAS search; its `best` is the controller's greedy network, the published answer is `final_choice`.
@@ -203,7 +206,10 @@ def default_update(space: Space, networks: int | None = None, architecture: opta
     return lambda policy: reinforce(policy, adam, decay, row.entropy, penalty)
 
 
-def warm_restarts(first: int, cycles: int = 5, high: float = 0.05, low: float = 0.0005) -> optax.Schedule:
+@checked
+def warm_restarts(
+    first: Positive, cycles: Positive = 5, high: PositiveNumber = 0.05, low: NonNegativeNumber = 0.0005
+) -> optax.Schedule:
     """Cosines from high to low, of `first` steps (published: 10 epochs), then of twice as many each; 31 `first` in 5 cycles.
 
     Raises:
@@ -217,7 +223,8 @@ def warm_restarts(first: int, cycles: int = 5, high: float = 0.05, low: float = 
     )
 
 
-def final_choice(space: Space, scores: Callable, networks: int = 10, hidden: int = 64) -> Callable:
+@checked
+def final_choice(space: Space, scores: Callable, networks: Positive = 10, hidden: Positive = 64) -> Callable:
     """-> (key, theta) -> (architecture, its score): the best of the networks that the controller draws at the end.
 
     Args:

@@ -13,6 +13,7 @@ Published (ImageNet): 150 epochs, batch 256, SGD with momentum 0.9 at 0.045 by a
 import optax
 
 from jaxnas.base import Strategy
+from jaxnas.checks import PositiveNumber, checked
 from jaxnas.nets.base import Net
 from jaxnas.policies._uniform import strictly_fair
 from jaxnas.training._criterion import CLASSES, Criterion
@@ -22,11 +23,12 @@ from jaxnas.weight_sharing.core import weight_sharing
 from jaxnas.weight_sharing.gradients import frozen
 
 
+@checked
 def fairnas(
     net: Net,
     weights: optax.GradientTransformation | None = None,
     *,
-    clip: float | None = 5.0,
+    clip: PositiveNumber | None = 5.0,
     criterion: Criterion = CLASSES,
 ) -> Strategy:
     """Trains a supernet with strict fairness; `best` means nothing before a search on its weights.

@@ -13,6 +13,7 @@ softmax(theta), several times, and training each; `best` is the likeliest.
 import optax
 
 from jaxnas.base import Strategy
+from jaxnas.checks import PositiveNumber, Temperature, checked
 from jaxnas.hardware import Priced, check_priced
 from jaxnas.nets.base import Net
 from jaxnas.policies._concrete import concrete
@@ -23,14 +24,15 @@ from jaxnas.weight_sharing.core import weight_sharing
 from jaxnas.weight_sharing.gradients import pathwise
 
 
+@checked
 def fbnet(
     net: Net,
     weights: optax.GradientTransformation | None = None,
     architecture: optax.GradientTransformation | None = None,
     *,
-    temperature: float | optax.Schedule,
+    temperature: Temperature,
     cost: Priced | None = None,
-    clip: float | None = None,
+    clip: PositiveNumber | None = None,
     criterion: Criterion = CLASSES,
 ) -> Strategy:
     """The FBNet search.

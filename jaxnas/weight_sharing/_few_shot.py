@@ -22,6 +22,7 @@ import numpy as np
 import optax
 
 from jaxnas.base import Arch, Strategy
+from jaxnas.checks import PositiveNumber, checked
 from jaxnas.nets.base import Net
 from jaxnas.policies._categorical import options as values
 from jaxnas.policies._uniform import restricted
@@ -31,6 +32,7 @@ from jaxnas.weight_sharing._spos import spos
 from jaxnas.weight_sharing.base import Given
 
 
+@checked
 def split_space(space: Space, decisions: Iterable[int]) -> np.ndarray:
     """bool[K, D, A]: what each child may draw; together they cover the space, and share no architecture.
 
@@ -61,6 +63,7 @@ def _corners(space):
     return [np.minimum(k, space.arity - 1).astype(np.int32) for k in range(int(space.arity.max()))]
 
 
+@checked
 def pick_child(space: Space, decisions: Sequence[int]) -> Callable[[Any, Arch], Any]:
     """(stacked variables [K, ...], arch) -> the variables of the child that the architecture belongs to."""
     sizes = [int(space.arity[d]) for d in decisions]
@@ -72,12 +75,13 @@ def pick_child(space: Space, decisions: Sequence[int]) -> Callable[[Any, Arch], 
     return pick
 
 
+@checked
 def few_shot(
     net: Net,
     weights: optax.GradientTransformation | None = None,
     *,
     decisions: Sequence[int],
-    clip: float | None = 5.0,
+    clip: PositiveNumber | None = 5.0,
     criterion: Criterion = CLASSES,
 ) -> Strategy:
     """Trains K children side by side on the same batches; the state has a leading axis K.

@@ -12,6 +12,7 @@ of the edges are moved alike, those that meet in a node together.
 import optax
 
 from jaxnas.base import Strategy
+from jaxnas.checks import PositiveNumber, checked
 from jaxnas.nets.base import Net
 from jaxnas.policies._simplex import exponentiated, simplex
 from jaxnas.policies.edges import edge_simplex, exponentiated_edges
@@ -22,6 +23,7 @@ from jaxnas.weight_sharing.base import Weights
 from jaxnas.weight_sharing.core import weight_sharing
 
 
+@checked
 def gaea(
     net: Net,
     weights: optax.GradientTransformation | None = None,
@@ -29,7 +31,7 @@ def gaea(
     *,
     single_level: bool = False,
     edges: bool = False,
-    clip: float | None = 5.0,
+    clip: PositiveNumber | None = 5.0,
     criterion: Criterion = CLASSES,
 ) -> Strategy:
     """The GAEA DARTS search, first order.

@@ -12,6 +12,7 @@ zeros of the others (the sum of the gradient over the map), which the paper does
 import optax
 
 from jaxnas.base import Strategy
+from jaxnas.checks import PositiveNumber, Temperature, checked
 from jaxnas.nets.base import Net
 from jaxnas.policies._concrete import straight_through
 from jaxnas.training._criterion import CLASSES, Criterion
@@ -21,13 +22,14 @@ from jaxnas.weight_sharing.core import weight_sharing
 from jaxnas.weight_sharing.gradients import pathwise
 
 
+@checked
 def gdas(
     net: Net,
     weights: optax.GradientTransformation | None = None,
     architecture: optax.GradientTransformation | None = None,
     *,
-    temperature: float | optax.Schedule,
-    clip: float | None = 5.0,
+    temperature: Temperature,
+    clip: PositiveNumber | None = 5.0,
     criterion: Criterion = CLASSES,
 ) -> Strategy:
     """The GDAS search.

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxnas.base import Batch, Key, Strategy
+from jaxnas.checks import NonNegativeNumber, Temperature, checked
 from jaxnas.nets.base import Gates, Variables
 from jaxnas.policies._softmax import softmax
 from jaxnas.policies.policy import Policy, Theta, annealed
@@ -46,7 +47,8 @@ class MetaInfo(NamedTuple):
     failed: jax.Array  # int32[]: tasks of this step that diverged, and are left out
 
 
-def soft_pruning(space: Space, temperature: optax.ScalarOrSchedule, scale: float = 1e-3) -> Policy:
+@checked
+def soft_pruning(space: Space, temperature: Temperature, scale: NonNegativeNumber = 1e-3) -> Policy:
     """softmax(alpha / temperature): the relaxation of DARTS, whose temperature falls within a task.
 
     Args:
@@ -83,6 +85,7 @@ def adapt(key: Key, search: Strategy, variables: Variables, theta: Theta, batch:
     return loop(step, state, (jnp.arange(K), steps))
 
 
+@checked
 def metanas(search: Strategy, optimizer: optax.GradientTransformation) -> Strategy:
     """Meta-learns the start of a search; a step takes a batch [T, K, ...] of T tasks.
 

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxnas.base import Strategy
+from jaxnas.checks import NonNegativeNumber, Positive, PositiveNumber, Probability, checked
 from jaxnas.nets.base import Gates, Net
 from jaxnas.policies._path_dropout import path_dropout
 from jaxnas.training._criterion import CLASSES, Criterion
@@ -36,15 +37,16 @@ def active_l2(net: Net, params: Any, gates: Gates) -> jax.Array:
     return jnp.asarray(sum(jax.tree.leaves(jax.tree.map(half, params, used))))
 
 
+@checked
 def one_shot(
     net: Net,
     weights: optax.GradientTransformation | None = None,
     *,
-    rate: float = 0.1,
+    rate: Probability = 0.1,
     warm_up: Callable | None = None,
-    ghosts: int = 1,
-    decay: float = 0.0,
-    clip: float | None = 5.0,
+    ghosts: Positive = 1,
+    decay: NonNegativeNumber = 0.0,
+    clip: PositiveNumber | None = 5.0,
     criterion: Criterion = CLASSES,
 ) -> Strategy:
     """Trains a supernet under path dropout; `best` means nothing before a search on its weights.

@@ -11,6 +11,7 @@ with `give=lambda state: Given(state.variables, state.opt_state)`.
 import optax
 
 from jaxnas.base import Strategy
+from jaxnas.checks import PositiveNumber, checked
 from jaxnas.nets.base import Net
 from jaxnas.policies.edges import edge_normalised
 from jaxnas.training._criterion import CLASSES, Criterion
@@ -21,13 +22,14 @@ from jaxnas.weight_sharing.core import weight_sharing
 from jaxnas.weight_sharing.gradients import pathwise
 
 
+@checked
 def pc_darts(
     net: Net,
     weights: optax.GradientTransformation | None = None,
     architecture: optax.GradientTransformation | None = None,
     *,
     order: str = "first",
-    clip: float | None = 5.0,
+    clip: PositiveNumber | None = 5.0,
     criterion: Criterion = CLASSES,
 ) -> Strategy:
     """The PC-DARTS search.

@@ -16,6 +16,7 @@ import numpy as np
 import optax
 
 from jaxnas.base import Strategy
+from jaxnas.checks import Positive, PositiveNumber, checked
 from jaxnas.hardware import Priced, check_priced
 from jaxnas.nets.base import Net
 from jaxnas.nets.mobile_ops import Paths
@@ -37,13 +38,14 @@ def _check(space: Space):
         raise ValueError("a layer of this `space` has a single operation: give at least two to choose from")
 
 
+@checked
 def proxylessnas(
     net: Net,
     weights: optax.GradientTransformation | None = None,
     architecture: optax.GradientTransformation | None = None,
     *,
     cost: Priced | None = None,
-    clip: float | None = None,
+    clip: PositiveNumber | None = None,
     criterion: Criterion = CLASSES,
 ) -> Strategy:
     """The gradient version, with two paths.
@@ -81,14 +83,15 @@ def proxylessnas(
     return weight_sharing(net, categorical(space), gradient, Weights(weights, clip, criterion))
 
 
+@checked
 def proxylessnas_reinforce(
     net: Net,
     weights: optax.GradientTransformation | None = None,
     architecture: optax.GradientTransformation | None = None,
     *,
-    networks: int = 10,
+    networks: Positive = 10,
     cost: Priced | None = None,
-    clip: float | None = None,
+    clip: PositiveNumber | None = None,
     criterion: Criterion = CLASSES,
 ) -> Strategy:
     """The REINFORCE version: the reward is accuracy * (reference / cost)^0.1, of `networks` draws an update.

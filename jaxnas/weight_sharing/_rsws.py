@@ -17,24 +17,27 @@ import jax.numpy as jnp
 import optax
 
 from jaxnas.base import Strategy
+from jaxnas.checks import Positive, PositiveNumber, checked
 from jaxnas.nets.base import Net
 from jaxnas.spaces._space import Space
 from jaxnas.training._criterion import CLASSES, Criterion
 from jaxnas.weight_sharing._spos import spos
 
 
+@checked
 def rsws(
     net: Net,
     weights: optax.GradientTransformation | None = None,
     *,
-    clip: float | None = 5.0,
+    clip: PositiveNumber | None = 5.0,
     criterion: Criterion = CLASSES,
 ) -> Strategy:
     """Trains a supernet on uniform single paths, as `spos`; what differs is how its weights are searched: `two_stage`."""
     return spos(net, weights, clip=clip, criterion=criterion)
 
 
-def two_stage(space: Space, quick: Callable, full: Callable, candidates: int = 1000, finalists: int = 10) -> Callable:
+@checked
+def two_stage(space: Space, quick: Callable, full: Callable, candidates: Positive = 1000, finalists: Positive = 10) -> Callable:
     """-> key -> (architecture, its full score): the best of the finalists, which are the quickly best of random candidates.
 
     Args:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxnas.base import Strategy
+from jaxnas.checks import Positive, PositiveNumber, checked
 from jaxnas.nets.base import Gates, Net
 from jaxnas.policies._softmax import softmax
 from jaxnas.policies.policy import draw
@@ -43,6 +44,7 @@ def _noise(key, gates, eps):
     return draw(gates, 1, key, uniform)
 
 
+@checked
 def random_noise(eps: Callable) -> Callable:
     """SDARTS-RS; `eps` is a schedule of the step.  At eps = 0 the gates stay what they are, to the last bit."""
 
@@ -54,7 +56,8 @@ def random_noise(eps: Callable) -> Callable:
     return perturb
 
 
-def adversarial(eps: Callable, steps: int = 7) -> Callable:
+@checked
+def adversarial(eps: Callable, steps: Positive = 7) -> Callable:
     """SDARTS-ADV; keeps the plain gates where the attack has not raised the loss.
 
     Raises:
@@ -79,13 +82,14 @@ def adversarial(eps: Callable, steps: int = 7) -> Callable:
     return perturb
 
 
+@checked
 def smooth_darts(
     net: Net,
     weights: optax.GradientTransformation | None = None,
     architecture: optax.GradientTransformation | None = None,
     *,
     perturb: Callable,
-    clip: float | None = 5.0,
+    clip: PositiveNumber | None = 5.0,
     criterion: Criterion = CLASSES,
 ) -> Strategy:
     """The SmoothDARTS search, first order.

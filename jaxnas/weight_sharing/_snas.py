@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxnas.base import Strategy
+from jaxnas.checks import Positive, PositiveNumber, Temperature, checked
 from jaxnas.hardware import Priced, check_priced, is_additive
 from jaxnas.nets.base import Net
 from jaxnas.policies._concrete import concrete
@@ -22,15 +23,16 @@ from jaxnas.weight_sharing.core import weight_sharing
 from jaxnas.weight_sharing.gradients import single_level
 
 
+@checked
 def snas(
     net: Net,
     weights: optax.GradientTransformation | None = None,
     architecture: optax.GradientTransformation | None = None,
     *,
-    temperature: float | optax.Schedule,
-    paths: int = 1,
+    temperature: Temperature,
+    paths: Positive = 1,
     cost: Priced | None = None,
-    clip: float | None = 5.0,
+    clip: PositiveNumber | None = 5.0,
     criterion: Criterion = CLASSES,
 ) -> Strategy:
     """The SNAS search; its batches need no validation part.

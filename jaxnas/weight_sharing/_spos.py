@@ -14,6 +14,7 @@ import optax
 from numpy.typing import ArrayLike
 
 from jaxnas.base import Strategy
+from jaxnas.checks import PositiveNumber, checked
 from jaxnas.nets.base import Net
 from jaxnas.policies._uniform import uniform
 from jaxnas.training._criterion import CLASSES, Criterion
@@ -23,12 +24,13 @@ from jaxnas.weight_sharing.core import weight_sharing
 from jaxnas.weight_sharing.gradients import frozen
 
 
+@checked
 def spos(
     net: Net,
     weights: optax.GradientTransformation | None = None,
     *,
     allowed: ArrayLike | None = None,
-    clip: float | None = 5.0,
+    clip: PositiveNumber | None = 5.0,
     criterion: Criterion = CLASSES,
 ) -> Strategy:
     """Trains a supernet on uniform single paths; `best` means nothing before a search on its weights.

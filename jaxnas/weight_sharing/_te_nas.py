@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.base import Strategy
+from jaxnas.checks import Positive, checked
 from jaxnas.nets.base import Net, Variables
 from jaxnas.proxies import Proxy, drawn, ntk, regions
 from jaxnas.proxies.aggregate import rank_scores
@@ -38,8 +39,9 @@ class TENASInfo(NamedTuple):
     left: jax.Array  # int32[], operations behind it
 
 
+@checked
 def te_nas(
-    net: Net, thin: Net, *, draws: int = 3, points: int = 1000, trainability: Proxy = ntk, expressivity: Proxy = regions
+    net: Net, thin: Net, *, draws: Positive = 3, points: Positive = 1000, trainability: Proxy = ntk, expressivity: Proxy = regions
 ) -> Strategy:
     """The pruning; it takes O - 1 steps, on `batch.train` = (x [S, B, ...], y), of whose labels nothing is read.
 

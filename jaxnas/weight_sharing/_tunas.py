@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxnas.base import Strategy
+from jaxnas.checks import Positive, PositiveNumber, checked
 from jaxnas.hardware import Priced, check_priced
 from jaxnas.nets.base import Gates, Net
 from jaxnas.policies._categorical import categorical
@@ -40,14 +41,15 @@ from jaxnas.weight_sharing.core import weight_sharing
 from jaxnas.weight_sharing.gradients import frozen, reinforce_gradient
 
 
+@checked
 def tunas(
     net: Net,
     weights: optax.GradientTransformation | None = None,
     architecture: optax.GradientTransformation | None = None,
     *,
-    networks: int = 1,
+    networks: Positive = 1,
     cost: Priced,
-    clip: float | None = 5.0,
+    clip: PositiveNumber | None = 5.0,
     criterion: Criterion = CLASSES,
 ) -> Strategy:
     """Searches a supernet for the most accurate architecture at a cost.
@@ -96,13 +98,14 @@ def warming(space: Space, share: Callable, full: Gates = None) -> Policy:
     return Policy(lambda key: (), sample, lambda gates: gates, None, first, False, sparse=True)
 
 
+@checked
 def op_warm_up(
     net: Net,
     weights: optax.GradientTransformation | None = None,
     *,
     share: optax.Schedule,
     full: Gates = None,
-    clip: float | None = 5.0,
+    clip: PositiveNumber | None = 5.0,
     criterion: Criterion = CLASSES,
 ) -> Strategy:
     """Trains the weights before theta moves.

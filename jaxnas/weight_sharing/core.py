@@ -22,6 +22,7 @@ import numpy as np
 import optax
 
 from jaxnas.base import Key, Strategy
+from jaxnas.checks import checked
 from jaxnas.nets.base import Gates, Net, Variables, check_variables
 from jaxnas.policies.policy import Policy
 from jaxnas.trees import loop
@@ -48,6 +49,7 @@ class View(NamedTuple):
     step: jax.Array  # int32[]
 
 
+@checked
 def weight_sharing(net: Net, policy: Policy, gradient: Gradient, weights: Weights) -> Strategy:
     """A search that trains one supernet while it moves the architecture parameters.
 

@@ -22,6 +22,7 @@ import numpy as np
 import optax
 
 from jaxnas.base import Strategy
+from jaxnas.checks import PositiveNumber, checked
 from jaxnas.nets.base import Net
 from jaxnas.policies._softmax import softmax
 from jaxnas.policies.policy import Policy, close
@@ -84,11 +85,12 @@ def _pick(key, among):
     return jnp.argmax(jnp.where(among, jax.random.uniform(key, among.shape), -1.0)).astype(jnp.int32)
 
 
+@checked
 def project_operations(
     net: Net,
     weights: optax.GradientTransformation | None = None,
     *,
-    clip: float | None = 5.0,
+    clip: PositiveNumber | None = 5.0,
     criterion: Criterion = CLASSES,
 ) -> Strategy:
     """The phase that decides the operations: as many steps as the cells have edges (all kinds together).
@@ -131,11 +133,12 @@ def project_operations(
     return Strategy(init, _step(search, score, decide), lambda state: search.best(state.search))
 
 
+@checked
 def project_edges(
     net: Net,
     weights: optax.GradientTransformation | None = None,
     *,
-    clip: float | None = 5.0,
+    clip: PositiveNumber | None = 5.0,
     criterion: Criterion = CLASSES,
 ) -> Strategy:
     """The phase that decides the edges, two to a node: as many steps as there are edges too many (DARTS cells: 12).

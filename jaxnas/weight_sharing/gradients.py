@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import optax
 from numpy.typing import ArrayLike
 
+from jaxnas.checks import checked
 from jaxnas.policies._categorical import options
 from jaxnas.policies.policy import Policy
 from jaxnas.policies.updates import Update
@@ -35,6 +36,7 @@ def _paths(actions) -> int:
     return jax.tree.leaves(actions)[0].shape[0]
 
 
+@checked
 def pathwise(
     policy: Policy, optimizer: optax.GradientTransformation, method: Method | None = None, total: Callable | None = None
 ) -> Gradient:
@@ -78,6 +80,7 @@ def pathwise(
     return Gradient(optimizer.init, step)
 
 
+@checked
 def single_level(optimizer: optax.GradientTransformation, penalty: Callable | None = None) -> Gradient:
     """Single level: theta follows the training loss, in the backward pass that moves the weights.
 
@@ -101,6 +104,7 @@ def single_level(optimizer: optax.GradientTransformation, penalty: Callable | No
     return Gradient(optimizer.init, step, joint=True)
 
 
+@checked
 def reinforce_gradient(policy: Policy, update: Update, reward: Callable | None = None, quality: Callable | None = None) -> Gradient:
     """The score function: M networks drawn from the policy meet one validation batch, with its own batch statistics.
 
@@ -133,6 +137,7 @@ def reinforce_gradient(policy: Policy, update: Update, reward: Callable | None =
     return Gradient(update.init, step)
 
 
+@checked
 def two_paths(
     space: Space,
     optimizer: optax.GradientTransformation,

@@ -32,6 +32,7 @@ import numpy as np
 import optax
 
 from jaxnas.base import Feed, Phase, Strategy, then
+from jaxnas.checks import NonNegativeNumber, Positive, PositiveNumber, ProbabilityBelowOne, checked
 from jaxnas.nets._elastic_net import sort_channels
 from jaxnas.nets.base import Net, Variables
 from jaxnas.policies._uniform import sandwich, uniform
@@ -87,7 +88,10 @@ def stages(space: Space) -> tuple[Stage, ...]:
     return tuple(out)
 
 
-def distillation(ratio: float = 1.0, smoothing: float | None = None, criterion: Criterion = CLASSES) -> Criterion:
+@checked
+def distillation(
+    ratio: NonNegativeNumber = 1.0, smoothing: ProbabilityBelowOne | None = None, criterion: Criterion = CLASSES
+) -> Criterion:
     """The criterion whose loss is that at the labels, and `ratio` times that at the teacher's logits, if there is one.
 
     Args:
@@ -138,6 +142,7 @@ def published(name: str, steps: int) -> optax.GradientTransformation:
     return optax.chain(optax.add_decayed_weights(3e-5, matrices), optax.sgd(rate, momentum=0.9, nesterov=True))
 
 
+@checked
 def progressive_shrinking(
     net: Net,
     weights: Callable[[str, int], optax.GradientTransformation] = published,
@@ -186,13 +191,14 @@ def progressive_shrinking(
     return then(*phases)
 
 
+@checked
 def in_place_distillation(
     net: Net,
     weights: optax.GradientTransformation | None = None,
     *,
-    paths: int = 4,
-    smoothing: float | None = None,
-    clip: float | None = None,
+    paths: Positive = 4,
+    smoothing: ProbabilityBelowOne | None = None,
+    clip: PositiveNumber | None = None,
     criterion: Criterion = CLASSES,
 ) -> Strategy:
     """All sizes at once, by the sandwich rule; the teacher is the largest network as it is.

@@ -20,13 +20,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.base import Arch, Key
+from jaxnas.checks import NonNegative, Positive, checked
 from jaxnas.nets.base import Gates, Variables
 from jaxnas.policies.policy import Theta, still_open
 from jaxnas.spaces._space import Space
 from jaxnas.spaces.cell import CellSpec
 
 
-def strongest_operations(theta: Theta, keep: int, without: Sequence[int] = ()) -> Any:
+@checked
+def strongest_operations(theta: Theta, keep: Positive, without: Sequence[int] = ()) -> Any:
     """bool, of theta's structure: the `keep` strongest of each row's operations that are in the search.
 
     Args:
@@ -50,7 +52,8 @@ def strongest_operations(theta: Theta, keep: int, without: Sequence[int] = ()) -
     return jax.tree.map(rows, theta)
 
 
-def at_most_skips(space: Space, gates: Gates, most: int = 2, kind: str = "normal") -> Arch:
+@checked
+def at_most_skips(space: Space, gates: Gates, most: NonNegative = 2, kind: str = "normal") -> Arch:
     """The architecture of soft gates with at most `most` skip connections in its normal cell (P-DARTS).
 
     While there are more, the weakest chosen skip is taken out and the cell derived anew.

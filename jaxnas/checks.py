@@ -74,6 +74,8 @@ Rate = Annotated[float | jax.Array | Callable[[Any], Any], scheduled(_NOT_NEGATI
 Temperature = Annotated[float | jax.Array | Callable[[Any], Any], scheduled(_POSITIVE)]
 _SIZES = Want("(height, width, channels), each a positive integer", lambda v: wanted(tuple[Positive, ...]).holds(v))
 Image = Annotated[tuple[int, int, int], _SIZES]  # or fewer axes, where a net says what it reads
+_is_key = lambda v: isinstance(v, jax.Array) and jax.dtypes.issubdtype(v.dtype, jax.dtypes.prng_key)
+RandomKey = Annotated[jax.Array, Want("a key such as jax.random.key(0)", _is_key)]
 
 _PLAIN = {
     bool: Want("True or False", lambda v: isinstance(v, bool | np.bool_)),
@@ -162,6 +164,8 @@ def wanted(hint: Any) -> Want:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         return next(meta for meta in args[1:] if isinstance(meta, Want))
+    if hint is Any:
+        return _ANYTHING
     if hint in _PLAIN:
         return _PLAIN[hint]
     if origin in (typing.Union, types.UnionType):

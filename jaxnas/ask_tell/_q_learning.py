@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.base import AskTell
-from jaxnas.checks import Positive, Share, checked
+from jaxnas.checks import Positive, Probability, Share, checked
 from jaxnas.spaces._metaqnn import MDP, longest_walk
 from jaxnas.spaces._space import Space
 
@@ -39,7 +39,7 @@ class QLearningState(NamedTuple):
 @checked
 def q_learning(
     mdp: MDP,
-    schedule: tuple[tuple[float, int], ...] = SCHEDULE,
+    schedule: tuple[tuple[Probability, Positive], ...] = SCHEDULE,
     replay: Positive = 128,
     alpha: Share = 0.01,
     initial: float = 0.5,

@@ -35,7 +35,7 @@ from jax.scipy.special import logsumexp, ndtr, ndtri
 
 from jaxnas.ask_tell.history import check_capacity, code, distinct, no_archs, random_first, seen
 from jaxnas.base import Arch, AskTell, Key
-from jaxnas.checks import Positive, checked
+from jaxnas.checks import Positive, Share, checked
 from jaxnas.spaces._space import Space
 from jaxnas.trees import take
 
@@ -167,7 +167,7 @@ def tpe(
     capacity: Positive,
     initial: Positive = 20,
     candidates: Positive = 24,
-    gamma: float | Callable[[int], int] = optuna_gamma,
+    gamma: Share | Callable[[int], int] = optuna_gamma,
     density: Callable[[Space, Points, jax.Array], Density] = independent,
     unique: bool = True,
     batch: Positive = 1,

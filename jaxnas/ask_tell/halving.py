@@ -81,7 +81,7 @@ def successive_halving(space: Space, n: Positive, r: Positive, R: Positive, eta:
 
 @checked
 def brackets(
-    space: Space, plan: Sequence[Sequence[tuple[int, int]]], batch: Positive = 1, propose: Proposer | None = None
+    space: Space, plan: Sequence[Sequence[tuple[Positive, Positive]]], batch: Positive = 1, propose: Proposer | None = None
 ) -> AskTell:
     """Any plan of brackets, such as two fidelities `[[(81, 12), (3, 200)]]`; it asks for `Trial`s.
 

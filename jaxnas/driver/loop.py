@@ -26,7 +26,7 @@ import numpy as np
 
 from jaxnas import sharding
 from jaxnas.base import Feed, Phase, Strategy, nothing, then
-from jaxnas.checks import Positive, checked
+from jaxnas.checks import Positive, RandomKey, checked
 from jaxnas.driver.checkpoint import Checkpoints
 from jaxnas.driver.errors import Diverged, Stopped
 from jaxnas.driver.journal import Journal
@@ -56,7 +56,7 @@ def compiler_options(once: bool = False) -> dict[str, bool | int]:
 
 @checked
 def run(
-    key: jax.Array,
+    key: RandomKey,
     plan: Strategy | tuple[Phase, ...],
     *,
     steps: Positive | None = None,

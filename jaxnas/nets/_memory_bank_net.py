@@ -179,7 +179,7 @@ def memory_bank_net(
     classes: Positive,
     channels: Positive = 8,
     bottleneck: Positive = 16,
-    hyper: tuple[int, int] | None = (32, 4),
+    hyper: tuple[Positive, Positive] | None = (32, 4),
     stem: Positive = 3,
 ) -> Net:
     """The network of any architecture of a memory-bank space.  `apply` computes the one of its one-hot gates.

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.base import Arch
-from jaxnas.checks import Image, Positive, checked
+from jaxnas.checks import Image, NonNegative, Positive, checked
 from jaxnas.nets.base import Net, check_image, linen, mask, number
 from jaxnas.nets.block_cell import choice_of, extract_blocks, readers, used_rows, without_slots
 from jaxnas.nets.cell_module import CellNet
@@ -185,7 +185,7 @@ def evaluation_net(
     cells: Positive | None = None,
     auxiliary: bool = False,
     imagenet: bool = False,
-    keep: tuple[tuple[int, ...], ...] = (),
+    keep: tuple[tuple[NonNegative, ...], ...] = (),
     ops: Mapping[str, Build] | None = None,
 ) -> CellNet:
     """The network that is trained from scratch once the search is over: affine norms, drop path, auxiliary head.

@@ -19,8 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas.base import Key
-from jaxnas.checks import checked
+from jaxnas.checks import RandomKey, checked
 from jaxnas.nets.base import Gates, Net, Variables
 
 Batches = tuple[jax.Array, jax.Array]  # (x [S, B, H, W, C], y [S, B])
@@ -30,7 +29,7 @@ DRAWS = ("net", "uniform", "normal")
 
 
 @checked
-def drawn(net: Net, key: Key, draw: str = "net") -> Variables:
+def drawn(net: Net, key: RandomKey, draw: str = "net") -> Variables:
     """Variables at initialisation.
 
     Args:

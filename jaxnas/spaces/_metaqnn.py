@@ -50,7 +50,7 @@ def metaqnn(
     layers: Positive = 18,
     filters: tuple[Positive, ...] = (64, 128, 256, 512),
     kernels: tuple[Positive, ...] = (1, 3, 5),
-    pools: tuple[tuple[int, int], ...] = ((5, 3), (3, 2), (2, 2)),
+    pools: tuple[tuple[Positive, Positive], ...] = ((5, 3), (3, 2), (2, 2)),
     dense: tuple[Positive, ...] = (512, 256, 128),
 ) -> MDP:
     """The chains of layers of MetaQNN; defaults are those of the authors' CIFAR-10 configuration.

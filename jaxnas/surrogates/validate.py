@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxnas.analysis.ranking import Ranking, ranking
-from jaxnas.base import Arch, Key
-from jaxnas.checks import Positive, checked
+from jaxnas.base import Arch
+from jaxnas.checks import Positive, RandomKey, checked
 from jaxnas.surrogates.surrogate import Model, Surrogate
 from jaxnas.trees import count
 
@@ -30,7 +30,7 @@ class Fitted(NamedTuple):
 
 
 @checked
-def fitted(key: Key, surrogate: Surrogate, archs: Arch, scores: ArrayLike, mask: jax.Array | None = None) -> Fitted:
+def fitted(key: RandomKey, surrogate: Surrogate, archs: Arch, scores: ArrayLike, mask: jax.Array | None = None) -> Fitted:
     """A surrogate fitted to architectures [N, ...] and their scores [N], where the mask says so; may be jitted."""
     k_init, k_fit = jax.random.split(key)
     scores = jnp.asarray(scores, jnp.float32)
@@ -56,7 +56,7 @@ class Validation(NamedTuple):
 
 @checked
 def cross_validated(
-    key: Key, surrogate: Surrogate, archs: Arch, scores: ArrayLike, folds: Positive = 5, k: Positive = 10
+    key: RandomKey, surrogate: Surrogate, archs: Arch, scores: ArrayLike, folds: Positive = 5, k: Positive = 10
 ) -> Validation:
     """Out-of-fold predictions and how well they rank (host side).
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxnas.checks import Positive, checked
+from jaxnas.checks import Positive, PositiveNumber, checked
 from jaxnas.data.target import Target
 from jaxnas.training.losses import (
     binary_cross_entropy,
@@ -58,7 +58,7 @@ CRITERIA = {"classes": CLASSES, "labels": LABELS, "numbers": NUMBERS}
 
 
 @checked
-def criterion(target: Target, class_weights: Sequence[float] | None = None) -> Criterion:
+def criterion(target: Target, class_weights: Sequence[PositiveNumber] | None = None) -> Criterion:
     """The loss and the score of a target.
 
     Args:

@@ -22,7 +22,7 @@ import numpy as np
 import optax
 
 from jaxnas.base import Arch, Strategy
-from jaxnas.checks import PositiveNumber, checked
+from jaxnas.checks import NonNegative, PositiveNumber, checked
 from jaxnas.nets.base import Net
 from jaxnas.policies._categorical import options as values
 from jaxnas.policies._uniform import restricted
@@ -33,7 +33,7 @@ from jaxnas.weight_sharing.base import Given
 
 
 @checked
-def split_space(space: Space, decisions: Iterable[int]) -> np.ndarray:
+def split_space(space: Space, decisions: Iterable[NonNegative]) -> np.ndarray:
     """bool[K, D, A]: what each child may draw; together they cover the space, and share no architecture.
 
     Args:
@@ -64,7 +64,7 @@ def _corners(space):
 
 
 @checked
-def pick_child(space: Space, decisions: Sequence[int]) -> Callable[[Any, Arch], Any]:
+def pick_child(space: Space, decisions: Sequence[NonNegative]) -> Callable[[Any, Arch], Any]:
     """(stacked variables [K, ...], arch) -> the variables of the child that the architecture belongs to."""
     sizes = [int(space.arity[d]) for d in decisions]
 
@@ -80,7 +80,7 @@ def few_shot(
     net: Net,
     weights: optax.GradientTransformation | None = None,
     *,
-    decisions: Sequence[int],
+    decisions: Sequence[NonNegative],
     clip: PositiveNumber | None = 5.0,
     criterion: Criterion = CLASSES,
 ) -> Strategy:

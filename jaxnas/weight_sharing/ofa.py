@@ -147,7 +147,7 @@ def progressive_shrinking(
     net: Net,
     weights: Callable[[str, int], optax.GradientTransformation] = published,
     *,
-    steps: Mapping[str, int],
+    steps: Mapping[str, Positive],
     data: Feed,
     criterion: Criterion | None = None,
 ) -> tuple[Phase, ...]:

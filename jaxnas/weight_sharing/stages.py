@@ -28,7 +28,7 @@ from jaxnas.spaces.cell import CellSpec
 
 
 @checked
-def strongest_operations(theta: Theta, keep: Positive, without: Sequence[int] = ()) -> Any:
+def strongest_operations(theta: Theta, keep: Positive, without: Sequence[NonNegative] = ()) -> Any:
     """bool, of theta's structure: the `keep` strongest of each row's operations that are in the search.
 
     Args:

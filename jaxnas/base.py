@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnas import sharding, trees
-from jaxnas.checks import checked
+from jaxnas.checks import Positive, checked
 from jaxnas.objectives import Metrics, Objective, metric
 
 Key = jax.Array  # a typed PRNG key
@@ -239,7 +239,7 @@ class GiveFn(Protocol):
 
 class Phase(NamedTuple):
     strategy: Strategy
-    steps: int
+    steps: Positive
     data: Feed = nothing
     give: GiveFn = lambda state: None  # what this phase's `init` is given; default: nothing
     fix: GiveFn | None = None  # this phase's `batch.fixed`, read-only, in place of what its data say; None: as they say

@@ -13,6 +13,7 @@ arguments that exclude each other) is checked by the factory itself.
 import collections.abc
 import functools
 import inspect
+import math
 import numbers
 import types
 import typing
@@ -20,6 +21,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -74,6 +76,17 @@ Rate = Annotated[float | jax.Array | Callable[[Any], Any], scheduled(_NOT_NEGATI
 Temperature = Annotated[float | jax.Array | Callable[[Any], Any], scheduled(_POSITIVE)]
 _SIZES = Want("(height, width, channels), each a positive integer", lambda v: wanted(tuple[Positive, ...]).holds(v))
 Image = Annotated[tuple[int, int, int], _SIZES]  # or fewer axes, where a net says what it reads
+Flags = Annotated[
+    Any, Want("an array of True and False, or of 1 and 0", lambda v: _is_numeric(v) and bool(np.isin(v, (0, 1)).all()))
+]
+
+
+def _is_arity(value: Any) -> bool:
+    whole = _is_numeric(value) and np.asarray(value).dtype.kind in "iu"
+    return whole and bool((np.asarray(value) > 0).all() and (np.asarray(value) < 2**31).all())
+
+
+Arities = Annotated[Any, Want("positive integers below 2**31, how many values each has", _is_arity)]
 _is_key = lambda v: isinstance(v, jax.Array) and jax.dtypes.issubdtype(v.dtype, jax.dtypes.prng_key)
 RandomKey = Annotated[jax.Array, Want("a key such as jax.random.key(0)", _is_key)]
 
@@ -119,21 +132,21 @@ def described(value: Any) -> str:
 
 def _items(value: Any) -> list[Any] | None:
     """The items of a list, tuple or array; None for another kind of thing."""
-    if isinstance(value, str | bytes | collections.abc.Mapping | collections.abc.Set) or hasattr(value, "_fields"):
+    if isinstance(value, str | bytes):
         return None
     if isinstance(value, jax.Array | np.ndarray):
         return list(np.asarray(value)) if value.ndim else None
     return list(value) if isinstance(value, collections.abc.Sequence) else None
 
 
-def _each(of: Want, length: int | None = None) -> Want:
+def _each(of: Want) -> Want:
     """A list whose items are all `of` one kind."""
 
     def holds(value):
-        items = _items(value)
-        return items is not None and len(items) == (length or len(items)) and all(of.holds(item) for item in items)
+        items = None if hasattr(value, "_fields") else _items(value)
+        return items is not None and all(of.holds(item) for item in items)
 
-    return Want(f"a list of {length or 'values'}, each {of.text}" if of.text != "anything" else "a list", holds)
+    return Want(f"a list, each item {of.text}" if of.text != "anything" else "a list", holds)
 
 
 _ANYTHING = Want("anything", lambda v: True)
@@ -183,7 +196,7 @@ def wanted(hint: Any) -> Want:
     if origin in (dict, collections.abc.Mapping):
         of = wanted(args[1])
         holds = lambda v: isinstance(v, collections.abc.Mapping) and all(of.holds(item) for item in v.values())
-        return Want(f"a dictionary whose values are each {of.text}" if of is not _ANYTHING else "a dictionary", holds)
+        return Want(f"a dictionary, each value {of.text}" if of is not _ANYTHING else "a dictionary", holds)
     kind = origin or hint
     if isinstance(kind, type) and kind is not object:
         name = kind.__name__
@@ -192,21 +205,27 @@ def wanted(hint: Any) -> Want:
 
 
 def require(hint: Any, where: str = "", **values: Any) -> None:
-    """Raises ValueError for the first of the named values that is not what the annotation asks for.
+    """Holds named values against an annotation; of a NamedTuple whose fields say what they must be, its fields, too.
 
     Args:
-        hint: an annotation, such as `Positive`.
+        hint: such as `Positive`.
         where: what the values belong to, for the message.
         values: by name.
+
+    Raises:
+        ValueError: for the first value that is not what the annotation asks for.
     """
     want = wanted(hint)
+    of = f" of {where}" if where else ""
     for name, value in values.items():
         if not want.holds(value):
-            of = f" of {where}" if where else ""
             raise ValueError(f"`{name}`{of} must be {want.text}; got {described(value)}")
+        for part in value if type(value) in (tuple, list) else (value,):
+            if hasattr(part, "_fields") and _says_what(type(part)):
+                require_fields(part)
 
 
-def require_fields(given: Any, where: str = "") -> None:
+def require_fields(given: Any) -> None:
     """Holds the fields of a NamedTuple against their annotations.
 
     Raises:
@@ -214,7 +233,76 @@ def require_fields(given: Any, where: str = "") -> None:
     """
     hints = _hints(type(given))
     for name, value in zip(given._fields, given, strict=True):
-        require(hints[name], where or type(given).__name__, **{name: value})
+        require(hints[name], type(given).__name__, **{name: value})
+
+
+@functools.cache
+def _says_what(kind: type) -> bool:
+    """Whether a field of a NamedTuple has an annotation of this module, alone, in a list or or-ed."""
+    parts = lambda hint: [hint, *(part for arg in typing.get_args(hint) for part in parts(arg))]
+    return any(isinstance(part, Want) for hint in _hints(kind).values() for part in parts(hint))
+
+
+def require_like(like: Any, axes: int = 0, **values: Any) -> None:
+    """Holds pytrees of numbers against another: the same structure, and in each leaf the same shape behind so many axes.
+
+    Args:
+        like: a pytree of arrays, or of their shapes and dtypes.
+        axes: leading ones, alike in all leaves.
+        values: by name.
+
+    Raises:
+        ValueError: for the first pytree that is not alike.
+    """
+    shapes = jax.tree.map(jnp.shape, like)
+    for name, value in values.items():
+        same = jax.tree.structure(value) == jax.tree.structure(like) and all(map(_is_numeric, jax.tree.leaves(value)))
+        given = jax.tree.map(jnp.shape, value) if same else None
+        leads = {jnp.shape(leaf)[:axes] for leaf in jax.tree.leaves(value)} if same else set()
+        lead = next(iter(leads), ())
+        if not same or len(leads) > 1 or len(lead) != axes or given != jax.tree.map(lambda leaf: lead + jnp.shape(leaf), like):
+            stacked = f", behind {axes} axis" if axes == 1 else ""
+            raise ValueError(f"`{name}` must be a pytree of numbers of the shapes {shapes}{stacked}; got {described(value)}")
+
+
+def require_rows(count: int, **values: Any) -> None:
+    """Holds pytrees of arrays to one number of rows.
+
+    Args:
+        count: N.
+        values: by name.
+
+    Raises:
+        ValueError: for the first that is no pytree of arrays [N, ...].
+    """
+    for name, value in values.items():
+        leaves = jax.tree.leaves(value)
+        if not leaves or not all(_is_numeric(leaf) and np.shape(leaf)[:1] == (count,) for leaf in leaves):
+            raise ValueError(f"`{name}` must be a pytree of arrays with {count} rows each; got {described(value)}")
+
+
+def require_archs(space: Any, axes: int = 0, **values: Any) -> None:
+    """Holds architectures against their space: the structure, the shapes and, where values are at hand, their range.
+
+    Args:
+        space: a `Space`.
+        axes: leading ones.
+        values: by name.
+
+    Raises:
+        ValueError: for the first that is not of the space.
+    """
+    for name, value in values.items():
+        require_like(jax.eval_shape(space.sample, jax.random.key(0)), axes, **{name: value})
+        decisions = jax.tree.leaves(value if space.reals is None else value.decisions)
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in decisions):
+            continue
+        lead = math.prod(jnp.shape(decisions[0])[:axes]) if decisions else 1
+        flat = np.concatenate([np.zeros((lead, 0)), *(np.asarray(leaf).reshape(lead, -1) for leaf in decisions)], 1)  # [N, D]
+        whole = (flat == np.floor(flat)) & (flat >= 0) & (flat < space.arity)
+        if not whole.all():
+            n, d = np.argwhere(~whole)[0]
+            raise ValueError(f"`{name}` is not in this space: decision {d} is {flat[n, d]:g}, and may be 0 to {space.arity[d] - 1}")
 
 
 @functools.cache

@@ -26,18 +26,18 @@ from jaxnas.ask_tell._tpe import joint, normal_reference, points_of
 from jaxnas.ask_tell.halving import Proposer, brackets
 from jaxnas.ask_tell.history import no_archs
 from jaxnas.base import Arch, AskTell
-from jaxnas.checks import Positive, checked
+from jaxnas.checks import Positive, PositiveNumber, Probability, Share, checked
 from jaxnas.spaces._space import Space
 
 
 class KernelModel(NamedTuple):
     """The numbers of the model."""
 
-    rho: float = 1 / 3  # the share of new members that are drawn at random
-    candidates: int = 64  # C
-    gamma: float = 0.15  # the share of the scores that are good
-    factor: float = 3.0  # of the bandwidths of what candidates are drawn from
-    minimum: float = 1e-3  # the least bandwidth; NATS-Bench takes 0.3
+    rho: Probability = 1 / 3  # the share of new members that are drawn at random
+    candidates: Positive = 64  # C
+    gamma: Share = 0.15  # the share of the scores that are good
+    factor: PositiveNumber = 3.0  # of the bandwidths of what candidates are drawn from
+    minimum: PositiveNumber = 1e-3  # the least bandwidth; NATS-Bench takes 0.3
 
 
 PUBLISHED = KernelModel()

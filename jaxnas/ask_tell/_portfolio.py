@@ -19,7 +19,7 @@ from jaxnas.ask_tell.halving import Proposer
 from jaxnas.ask_tell.history import code, no_archs, seen
 from jaxnas.ask_tell.trial import Trial
 from jaxnas.base import Arch, Key
-from jaxnas.checks import Positive, checked
+from jaxnas.checks import Positive, checked, require_archs
 from jaxnas.spaces._space import Space
 from jaxnas.trees import count, take
 
@@ -49,9 +49,10 @@ def portfolio(
     Raises:
         ValueError: for nothing given, or sizes below 1.
     """
+    require_archs(space, 1, given=given)
     n = count(given)
-    if min(n, capacity, batch, parents, draws) < 1:
-        raise ValueError(f"give at least one architecture and positive sizes; got {n}, {capacity}, {batch}, {parents} and {draws}")
+    if n < 1:
+        raise ValueError("give at least one architecture to begin with")
     P = min(parents, capacity)
 
     def init(key: Key) -> PortfolioState:

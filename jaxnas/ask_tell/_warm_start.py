@@ -13,9 +13,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxnas.base import Arch, AskTell, State, asked_shapes
-from jaxnas.checks import checked
+from jaxnas.checks import checked, described
 from jaxnas.trees import count, take
 
 
@@ -40,6 +41,8 @@ def warm_start(algorithm: AskTell, archs: Arch) -> AskTell:
     if not algorithm.replaceable:
         raise ValueError("this algorithm plans its candidates, and cannot begin with others: take one that learns from any")
     own = asked_shapes(algorithm)
+    if not all(isinstance(a, jax.Array | np.ndarray) for a in jax.tree.leaves(archs)):
+        raise ValueError(f"`archs` must be architectures stacked, a pytree of arrays [n, ...]; got {described(archs)}")
     like = lambda tree: [(jnp.ndim(a), jnp.shape(a)[1:], jnp.result_type(a)) for a in jax.tree.leaves(tree)]
     lengths = {len(a) for a in jax.tree.leaves(archs) if jnp.ndim(a)}
     if jax.tree.structure(own) != jax.tree.structure(archs) or like(own) != like(archs) or len(lengths) != 1:

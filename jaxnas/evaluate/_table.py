@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxnas.base import Evaluator, stateless
-from jaxnas.checks import checked
+from jaxnas.checks import checked, described
 from jaxnas.spaces._space import Space
 
 
@@ -76,6 +76,8 @@ def rows(space: Space, archs: ArrayLike, values: Mapping[str, ArrayLike]) -> dic
         raise ValueError(f"rows {i} and {j} are the same architecture, {archs[i].tolist()}: keep one, or their mean")
     columns = {}
     for name, column in values.items():
+        if np.asarray(column).dtype.kind not in "biuf":
+            raise ValueError(f"column {name!r} must be numbers; got {described(column)}")
         column = np.asarray(column, np.float32)
         if column.shape != index.shape:
             raise ValueError(f"column {name!r} has shape {[*column.shape]}; the table has {len(index)} rows")

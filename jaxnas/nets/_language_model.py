@@ -35,7 +35,7 @@ import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
 
-from jaxnas.checks import NonNegativeNumber, Positive, PositiveNumber, checked
+from jaxnas.checks import NonNegativeNumber, Positive, PositiveNumber, ProbabilityBelowOne, checked
 from jaxnas.data.text import Tokens
 from jaxnas.nets.base import Gates, Net, blank_gates, linen, mask
 from jaxnas.nets.recurrent_cell import ACTIVATIONS
@@ -48,11 +48,11 @@ MOMENTUM, EPSILON = 0.9, 1e-5  # of the norms
 class Dropouts(NamedTuple):
     """Rates, each with one mask for all the time steps of a window.  The defaults are those of the published search."""
 
-    words: float = 0.0  # whole words, wherever they occur (0.1 to train the found cell)
-    embedded: float = 0.2  # the embedded words
-    x: float = 0.75  # the cell's input
-    h: float = 0.25  # what the matrices of the cell read of h_{t-1} and of every state
-    output: float = 0.75  # what the decoder reads
+    words: ProbabilityBelowOne = 0.0  # whole words, wherever they occur (0.1 to train the found cell)
+    embedded: ProbabilityBelowOne = 0.2  # the embedded words
+    x: ProbabilityBelowOne = 0.75  # the cell's input
+    h: ProbabilityBelowOne = 0.25  # what the matrices of the cell read of h_{t-1} and of every state
+    output: ProbabilityBelowOne = 0.75  # what the decoder reads
 
 
 class DropoutMasks(NamedTuple):

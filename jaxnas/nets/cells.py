@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.base import Arch
-from jaxnas.checks import Image, NonNegative, Positive, checked
+from jaxnas.checks import Image, NonNegative, Positive, checked, require_archs
 from jaxnas.nets.base import Net, check_image, linen, mask, number
 from jaxnas.nets.block_cell import choice_of, extract_blocks, readers, used_rows, without_slots
 from jaxnas.nets.cell_module import CellNet
@@ -213,6 +213,7 @@ def evaluation_net(
         raise ValueError("only DARTS cells have an ImageNet stem: leave it off")
     if skeleton != "nasnet" and keep:
         raise ValueError("only cells of blocks may keep what a block has read: leave `keep` out")
+    require_archs(space, arch=arch)
     cells = {"darts": 20, "nasnet": 6, "nasbench201": 5}[skeleton] if cells is None else cells
     return CellNet(
         spec=space.spec,

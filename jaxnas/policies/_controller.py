@@ -24,7 +24,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from numpy.typing import ArrayLike
 
-from jaxnas.checks import Positive, PositiveNumber, checked
+from jaxnas.checks import Positive, PositiveNumber, checked, described
 from jaxnas.policies._categorical import options, score
 from jaxnas.policies.policy import Policy
 from jaxnas.spaces._space import Space
@@ -65,11 +65,11 @@ def controller(
     """
     legal = options(space)
     (D, A), H = legal.shape, hidden
+    if kind is not None and (np.shape(kind) != (D,) or np.asarray(kind).dtype.kind not in "iu" or np.min(kind) < 0):
+        raise ValueError(f"`kind` must number each of the {D} tokens by integers of at least 0; got {described(kind)}")
     kind = np.arange(D) if kind is None else np.unique(kind, return_inverse=True)[1]
-    if min(hidden, layers, paths) < 1 or temperature <= 0:
-        raise ValueError(f"hidden, layers, paths and temperature must be positive; got {hidden}, {layers}, {paths}, {temperature}")
-    if kind.shape != (D,):
-        raise ValueError(f"`kind` numbers each of the {D} tokens; got shape {kind.shape}")
+    if tanh is not None and (np.shape(tanh) not in ((), (D,)) or not (np.isfinite(tanh) & (np.asarray(tanh) > 0)).all()):
+        raise ValueError(f"`tanh` must be a positive number, or one for each of the {D} tokens; got {described(tanh)}")
     source, bit = _skips(space, anchors)
     inner = bit & np.concatenate([[False], bit[:-1]])  # the LSTM does not move between the bits of one layer
     bound = None if tanh is None else np.broadcast_to(np.asarray(tanh, np.float32), D)

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxnas.base import Arch
-from jaxnas.checks import Positive, checked
+from jaxnas.checks import Flags, Positive, checked, require, require_archs
 from jaxnas.policies._categorical import categorical, options
 from jaxnas.policies.policy import CLOSED, Policy
 from jaxnas.spaces._space import Space
@@ -35,9 +35,11 @@ def restricted(space: Space, allowed: ArrayLike) -> jax.Array:
         ValueError: for another shape, or a decision that is left without a value.
     """
     legal = options(space)
-    allowed = np.asarray(allowed, bool)
+    allowed = np.asarray(allowed)
     if allowed.shape != legal.shape:
         raise ValueError(f"`allowed` says of each decision which values it may take, bool{legal.shape}; got shape {allowed.shape}")
+    require(Flags, allowed=allowed)
+    allowed = allowed.astype(bool)
     if not (allowed & legal).any(1).all():
         d = int(np.argmin((allowed & legal).any(1)))
         raise ValueError(f"`allowed` leaves decision {d} without a value: allow at least one")
@@ -96,6 +98,7 @@ def sandwich(space: Space, largest: Arch, smallest: Arch, paths: Positive = 4) -
     """
     if paths < 3:
         raise ValueError(f"the sandwich rule takes the largest, the smallest and at least one between: paths={paths} is too few")
+    require_archs(space, largest=largest, smallest=smallest)
     between = uniform(space, paths - 2)
 
     def sample(key, theta, t):

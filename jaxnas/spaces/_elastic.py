@@ -38,8 +38,8 @@ class Elastic(NamedTuple):
 class Unit(NamedTuple):
     """Layers of the same output; the first of them has the stride."""
 
-    channels: int
-    stride: int
+    channels: Positive
+    stride: Positive
     se: bool = False  # squeeze and excitation
     swish: bool = False  # hard swish; False: relu
 
@@ -61,17 +61,17 @@ class ElasticSpec(NamedTuple):
     """What an elastic space tells a net."""
 
     units: tuple[Unit, ...]
-    depths: tuple[int, ...] = (4, 3, 2)
-    kernels: tuple[int, ...] = (7, 5, 3)
-    expansions: tuple[int, ...] = (6, 4, 3)
-    resolutions: tuple[int, ...] = ()  # of square images; empty: as they come
-    stem: int = 16  # channels of the 3 x 3 convolution
-    fixed: int | None = None  # channels of a separable convolution between the stem and the units
-    head: int = 960  # channels of the 1 x 1 convolution before the mean
-    features: int | None = None  # of the layer between the mean and the classifier
-    stem_stride: int = 2
-    multiple: int = 8  # of the channels that a squeeze leaves
-    epsilon: float = 1e-5  # of the batch norms
+    depths: tuple[Positive, ...] = (4, 3, 2)
+    kernels: tuple[Positive, ...] = (7, 5, 3)
+    expansions: tuple[Positive, ...] = (6, 4, 3)
+    resolutions: tuple[Positive, ...] = ()  # of square images; empty: as they come
+    stem: Positive = 16  # channels of the 3 x 3 convolution
+    fixed: Positive | None = None  # channels of a separable convolution between the stem and the units
+    head: Positive = 960  # channels of the 1 x 1 convolution before the mean
+    features: Positive | None = None  # of the layer between the mean and the classifier
+    stem_stride: Positive = 2
+    multiple: Positive = 8  # of the channels that a squeeze leaves
+    epsilon: PositiveNumber = 1e-5  # of the batch norms
 
     @property
     def stride(self) -> int:

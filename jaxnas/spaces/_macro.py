@@ -25,7 +25,7 @@ import jax
 import numpy as np
 
 from jaxnas.base import Arch
-from jaxnas.checks import Image, checked
+from jaxnas.checks import Image, NonNegativeNumber, Positive, PositiveNumber, ProbabilityBelowOne, checked, require_fields
 from jaxnas.spaces._space import Space, space
 from jaxnas.spaces._training import TrainingChoice, ladders, training_text, unknown, written
 
@@ -57,22 +57,22 @@ class StagedSpec(NamedTuple):
     """What a macro space tells a network."""
 
     image: tuple[int, int, int]  # (H, W, C)
-    stages: int  # S
-    stem: tuple[int, ...] = (1,)  # strides
-    width: tuple[int, ...] = (8, 12, 16, 24, 32, 48, 64)
-    growth: tuple[float, ...] = (1.0, 1.5, 2.0)
-    depth: tuple[int, ...] = (1, 2, 3)
+    stages: Positive  # S
+    stem: tuple[Positive, ...] = (1,)  # strides
+    width: tuple[Positive, ...] = (8, 12, 16, 24, 32, 48, 64)
+    growth: tuple[PositiveNumber, ...] = (1.0, 1.5, 2.0)
+    depth: tuple[Positive, ...] = (1, 2, 3)
     block: tuple[str, ...] = BLOCKS
-    kernel: tuple[int, ...] = (3, 5)
-    expansion: tuple[int, ...] = (2, 4)
+    kernel: tuple[Positive, ...] = (3, 5)
+    expansion: tuple[Positive, ...] = (2, 4)
     attention: tuple[bool, ...] = (False, True)
     norm: tuple[str, ...] = ("batch", "group")
     activation: tuple[str, ...] = ("relu", "silu")
     head: tuple[str, ...] = ("average", "flatten")
-    rate: tuple[float, ...] = (0.0125, 0.025, 0.05, 0.1, 0.2, 0.4)
-    decay: tuple[float, ...] = (0.0, 1e-4, 5e-4, 2e-3)
+    rate: tuple[PositiveNumber, ...] = (0.0125, 0.025, 0.05, 0.1, 0.2, 0.4)
+    decay: tuple[NonNegativeNumber, ...] = (0.0, 1e-4, 5e-4, 2e-3)
     augment: tuple[str, ...] = ("none", "crop", "crop+flip", "crop+flip+cutout")
-    dropout: tuple[float, ...] = (0.0, 0.2, 0.5)
+    dropout: tuple[ProbabilityBelowOne, ...] = (0.0, 0.2, 0.5)
 
 
 class StageChoice(NamedTuple):
@@ -130,6 +130,7 @@ def macro(image: Image, **lists: Any) -> Space:
     stem = (1,) if side < 32 else (1, 2) if side < 64 else (1, 2, 4)
     sizes: dict[str, Any] = {"stages": stages, "stem": stem, **lists}
     spec = StagedSpec(image, **sizes)
+    require_fields(spec)
     listed = {name: values for name, values in spec._asdict().items() if name not in ("image", "stages")}
     if any(not values for values in listed.values()) or spec.stages < 1:
         raise ValueError(f"every decision of a macro space needs at least one value: got {lists}")

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from jaxnas.checks import Positive, checked
+from jaxnas.checks import Positive, PositiveNumber, checked
 from jaxnas.spaces._space import Space, space
 
 PROXYLESSNAS = ("k3_e3", "k5_e3", "k7_e3", "k3_e6", "k5_e6", "k7_e6")
@@ -57,9 +57,9 @@ class Mobile(NamedTuple):
 
 
 class MobileLayer(NamedTuple):
-    inputs: int
-    outputs: int
-    stride: int
+    inputs: Positive
+    outputs: Positive
+    stride: Positive
     ops: tuple[str, ...]  # the candidates, in gate order
 
     @property
@@ -72,12 +72,12 @@ class MobileSpec(NamedTuple):
     """What a mobile space tells a net."""
 
     layers: tuple[MobileLayer, ...]
-    stem: int  # channels of the 3 x 3 convolution
-    head: int  # channels of the 1 x 1 convolution before the classifier
-    fixed: int | None = None  # channels of a k3_e1 block between the stem and the layers
-    stem_stride: int = 2
+    stem: Positive  # channels of the 3 x 3 convolution
+    head: Positive  # channels of the 1 x 1 convolution before the classifier
+    fixed: Positive | None = None  # channels of a k3_e1 block between the stem and the layers
+    stem_stride: Positive = 2
     relu6: bool = True  # False: relu
-    epsilon: float = 1e-5  # of the batch norms
+    epsilon: PositiveNumber = 1e-5  # of the batch norms
 
     @property
     def stride(self) -> int:

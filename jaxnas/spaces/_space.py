@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxnas.base import Arch, Key
-from jaxnas.checks import checked
+from jaxnas.checks import Arities, checked, described, require
 from jaxnas.spaces.real import polynomial_mutation, scale
 
 
@@ -71,6 +71,25 @@ def is_shape(node: Any) -> bool:
     return isinstance(node, tuple) and all(isinstance(n, int) for n in node)
 
 
+def _switches(arity: np.ndarray, parent: ArrayLike | None, when: ArrayLike | None) -> tuple[np.ndarray, np.ndarray]:
+    """`parent` int[D] and `when` bool[D, A] of a space, checked."""
+    D, A = len(arity), int(arity.max(initial=1))
+    if (parent is None) != (when is None):
+        raise ValueError("give `parent` and `when` together: the decision that switches one on, and for which of its values")
+    if parent is None or when is None:
+        return np.full(D, -1), np.ones((D, A), bool)
+    parent, when = np.asarray(parent), np.asarray(when)
+    if parent.shape != (D,) or parent.dtype.kind not in "iu" or (parent >= np.arange(D)).any() or (parent < -1).any():
+        raise ValueError(f"`parent` must name, for each of {D} decisions, one that comes before it (or -1); got {parent.tolist()}")
+    if when.shape != (D, A) or not np.isin(when, (0, 1)).all():
+        raise ValueError(f"`when` must be bool[{D}, {A}], a row a decision, a column a value; got {when.dtype}{[*when.shape]}")
+    when = when.astype(bool)
+    for d in np.flatnonzero(parent >= 0):
+        if not when[d, : arity[parent[d]]].any():
+            raise ValueError(f"`when` never switches decision {d} on: allow one of the {arity[parent[d]]} values of {parent[d]}")
+    return parent, when
+
+
 @checked
 def space(
     decisions: Any = (),
@@ -98,22 +117,25 @@ def space(
             bounds that `jaxnas.spaces.real.scale` refuses.
     """
     leaves, tree = jax.tree.flatten(decisions)
+    for leaf in leaves:
+        require(Arities, decisions=leaf)
     leaves = [np.asarray(a, np.int32) for a in leaves]
     cube = scale(reals)
     if sum(a.size for a in leaves) + cube.size == 0:
         raise ValueError("a space needs at least one decision or real")
     arity = np.concatenate([np.zeros(0, np.int32), *[a.ravel() for a in leaves]])  # [D]
-    if (arity < 1).any():
-        raise ValueError(f"every decision needs at least one value; got arities {arity.tolist()}")
-    D, A, R = len(arity), int(arity.max(initial=1)), cube.size
-    parent = np.full(D, -1) if parent is None else np.asarray(parent)
-    when = np.ones((D, A), bool) if when is None else np.asarray(when, bool)
-    if parent.shape != (D,) or (parent >= np.arange(D)).any():
-        raise ValueError(f"`parent` must name, for each of the {D} decisions, one that comes before it (or -1)")
+    D, R = len(arity), cube.size
+    parent, when = _switches(arity, parent, when)
     if (gates is None) != (derive is None):
         raise ValueError("give `gates` and `derive` together: derive(gates(a)) == a")
+    if gate_shapes is not None and not all(map(is_shape, jax.tree.leaves(gate_shapes, is_leaf=is_shape))):
+        raise ValueError(f"`gate_shapes` must be a pytree of shapes, such as (6, 5); got {described(gate_shapes)}")
     weight = np.ones(D) if mutate_weight is None else np.asarray(mutate_weight, float)
+    if weight.shape != (D,) or not np.isfinite(weight).all() or (weight < 0).any():
+        raise ValueError(f"`mutate_weight` gives each of the {D} decisions odds of at least 0; got {weight.tolist()}")
     weight = np.asarray(weight * (arity > 1), np.float32)
+    if D and (arity > 1).any() and not weight.any():
+        raise ValueError(f"`mutate_weight` leaves no decision of several values to mutate: got {mutate_weight}")
 
     cut = np.cumsum([a.size for a in leaves])[:-1]
     start = np.concatenate([[0], np.cumsum(arity)]).astype(np.int32)
@@ -211,6 +233,8 @@ def space(
 
     def from_index(i):
         check_indexable()
+        if not isinstance(i, jax.core.Tracer) and not (np.asarray(i).dtype.kind in "iu" and 0 <= int(i) < raw_size):
+            raise ValueError(f"an index into this space is an integer from 0 to {raw_size - 1}; got {described(i)}")
         digits = (jnp.asarray(i)[None] // np.asarray(radix, np.int32)) % arity
         return unflat(digits.astype(jnp.int32))
 

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from jaxnas.base import Arch
-from jaxnas.checks import Positive, checked
+from jaxnas.checks import NonNegativeNumber, Positive, PositiveNumber, ProbabilityBelowOne, checked, require_fields
 from jaxnas.spaces._space import Space, space
 from jaxnas.spaces._training import TrainingChoice, ladders, training_text, unknown, written
 
@@ -45,16 +45,16 @@ class Tabular(NamedTuple):
 class TabularSpec(NamedTuple):
     """What a tabular space tells a network."""
 
-    inputs: int  # F
+    inputs: Positive  # F
     embedding: tuple[str, ...] = EMBEDDINGS
     block: tuple[str, ...] = BLOCKS
-    width: tuple[int, ...] = (16, 32, 64, 128, 256)
-    depth: tuple[int, ...] = (1, 2, 3, 4)
+    width: tuple[Positive, ...] = (16, 32, 64, 128, 256)
+    depth: tuple[Positive, ...] = (1, 2, 3, 4)
     norm: tuple[str, ...] = NORMS
     activation: tuple[str, ...] = ("relu", "silu")
-    rate: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2)
-    decay: tuple[float, ...] = (0.0, 0.01, 0.1, 1.0)
-    dropout: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5)
+    rate: tuple[PositiveNumber, ...] = (3e-4, 1e-3, 3e-3, 1e-2)
+    decay: tuple[NonNegativeNumber, ...] = (0.0, 0.01, 0.1, 1.0)
+    dropout: tuple[ProbabilityBelowOne, ...] = (0.0, 0.1, 0.25, 0.5)
 
 
 class TabularChoice(NamedTuple):
@@ -86,6 +86,7 @@ def tabular(inputs: Positive, **lists: Any) -> Space:
         ValueError: for no inputs, an empty list, or an unknown embedding, block or norm.
     """
     spec = TabularSpec(inputs, **lists)
+    require_fields(spec)
     listed = {name: getattr(spec, name) for name in Tabular._fields}
     if inputs < 1 or any(not values for values in listed.values()):
         raise ValueError(f"a tabular space needs an input, and a value for every decision: got {inputs} and {lists}")

@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas.checks import PositiveNumber, checked
+from jaxnas.checks import Positive, PositiveNumber, checked
 from jaxnas.spaces._elastic import index_of
 from jaxnas.spaces._space import Space, space
 
@@ -46,10 +46,10 @@ class Tunas(NamedTuple):
 class TunasStage(NamedTuple):
     """Layers of the same output; the first of them has the stride."""
 
-    filters: tuple[int, ...]
-    layers: int
-    stride: int
-    expansions: tuple[int, ...] = (6, 3)  # (1,): separable convolutions, which expand nothing
+    filters: tuple[Positive, ...]
+    layers: Positive
+    stride: Positive
+    expansions: tuple[Positive, ...] = (6, 3)  # (1,): separable convolutions, which expand nothing
 
 
 class TunasLayer(NamedTuple):
@@ -67,11 +67,11 @@ class TunasSpec(NamedTuple):
     """What a TuNAS space tells a net."""
 
     stages: tuple[TunasStage, ...]
-    stem: tuple[int, ...]
-    head: tuple[int, ...]
-    kernels: tuple[int, ...] = (7, 5, 3)
-    stem_stride: int = 2
-    epsilon: float = 1e-3  # of the batch norms
+    stem: tuple[Positive, ...]
+    head: tuple[Positive, ...]
+    kernels: tuple[Positive, ...] = (7, 5, 3)
+    stem_stride: Positive = 2
+    epsilon: PositiveNumber = 1e-3  # of the batch norms
 
     @property
     def stride(self) -> int:

@@ -16,9 +16,8 @@ from numpy.typing import ArrayLike
 
 from jaxnas.analysis.ranking import Ranking, ranking
 from jaxnas.base import Arch
-from jaxnas.checks import Positive, RandomKey, checked
+from jaxnas.checks import Positive, RandomKey, checked, require_rows
 from jaxnas.surrogates.surrogate import Model, Surrogate
-from jaxnas.trees import count
 
 
 class Fitted(NamedTuple):
@@ -32,8 +31,11 @@ class Fitted(NamedTuple):
 @checked
 def fitted(key: RandomKey, surrogate: Surrogate, archs: Arch, scores: ArrayLike, mask: jax.Array | None = None) -> Fitted:
     """A surrogate fitted to architectures [N, ...] and their scores [N], where the mask says so; may be jitted."""
-    k_init, k_fit = jax.random.split(key)
     scores = jnp.asarray(scores, jnp.float32)
+    if scores.ndim != 1:
+        raise ValueError(f"`scores` must be one number an architecture, [N]; got shape {[*scores.shape]}")
+    require_rows(len(scores), archs=archs)
+    k_init, k_fit = jax.random.split(key)
     mask = jnp.ones(scores.shape, bool) if mask is None else mask
     mean = jnp.mean(scores, where=mask)
     off = jnp.where(mask, scores - mean, 0)
@@ -72,7 +74,8 @@ def cross_validated(
         ValueError: for fewer than 2 folds, fewer architectures than folds, or a score that is not finite.
     """
     scores = np.asarray(scores, np.float32)
-    N = count(archs)
+    N = scores.size
+    require_rows(N, archs=archs)
     if scores.shape != (N,) or not 2 <= folds <= N:
         raise ValueError(f"give one score an architecture, and 2 to {N} folds; got shape {scores.shape} and {folds} folds")
     if not np.isfinite(scores).all():

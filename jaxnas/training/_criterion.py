@@ -19,6 +19,7 @@ from jaxnas.checks import Positive, PositiveNumber, checked
 from jaxnas.data.target import Target
 from jaxnas.training.losses import (
     binary_cross_entropy,
+    check_labels,
     check_unsmoothed,
     cross_entropy,
     soft_binary_cross_entropy,
@@ -81,7 +82,10 @@ def criterion(target: Target, class_weights: Sequence[PositiveNumber] | None = N
 @checked
 def balanced_weights(y: Any, classes: Positive) -> tuple[float, ...]:
     """N / (K n_c) of the classes of labels int[N], n_c times each: all classes weigh the same; 1 for a class without examples."""
-    counts = np.bincount(np.asarray(y), minlength=classes)
+    y = check_labels(y, classes)
+    if y.ndim != 1 or not len(y):
+        raise ValueError(f"give at least one label, [N]; got shape {[*y.shape]}")
+    counts = np.bincount(y, minlength=classes)
     return tuple(float(len(y) / (classes * n)) if n else 1.0 for n in counts)
 
 

@@ -7,21 +7,39 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+
+
+def check_labels(y: Any, classes: int) -> np.ndarray:
+    """Labels of classes as NumPy integers.
+
+    Raises:
+        ValueError: for labels that are not whole numbers from 0 to classes - 1.
+    """
+    y = np.asarray(y)
+    if y.dtype.kind not in "iu":
+        raise ValueError(f"labels of classes must be integers [N]; got {y.dtype}{[*y.shape]}")
+    wrong = y[(y < 0) | (y >= classes)]
+    if wrong.size:
+        raise ValueError(f"labels of {classes} classes go from 0 to {classes - 1}, and {wrong[0]} is among them: count from 0")
+    return y
 
 
 def cross_entropy(logits: jax.Array, y: jax.Array, path: Any = None, *, smoothing: float = 0.0) -> jax.Array:
     """Cross-entropy of logits [B, K] at labels y [B], smoothed by `smoothing` (Szegedy et al. 2016, arXiv:1512.00567); -> [].
 
     `path` is what a search's loss is told of the path (`weight_sharing.Path`); it is not looked at.  A label that is no class
-    gives NaN where nothing is smoothed.
+    gives NaN where nothing is smoothed, if it is traced.
 
     Raises:
-        ValueError: for a smoothing, which is static, outside [0, 1).
+        ValueError: for a smoothing, which is static, outside [0, 1); where the labels are not traced, for one that is no class.
     """
     del path
     if not 0 <= smoothing < 1:
         raise ValueError(f"`smoothing` is a share below 1: got {smoothing}")
+    if not isinstance(y, jax.core.Tracer):
+        check_labels(y, logits.shape[-1])
     if not smoothing:
         return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
     return optax.softmax_cross_entropy(logits, optax.smooth_labels(jax.nn.one_hot(y, logits.shape[-1]), smoothing)).mean()

@@ -27,9 +27,9 @@ import jax.numpy as jnp
 import optax
 
 from jaxnas.base import Strategy
-from jaxnas.checks import Positive, PositiveNumber, checked
+from jaxnas.checks import Positive, PositiveNumber, checked, require_like
 from jaxnas.hardware import Priced, check_priced
-from jaxnas.nets.base import Gates, Net
+from jaxnas.nets.base import Gates, Net, blank_gates
 from jaxnas.policies._categorical import categorical
 from jaxnas.policies.policy import Policy
 from jaxnas.policies.updates import reinforce
@@ -121,4 +121,6 @@ def op_warm_up(
     Raises:
         ValueError: for a net that mixes none.
     """
+    if full is not None:
+        require_like(blank_gates(net.space), full=full)
     return weight_sharing(net, warming(net.space, share, full), frozen, Weights(weights or sgd(0.025), clip, criterion))

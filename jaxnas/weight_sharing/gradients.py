@@ -13,10 +13,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from numpy.typing import ArrayLike
 
-from jaxnas.checks import checked
+from jaxnas.checks import checked, described
 from jaxnas.policies._categorical import options
 from jaxnas.policies.policy import Policy
 from jaxnas.policies.updates import Update
@@ -164,7 +165,9 @@ def two_paths(
     Reports "loss" (total) and "norm".
     """
     legal = options(space)
-    zero = jnp.full(len(legal), -1) if zero is None else jnp.asarray(zero)
+    if zero is not None and (np.shape(zero) != (len(legal),) or not np.isin(zero, np.arange(-1, legal.shape[1])).all()):
+        raise ValueError(f"`zero` names an operation of each of the {len(legal)} decisions, or -1; got {described(zero)}")
+    zero = jnp.full(len(legal), -1) if zero is None else jnp.asarray(zero, jnp.int32)
     total = (lambda loss, theta, t: loss) if total is None else total
     rows = jnp.arange(len(legal))[:, None]
 

@@ -17,9 +17,10 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxnas import sharding, trees
-from jaxnas.checks import Positive, checked
+from jaxnas.checks import Positive, checked, described
 from jaxnas.objectives import Metrics, Objective, metric
 
 Key = jax.Array  # a typed PRNG key
@@ -156,6 +157,16 @@ class BlackBoxInfo(NamedTuple):
     failed: jax.Array  # int32[]: candidates of this step whose score is not finite
 
 
+def _check_metrics(metrics, count):
+    """ValueError for what is no {name: [B]}; when traced, since shapes are known only then."""
+    if not isinstance(metrics, dict) or not metrics:
+        raise ValueError(f"an evaluator gives {{name: [B]}}, such as {{'accuracy': scores}}; this one gave {described(metrics)}")
+    for name, values in metrics.items():
+        shape = jnp.shape(values) if isinstance(values, jax.Array | np.ndarray | float | int | list) else described(values)
+        if not isinstance(shape, tuple) or shape[:1] != (count,):
+            raise ValueError(f"an evaluator scores each of the {count} candidates, {{name: [{count}]}}; it gave {name!r} as {shape}")
+
+
 @checked
 def black_box(algorithm: AskTell, evaluator: Evaluator, objective: Objective | None = None) -> Strategy:
     """The search that asks `algorithm` for candidates, scores them with `evaluator` and tells it `objective(metrics)`.
@@ -186,8 +197,9 @@ def black_box(algorithm: AskTell, evaluator: Evaluator, objective: Objective | N
         asked, archs = algorithm.ask(k_ask, state.algorithm)
         archs = sharding.constrain(archs, "pop")
         evaluated, metrics = evaluator.step(k_evaluate, state.evaluator, archs, batch)
+        _check_metrics(metrics, trees.count(archs))
         scores = jnp.asarray(objective(metrics), jnp.float32)  # [B] or [B, M]
-        if scores.shape[1:] != state.worst.shape:
+        if scores.shape != (trees.count(archs), *state.worst.shape):
             wanted = "[B]" if algorithm.columns is None else f"[B, {algorithm.columns}]"
             raise ValueError(f"this algorithm takes scores {wanted}; the objective gave them in shape {scores.shape}")
         finite = jnp.isfinite(scores).reshape(scores.shape[0], -1).all(1)  # [B]

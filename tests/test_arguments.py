@@ -413,9 +413,8 @@ def test_a_factory_refuses_bad_arguments(name):
                 call = lambda bad=bad, first=first: factory(*first, *listed, bad)
             else:
                 given = {**valid, argument: bad}
-                call = lambda given=given: (
-                    factory(given.pop(next(iter(valid))), *listed, **given) if valid and listed else factory(**given)
-                )
+                first = [given.pop(next(iter(valid)))] if valid and listed else []
+                call = lambda first=first, given=given: factory(*first, *listed, **given)
             try:
                 call()
                 wrong.append((argument, bad, "accepted"))

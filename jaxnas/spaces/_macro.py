@@ -26,7 +26,7 @@ import numpy as np
 
 from jaxnas.base import Arch
 from jaxnas.checks import Image, NonNegativeNumber, Positive, PositiveNumber, ProbabilityBelowOne, checked, require_fields
-from jaxnas.spaces._space import Space, space
+from jaxnas.spaces._space import Space, derived
 from jaxnas.spaces._training import TrainingChoice, ladders, training_text, unknown, written
 
 BLOCKS = ("plain", "residual", "separable", "inverted")
@@ -149,7 +149,7 @@ def macro(image: Image, **lists: Any) -> Space:
         **shared,
     )
     parent, when = _conditions(decisions, spec)
-    return written(space(decisions, parent=parent, when=when), spec, choice_of, to_text, from_text)
+    return written(derived(decisions, parent=parent, when=when), spec, choice_of, to_text, from_text)
 
 
 def _conditions(decisions: Staged, spec: StagedSpec) -> tuple[np.ndarray, np.ndarray]:

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.checks import Positive, checked
-from jaxnas.spaces._space import Space, space
+from jaxnas.spaces._space import Space, derived
 
 
 class MemoryBank(NamedTuple):
@@ -99,7 +99,7 @@ def memory_bank(
     parent[first + L : first + 2 * L] = first + np.arange(L)  # a dilation's is its operation's kernel
     when = np.ones((len(parent), max(2, len(spec.kernels), len(spec.dilations))), bool)
     when[first + L : first + 2 * L, : len(spec.kernels)] = np.asarray(spec.kernels) > 1
-    base = space(arity, parent=parent, when=when)
+    base = derived(arity, parent=parent, when=when)
 
     def canonical(arch):
         on = there(arch.reads, arch.writes)  # [L]

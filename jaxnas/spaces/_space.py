@@ -84,9 +84,6 @@ def _switches(arity: np.ndarray, parent: ArrayLike | None, when: ArrayLike | Non
     if when.shape != (D, A) or not np.isin(when, (0, 1)).all():
         raise ValueError(f"`when` must be bool[{D}, {A}], a row a decision, a column a value; got {when.dtype}{[*when.shape]}")
     when = when.astype(bool)
-    for d in np.flatnonzero(parent >= 0):
-        if not when[d, : arity[parent[d]]].any():
-            raise ValueError(f"`when` never switches decision {d} on: allow one of the {arity[parent[d]]} values of {parent[d]}")
     return parent, when
 
 
@@ -113,9 +110,39 @@ def space(
         gates, derive, gate_shapes: see `Space`; default: one row per decision, argmax.
 
     Raises:
-        ValueError: for an empty space, an arity below 1, a parent that comes after its child, half a gates/derive pair, or
-            bounds that `jaxnas.spaces.real.scale` refuses.
+        ValueError: for an empty space, an arity outside [1, 2^31), a parent that comes after its child, half a gates/derive pair,
+            `parent` without `when`, a decision that is never on, odds of mutation below 0, or bounds that
+            `jaxnas.spaces.real.scale` refuses.
     """
+    made = derived(
+        decisions,
+        reals=reals,
+        parent=parent,
+        when=when,
+        mutate_weight=mutate_weight,
+        gates=gates,
+        derive=derive,
+        gate_shapes=gate_shapes,
+    )
+    for d, up in enumerate([] if parent is None else np.asarray(parent)):
+        n = made.arity[up]
+        if up >= 0 and not np.asarray(when)[d, :n].any():
+            raise ValueError(f"`when` never switches decision {d} on: allow at least one of the {n} values of decision {up}")
+    return made
+
+
+def derived(
+    decisions: Any = (),
+    *,
+    reals: Any = None,
+    parent: ArrayLike | None = None,
+    when: ArrayLike | None = None,
+    mutate_weight: ArrayLike | None = None,
+    gates: Callable[[Arch], Any] | None = None,
+    derive: Callable[[Any], Arch] | None = None,
+    gate_shapes: Any = None,
+) -> Space:
+    """As `space`, for a factory whose lists may leave a decision without an effect: one that is never on stays 0."""
     leaves, tree = jax.tree.flatten(decisions)
     for leaf in leaves:
         require(Arities, decisions=leaf)

@@ -19,7 +19,7 @@ import numpy as np
 
 from jaxnas.base import Arch
 from jaxnas.checks import NonNegativeNumber, Positive, PositiveNumber, ProbabilityBelowOne, checked, require_fields
-from jaxnas.spaces._space import Space, space
+from jaxnas.spaces._space import Space, derived
 from jaxnas.spaces._training import TrainingChoice, ladders, training_text, unknown, written
 
 BLOCKS = ("mlp", "resnet", "transformer")
@@ -99,7 +99,7 @@ def tabular(inputs: Positive, **lists: Any) -> Space:
     parent, when = np.full(len(decisions), -1), np.ones((len(decisions), most), bool)
     parent[norm] = block
     when[norm] = [i >= len(spec.block) or spec.block[i] != "transformer" for i in range(most)]
-    return written(space(decisions, parent=parent, when=when), spec, choice_of, to_text, from_text)
+    return written(derived(decisions, parent=parent, when=when), spec, choice_of, to_text, from_text)
 
 
 def choice_of(spec: TabularSpec, arch: Arch) -> TabularChoice:

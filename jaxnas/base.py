@@ -42,6 +42,13 @@ class Batch(NamedTuple):
     fixed: Any = None
 
 
+def require_data(batch: Batch, *parts: str) -> None:
+    """Raises ValueError for a batch without a part, such as "train", that a step reads."""
+    for part in parts:
+        if not jax.tree.leaves(getattr(batch, part)):
+            raise ValueError(f"this step reads `batch.{part}`, and it is empty: give run(..., data=nas.data.batches(...))")
+
+
 class InitFn(Protocol):
     def __call__(self, key: Key, /, given: Any = None) -> State:
         """The state before the first step.
@@ -164,7 +171,9 @@ def _check_metrics(metrics, count):
     for name, values in metrics.items():
         shape = jnp.shape(values) if isinstance(values, jax.Array | np.ndarray | float | int | list) else described(values)
         if not isinstance(shape, tuple) or shape[:1] != (count,):
-            raise ValueError(f"an evaluator scores each of the {count} candidates, {{name: [{count}]}}; it gave {name!r} as {shape}")
+            raise ValueError(
+                f"an evaluator scores each of the {count} candidates, {{name: [{count}]}}; it gave {name!r} as {shape}"
+            )
 
 
 @checked

@@ -122,6 +122,8 @@ def described(value: Any) -> str:
     short = isinstance(value, tuple | list | dict) and not hasattr(value, "_fields")
     if (plain or short) and len(text := repr(value)) <= 80:
         return text
+    if isinstance(value, jax.Array | np.ndarray):
+        return f"an array {value.dtype}{[*value.shape]}"
     if inspect.isroutine(value):
         return f"the function {getattr(value, '__name__', 'without a name')}"
     kind = type(value).__name__
@@ -263,6 +265,21 @@ def require_like(like: Any, axes: int = 0, **values: Any) -> None:
         if not same or len(leads) > 1 or len(lead) != axes or given != jax.tree.map(lambda leaf: lead + jnp.shape(leaf), like):
             stacked = f", behind {axes} axis" if axes == 1 else ""
             raise ValueError(f"`{name}` must be a pytree of numbers of the shapes {shapes}{stacked}; got {described(value)}")
+
+
+def require_labels(y: Any, classes: int) -> np.ndarray:
+    """Labels of classes as NumPy integers.
+
+    Raises:
+        ValueError: for labels that are not whole numbers from 0 to classes - 1.
+    """
+    if not _is_numeric(y) or np.asarray(y).dtype.kind not in "iu":
+        raise ValueError(f"labels of classes must be integers [N]; got {described(y)}")
+    y = np.asarray(y)
+    wrong = y[(y < 0) | (y >= classes)]
+    if wrong.size:
+        raise ValueError(f"labels of {classes} classes go from 0 to {classes - 1}, and {wrong[0]} is among them: count from 0")
+    return y
 
 
 def require_rows(count: int, **values: Any) -> None:

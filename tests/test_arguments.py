@@ -361,6 +361,7 @@ LISTED = {
 }
 NOT_RUN = {
     "ask_tell.cheapest",
+    "evaluate.zero_cost",
     "ask_tell.constrained_evolution",
     "surrogates.cross_validated",
     "surrogates.fitted",
@@ -424,3 +425,94 @@ def test_a_factory_refuses_bad_arguments(name):
             except Exception as error:
                 wrong.append((argument, bad, repr(error)[:200]))
     assert not wrong, "\n".join(map(str, wrong))
+
+
+# Mistakes that no annotation tells.
+
+
+def digits(**more):
+    x = jax.random.normal(jax.random.key(0), (40, 8, 8, 1))
+    y = jnp.arange(40, dtype=jnp.int32) % 2 + more.get("first", 0)
+    part = nas.data.dataset.Split(x, y)
+    return nas.data.Dataset(train=part, valid=part, test=part, target=NUMBERS)
+
+
+def scored(evaluate, algorithm=None):
+    algorithm = algorithm or nas.random_search(SPACE, batch=2)
+    return nas.run(jax.random.key(0), nas.black_box(algorithm, nas.stateless(evaluate)), steps=1)
+
+
+MISTAKES = {
+    "a text for an accuracy": (lambda: nas.evaluate.rows(TWO, [[0, 0]], {"accuracy": ["good"]}), "numbers"),
+    "a search without data": (lambda: nas.darts(NET).step(jax.random.key(0), None, nas.Batch()), "batch.train"),
+    "a data set in place of a feed": (lambda: nas.run(jax.random.key(0), nas.darts(NET), steps=1, data=digits()), "feed"),
+    "images of another size": (
+        lambda: nas.darts(NET).step(jax.random.key(0), None, nas.Batch((jnp.zeros((1, 2, 9, 9, 1)), jnp.zeros((1, 2), int)))),
+        r"\(8, 8, 1\).*\(9, 9, 1\)",
+    ),
+    "an image without channels": (lambda: nas.cell_net(CELLS, image=(8, 8), classes=2), "images"),
+    "one score for all": (lambda: scored(lambda key, archs, batch: {"accuracy": jnp.float32(1)}), "each of the 2 candidates"),
+    "a score too many": (lambda: scored(lambda key, archs, batch: {"accuracy": jnp.ones(3)}), "each of the 2 candidates"),
+    "no score": (lambda: scored(lambda key, archs, batch: None), "got|gave None"),
+    "scores without a name": (lambda: scored(lambda key, archs, batch: jnp.ones(2)), "gave"),
+    "a net in place of a strategy": (lambda: nas.run(jax.random.key(0), NET, steps=1), "strategy"),
+    "an algorithm without an evaluator": (lambda: nas.run(jax.random.key(0), nas.random_search(SPACE), steps=1), "strategy"),
+    "trials for an evaluator of architectures": (
+        lambda: nas.run(
+            jax.random.key(0),
+            nas.black_box(nas.hyperband(SPACE, 9), nas.evaluate.table(SPACE)),
+            steps=1,
+            data=nas.data.fixed({"accuracy": jnp.ones(600)}),
+        ),
+        "asks for trials",
+    ),
+    "architectures for an evaluator of trials": (
+        lambda: nas.run(jax.random.key(0), nas.black_box(nas.random_search(SPACE), nas.evaluate.by_budget(SPACE, [1, 3])), steps=1),
+        "takes trials",
+    ),
+    "an index past the end": (lambda: TWO.from_index(6), "0 to 5"),
+    "a phase of no steps": (lambda: nas.then(nas.Phase(nas.darts(NET), 0)), "`steps`"),
+    "a layer without channels": (lambda: nas.spaces.tunas(TUNAS.spec._replace(stem=(0,))), "`stem`"),
+    "a list of the macro space": (lambda: nas.spaces.macro((8, 8, 1), width=(8, nan)), "`width`"),
+    "labels that begin with 1, in a data set": (lambda: nas.data.batches(digits(first=1), 4), "count from 0"),
+    "labels that begin with 1, in a loss": (
+        lambda: nas.training.cross_entropy(jnp.zeros((2, 2)), jnp.array([1, 2])),
+        "count from 0",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_told_in_one_line(name):
+    call, words = MISTAKES[name]
+    with pytest.raises(ValueError, match=words) as caught:
+        call()
+    assert "\n" not in str(caught.value).partition("\n---")[0]  # what JAX adds
+
+
+class Lazy(nn.Module):
+    """Halves whatever it is given, and makes three channels of it."""
+
+    @nn.compact
+    def __call__(self, x, train):
+        return x[:3, ::2, ::2]
+
+
+@pytest.mark.parametrize("space", [CELLS, BLOCKS], ids=["nasbench201", "pnas"])
+def test_an_operation_that_ignores_what_it_is_told_is_named(space):
+    name = space.spec.ops[-1]
+    net = nas.cell_net(space, **IMAGE, channels=4, cells=1, ops={name: lambda features, stride, affine: Lazy()})
+    with pytest.raises(ValueError, match=f"operation '{name}' gives maps"):
+        jax.eval_shape(net.init, jax.random.key(0))
+
+
+def test_a_checked_factory_takes_what_it_took():
+    """NumPy's integers, lists in place of tuples, traced numbers and arrays of rank 0."""
+    nas.spaces.darts(np.int64(2), ["none", "skip_connect"])
+    nas.policies.concrete(CELLS, jnp.float32(0.5))
+    of = lambda rate: nas.training.sgd(rate).update(jnp.ones(2), nas.training.sgd(rate).init(jnp.ones(2)), jnp.ones(2))[0]
+    assert jax.vmap(of)(jnp.array([0.1, 0.2])).shape == (2, 2)
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        nas.spaces.darts(layers=3)
+    with pytest.raises(TypeError, match="missing"):
+        nas.spaces.tabular()

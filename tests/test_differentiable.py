@@ -655,6 +655,17 @@ def test_collapse_and_skips_are_named():
     assert diagnostics.collapsed(space, arch("skip_connect")) == "skip connections"
     assert diagnostics.collapsed(space, arch("none")) == "none"
     assert diagnostics.collapsed(space, arch("nor_conv_3x3")) is None
+    cell = lambda *rows: space.from_text("+".join(rows))
+    pools = cell("|avg_pool_3x3~0|", "|none~0|none~1|", "|none~0|none~1|avg_pool_3x3~2|")
+    assert diagnostics.collapsed(space, pools) == "none"  # node 2 hears nothing
+    pools = cell("|avg_pool_3x3~0|", "|none~0|none~1|", "|none~0|avg_pool_3x3~1|none~2|")
+    assert diagnostics.collapsed(space, pools) == "pools"
+    mixed = cell("|avg_pool_3x3~0|", "|none~0|skip_connect~1|", "|none~0|none~1|skip_connect~2|")
+    assert diagnostics.collapsed(space, mixed) == "skip connections and pools"
+    cut = cell("|nor_conv_3x3~0|", "|nor_conv_3x3~0|nor_conv_3x3~1|", "|none~0|none~1|none~2|")
+    assert diagnostics.collapsed(space, cut) == "none"
+    beside = cell("|nor_conv_3x3~0|", "|none~0|nor_conv_3x3~1|", "|skip_connect~0|none~1|none~2|")
+    assert diagnostics.collapsed(space, beside) == "skip connections"  # the convolutions lead nowhere
     assert int(diagnostics.count_operations(space, arch("skip_connect"))) == 6
     darts = spaces.darts()
     assert int(diagnostics.count_operations(darts, darts.from_text("DARTS_V2"))) == 5

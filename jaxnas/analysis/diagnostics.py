@@ -20,6 +20,7 @@ import optax
 
 from jaxnas.base import Arch, Key
 from jaxnas.spaces._space import Space
+from jaxnas.spaces.cell import CellSpec
 from jaxnas.trees import Tree
 
 SKIPS = ("skip_connect", "identity")
@@ -83,13 +84,40 @@ def count_operations(space: Space, arch: Arch, names: Sequence[str] = SKIPS) -> 
 
 
 def collapsed(space: Space, arch: Arch) -> str | None:
-    """What an architecture has nothing else but, "skip connections" or "none": nothing to learn; None for a sound one (host)."""
-    edges = sum(int(np.asarray(g).any(-1).sum()) for g in jax.tree.leaves(space.gates(arch)))
-    absent = int(count_operations(space, arch, ABSENT))
-    for name, count in (("none", 0), ("skip connections", int(count_operations(space, arch)))):
-        if getattr(space.spec, "ops", ()) and count == edges - absent:
-            return name
-    return None
+    """What an architecture has nothing else but, where its cells have nothing to learn; None for a sound one (host).
+
+    "skip connections", "pools", "skip connections and pools", or "none": nothing leads from a cell's input to its output.
+    Operations that nothing reaches, or that reach nothing, do not count.
+    """
+    ops = tuple(getattr(space.spec, "ops", ()))
+    if not isinstance(ops, tuple) or not all(isinstance(name, str) for name in ops):
+        return None
+    gates = [np.asarray(g) for g in jax.tree.leaves(space.gates(arch)) if np.shape(g)[-1:] == (len(ops),)]
+    if not ops or not gates:
+        return None
+    live = {ops[k] for g in gates for k in np.flatnonzero(_through(space.spec, ops, g.reshape(-1, len(ops))).any(0))}
+    kinds = (("skip connections", [name in SKIPS for name in live]), ("pools", ["_pool_" in name for name in live]))
+    if sum(sum(are) for _, are in kinds) < len(live):
+        return None
+    return " and ".join(what for what, are in kinds if any(are)) or "none"
+
+
+def _through(spec, ops: Sequence[str], gates: np.ndarray) -> np.ndarray:
+    """bool[E, O]: the operations of one cell that are on a way from its inputs to its output."""
+    there = (gates != 0) & np.asarray([name not in ABSENT for name in ops])
+    if not isinstance(spec, CellSpec) or len(there) != len(spec.edges):
+        return there
+    n, last = spec.inputs, spec.inputs + spec.nodes - 1
+    on = [e for e in range(len(there)) if there[e].any()]
+    ends = {e: (spec.edges[e][0], n + spec.edges[e][1]) for e in on}
+    reached = set(range(n))
+    for _ in range(spec.nodes):
+        reached |= {target for source, target in ends.values() if source in reached}
+    heard = {last} if n == 1 else set(range(n, last + 1))  # a cell of two inputs puts out all its nodes
+    for _ in range(spec.nodes):
+        heard |= {source for source, target in ends.values() if target in heard}
+    keep = [e in ends and ends[e][0] in reached and ends[e][1] in heard for e in range(len(there))]
+    return there & np.asarray(keep)[:, None]
 
 
 def discretisation_gap(loss: Callable[[Tree], jax.Array], space: Space, gates: Tree, arch: Arch) -> jax.Array:

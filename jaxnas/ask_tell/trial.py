@@ -8,7 +8,7 @@ fills up a batch: nothing is trained, and the member is scored as it stands.  Th
 Axes: B trials of one step.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,21 @@ class Trial(NamedTuple):
     slot: jax.Array  # int32[]: where the evaluator keeps the member
     start: jax.Array  # int32[]
     stop: jax.Array  # int32[]
+
+
+def require_archs_alone(archs: Arch) -> None:
+    """Raises ValueError, in an evaluator that knows no budgets, for trials."""
+    if isinstance(archs, Trial):
+        raise ValueError(
+            "this algorithm asks for trials, architectures at a budget: give it an evaluator of trials, "
+            "evaluate.train_trials(...) or evaluate.by_budget(...)"
+        )
+
+
+def require_trials(trials: Any) -> None:
+    """Raises ValueError, in an evaluator of trials, for architectures without a budget."""
+    if not isinstance(trials, Trial):
+        raise ValueError("this evaluator takes trials, and the algorithm asks for architectures: take hyperband, asha or bohb")
 
 
 class Answer(NamedTuple):

@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxnas import sharding, trees
 from jaxnas.base import Batch, Feed
+from jaxnas.checks import require_labels
 from jaxnas.data.augment import Augment, below, identity
 from jaxnas.data.dataset import Dataset, Split
 from jaxnas.data.errors import DataError
@@ -45,8 +46,9 @@ def batches(
 
     Raises:
         DataError: for a batch larger than its split, or without examples.
-        ValueError: for negative or no steps at all.
+        ValueError: for negative or no steps at all, or labels that the target does not have.
     """
+    _check_labels(dataset)
     valid_size = size if valid_size is None else valid_size
     if min(weight_steps, arch_steps, look_ahead) < 0 or weight_steps + arch_steps == 0:
         raise ValueError(f"a batch needs weight or architecture steps, not {weight_steps} and {arch_steps} ({look_ahead} ahead)")
@@ -87,6 +89,7 @@ def training(dataset: Dataset, size: int, *, steps: int = 1, augment: Augment = 
     """
     if steps < 1:
         raise ValueError(f"training needs at least one step to a batch, not {steps}")
+    _check_labels(dataset)
     both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), dataset.train, dataset.valid)
     _check_size(size, both, f"{dataset.name}, train and valid parts")
     return Feed(both, lambda key, arrays, t: Batch(train=_take(key, arrays, (steps, size), augment)))
@@ -108,6 +111,7 @@ def calibration(dataset: Dataset, size: int, batches: int, *, valid_batches: int
     Raises:
         DataError: for no calibration batch, or for more examples than there are.
     """
+    _check_labels(dataset)
     n, m = len(dataset.train.y), len(dataset.valid.y)
     if size < 1 or batches < 1 or batches * size > n:
         raise DataError(
@@ -131,6 +135,13 @@ def fixed(arrays: Any) -> Feed:
 def _check_size(size, part, name):
     if not 1 <= size <= len(part.y):
         raise DataError(f"a batch of {size} from {len(part.y)} examples ({name}): choose a size of 1 to {len(part.y)}")
+
+
+def _check_labels(dataset):
+    """ValueError for labels, of a dataset that was made by hand, that its target does not have."""
+    for part in (dataset.train, dataset.valid):
+        if dataset.target.kind == "classes" and not isinstance(part.y, jax.core.Tracer):
+            require_labels(part.y, dataset.target.outputs)
 
 
 def _indices(key, n, steps, size):

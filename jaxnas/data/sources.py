@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from jaxnas.base import Key
+from jaxnas.checks import described
 from jaxnas.data import arrays, hub, images, tables, tfds
 from jaxnas.data.dataset import Dataset, assemble, check_lengths
 from jaxnas.data.errors import DataError
@@ -59,6 +60,8 @@ def load(
     """
     if limit is not None and limit < 1:
         raise DataError(f"the limit must be at least 1 example, not {limit}")
+    if not isinstance(spec, str | os.PathLike):
+        raise DataError(f"`spec` names a data set or a path; got {described(spec)}")
     spec = os.fspath(spec)
     k_split, k_train, k_test = jax.random.split(key, 3)
     keys = {"train": lambda: k_train, "test": lambda: k_test, "valid": lambda: jax.random.fold_in(key, 3)}

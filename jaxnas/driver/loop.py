@@ -230,7 +230,8 @@ def _check_finite(info, seeds, at, checkpoints):
         good = checkpoints.steps() if checkpoints else []
         kept = f"; the last good checkpoint is that of step {good[-1]}" if good else ""
         raise Diverged(
-            f"the loss is not finite at step {step}{kept}: lower the learning rate, clip the gradient, or look for bad examples"
+            f"the loss is not finite at step {step}{kept}: lower the learning rate, clip the gradient, or "
+            "look for bad examples and for labels outside 0 to classes - 1"
         )
 
 

@@ -6,6 +6,7 @@
 Axes: B candidates.
 """
 
+from jaxnas.ask_tell.trial import require_archs_alone
 from jaxnas.base import Evaluator, stateless
 from jaxnas.checks import checked
 from jaxnas.surrogates.surrogate import Surrogate
@@ -23,6 +24,7 @@ def surrogate(model: Surrogate) -> Evaluator:
     """
 
     def evaluate(key, archs, batch):
+        require_archs_alone(archs)
         del key  # deterministic
         if not isinstance(batch.fixed, Fitted):
             raise ValueError(

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jaxnas.ask_tell.trial import require_archs_alone
 from jaxnas.base import Evaluator, stateless
 from jaxnas.checks import checked, described
 from jaxnas.spaces._space import Space
@@ -33,6 +34,7 @@ def table(space: Space) -> Evaluator:
     _raw_size(space)
 
     def evaluate(key, archs, batch):
+        require_archs_alone(archs)
         del key  # deterministic
         if not isinstance(batch.fixed, dict) or not batch.fixed:
             raise ValueError("a table is read from `batch.fixed`: give Batch(fixed=rows(space, archs, {'accuracy': ...}))")

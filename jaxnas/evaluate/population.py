@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxnas import sharding
+from jaxnas.ask_tell.trial import require_archs_alone
 from jaxnas.base import Arch, Evaluator, Key, stateless
 from jaxnas.checks import Positive, checked
 from jaxnas.nets.base import Net
@@ -188,6 +189,7 @@ def train_from_scratch(
     train = population(net, optimizer, batch_score(criterion), mode, every, criterion)
 
     def evaluate(key, archs, batch):
+        require_archs_alone(archs)
         keys = jax.random.split(key, count(archs))
         return train(keys, archs, batch.train, batch.valid)
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 import jax
 
+from jaxnas.ask_tell.trial import require_archs_alone
 from jaxnas.base import Evaluator
 from jaxnas.checks import checked
 from jaxnas.nets.base import Net
@@ -48,6 +49,8 @@ def zero_cost(net: Net, *proxies: str | Mapping[str, Proxy], draw: str | None = 
     jax.eval_shape(lambda key: drawn(net, key, draw), jax.random.key(0))
 
     def step(key, variables, archs, batch):
+        require_archs_alone(archs)
+
         def score(candidate):
             arch, k = candidate
             held = variables if k is None else drawn(net, k, draw)

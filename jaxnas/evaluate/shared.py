@@ -19,6 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxnas.ask_tell.trial import require_archs_alone
 from jaxnas.base import Arch, Evaluator, stateless
 from jaxnas.checks import checked
 from jaxnas.nets._recalibrate import recalibrate
@@ -69,6 +70,7 @@ def shared_weights(
         return jax.tree.map(lambda m: jnp.where(jnp.isfinite(metrics["loss"]), m, jnp.nan), metrics)
 
     def evaluate(key, archs, batch):
+        require_archs_alone(archs)
         del key  # deterministic
         if not isinstance(batch.fixed, dict) or "params" not in batch.fixed:
             raise ValueError("shared weights are read from `batch.fixed`: give a phase `fix=lambda state: state.variables`")

@@ -21,6 +21,7 @@ import numpy as np
 import optax
 
 from jaxnas import sharding
+from jaxnas.ask_tell.trial import require_trials
 from jaxnas.base import DrawFn, Evaluator, stateless
 from jaxnas.checks import Positive, checked
 from jaxnas.evaluate._table import table
@@ -53,6 +54,7 @@ def by_budget(space: Space, budgets: Sequence[Positive], restart: bool = False) 
         raise ValueError(f"budgets of a table rise, and begin at 1 or more; got {list(budgets)}")
 
     def evaluate(key, trials, batch):
+        require_trials(trials)
         _, metrics = whole.step(key, (), trials.arch, batch)
         here = trials.stop[:, None] == known[None]  # [B, F]
         for name, columns in metrics.items():
@@ -140,6 +142,7 @@ def train_trials(
         return member, judge(net, member, gates, end, score, fixed.valid, path)
 
     def step(key, state, trials, batch):
+        require_trials(trials)
         if not isinstance(batch.fixed, Held):
             raise ValueError("trials are trained on what is in `batch.fixed`: give Held(feed.arrays, dataset.valid)")
         slot = trials.slot

@@ -26,7 +26,7 @@ from jaxnas.checks import Image, Positive, ProbabilityBelowOne, checked
 from jaxnas.nets import probe
 from jaxnas.nets.base import Gates, Net, check_image, linen, mask, number
 from jaxnas.nets.convolution import avg_pool, fence, max_pool
-from jaxnas.nets.layers import BatchNorm, Conv, Dense, Depthwise, Rate, apply_norm, drop, mix, switched, to_net
+from jaxnas.nets.layers import BatchNorm, Conv, Dense, Depthwise, Rate, apply_norm, check_maps, drop, mix, switched, to_net
 from jaxnas.spaces._space import Space
 from jaxnas.spaces.enas import MacroChoice, MacroSpec
 
@@ -94,6 +94,7 @@ class AnyOp(nn.Module):
             """One candidate's output, and the statistics of all, of which its own have moved."""
             variables = {c: held[name] for c, held in (("params", params), ("batch_stats", stats)) if name in held}
             y, new = made[name].apply(variables, x, train, mutable=["batch_stats"])
+            check_maps(name, y, (self.features, *x.shape[1:]))
             return apply_norm(y), {**stats, name: new["batch_stats"]} if name in stats else stats
 
         held = [{n: self.get_variable(c, n) for n in made if self.has_variable(c, n)} for c in ("params", "batch_stats")]
@@ -141,7 +142,9 @@ class MacroNet(nn.Module):
                 y = sum([bit * output for bit, output in zip(bits, outputs, strict=True)], y)
             else:
                 op, skips = self.choice[i]
-                y = apply_norm(self.ops[op](C).clone(parent=self, name=f"layer{i}")(x, train))
+                y = self.ops[op](C).clone(parent=self, name=f"layer{i}")(x, train)
+                check_maps(op, y, (C, *x.shape[1:]))
+                y = apply_norm(y)
                 y = sum([outputs[j] for j in skips], y)
             x = BatchNorm(name=f"norm{i}")(y, train) if i else y
             outputs.append(x)

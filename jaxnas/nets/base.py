@@ -169,6 +169,17 @@ def check_variables(net: Net, variables: Variables) -> None:
         )
 
 
+def check_examples(net: Net, split: Any) -> None:
+    """Raises ValueError for batches (x [W, B, ...], y) whose examples are of another shape than a net of images reads."""
+    if not net.image or not isinstance(split, tuple) or not hasattr(split[0], "shape"):
+        return
+    shape = tuple(split[0].shape[2:])
+    if shape != tuple(net.image):
+        raise ValueError(
+            f"this net reads examples of the shape {tuple(net.image)}, and the data's are {shape}: make it with image={shape}"
+        )
+
+
 def check_image(image: Sequence[int], classes: int, stride: int = 1) -> None:
     """Raises ValueError for an image that is not (H, W, C), sizes below 1, or less of it than the strides need."""
     if len(image) != 3:
@@ -188,7 +199,9 @@ def count_parameters(module_or_variables: Variables) -> int: ...
 
 
 def count_parameters(module_or_variables: Any, image: Any = None) -> int:
-    """The number of weights, as papers count them: without the auxiliary head.
+    """The number of weights, as papers count them: without the auxiliary head, but with the biases and the scales of norms.
+
+    The proxy `params` counts fewer: the weights of convolutions and dense layers alone.
 
     Args:
         module_or_variables: variables, or a module whose shapes are inferred without computing anything.

@@ -18,7 +18,7 @@ from jax import lax
 from jaxnas.base import Key
 from jaxnas.nets import probe
 from jaxnas.nets.base import Gates
-from jaxnas.nets.layers import BatchNorm, Conv, Rate, apply_norm, drop_path
+from jaxnas.nets.layers import BatchNorm, Conv, Rate, apply_norm, check_maps, drop_path
 from jaxnas.nets.ops import FactorizedReduce
 from jaxnas.spaces.blocks import Blocks, BlockSpec
 
@@ -116,6 +116,7 @@ class AnyBlockCell(nn.Module):
         def run(op, name, x, variables):
             stats = variables[name]["batch_stats"]
             y, new = op.apply(variables[name], x, train, mutable=["batch_stats"])
+            check_maps(name, y, (self.features, *blank.shape[1:]))
             moved = {**variables, name: {**variables[name], "batch_stats": new.get("batch_stats", stats)}}
             return apply_norm(y), {n: v["batch_stats"] for n, v in moved.items()}
 
@@ -180,7 +181,11 @@ class BlockCell(nn.Module):
             sides = []
             for s, (j, k) in enumerate(zip(sources, (first, second), strict=True)):
                 op = self.ops[names[k]](self.features, self.stride if j < 2 else 1, True)
-                y = apply_norm(op.clone(parent=self, name=f"block{b}_{s}")(states[j], train))
+                y = op.clone(parent=self, name=f"block{b}_{s}")(states[j], train)
+                _, H, W, N = states[j].shape
+                stride = self.stride if j < 2 else 1
+                check_maps(names[k], y, (self.features, -(-H // stride), -(-W // stride), N))
+                y = apply_norm(y)
                 sides.append(drop_path(y, self.make_rng("drop_path"), rate) if train and rate is not None else y)
             if self.spec.combine[combine] == "concat":
                 states.append(Together(self.features, name=f"together{b}")(sides[0], sides[1], train))

@@ -26,7 +26,7 @@ from jaxnas.nets import probe
 from jaxnas.nets.base import Gates
 from jaxnas.nets.block_cell import AnyBlockCell, BlockCell
 from jaxnas.nets.convolution import avg_pool
-from jaxnas.nets.layers import BatchNorm, Conv, Dense, Rate, apply_norm, drop_path, shuffle, to_net
+from jaxnas.nets.layers import BatchNorm, Conv, Dense, Rate, apply_norm, check_maps, drop_path, shuffle, to_net
 from jaxnas.nets.ops import FactorizedReduce, Identity, ReLUConvBN
 from jaxnas.nets.super_cell import FINAL, Anneal, Choice, SuperCell, around
 from jaxnas.spaces.blocks import BlockSpec
@@ -58,7 +58,9 @@ class Cell(nn.Module):
             y = blank[: C // K]
             if k is not None:
                 op = self.ops[names[k]](self.features // K, stride, self.affine)
-                y = apply_norm(op.clone(parent=self, name=f"edge{edge}")(x[: C // K], train))
+                y = op.clone(parent=self, name=f"edge{edge}")(x[: C // K], train)
+                check_maps(names[k], y, (self.features // K, *blank.shape[1:]))
+                y = apply_norm(y)
                 if train and rate is not None and not isinstance(op, Identity):
                     y = drop_path(y, self.make_rng("drop_path"), rate)
             if K > 1:

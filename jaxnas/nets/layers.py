@@ -40,6 +40,16 @@ def apply_norm(y: Output) -> jax.Array:
     return y.y * per_channel(y.scale) + per_channel(y.shift) if isinstance(y, Affine) else y
 
 
+def check_maps(name: str, y: Output, shape: tuple[int, ...]) -> None:
+    """Raises ValueError for an operation's output that is not [C, H, W, B]: it has ignored its features or its stride."""
+    got = (y.y if isinstance(y, Affine) else y).shape
+    if got != shape:
+        raise ValueError(
+            f"the operation {name!r} gives maps of {list(got)} where {list(shape)} are wanted, [channels, height, width, batch]: "
+            "see to it that it follows its features and its stride"
+        )
+
+
 def mix(weights: Iterable[jax.Array], ys: Iterable[Output]) -> jax.Array:
     """sum_o weights[o] * ys[o] of operations' outputs.
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from jaxnas.nets import probe
 from jaxnas.nets.convolution import fence, max_pool
-from jaxnas.nets.layers import Output, Rate, apply_norm, drop, mix, shuffle, switched, walk
+from jaxnas.nets.layers import Output, Rate, apply_norm, check_maps, drop, mix, shuffle, switched, walk
 from jaxnas.nets.ops import OPS, Identity
 from jaxnas.spaces.cell import CellSpec
 
@@ -119,6 +119,7 @@ class SuperCell(nn.Module):
         """One operation of one edge -> (its output, the edge's statistics)."""
         variables = {c: held[name] for c, held in (("params", params), ("batch_stats", stats)) if name in held}
         y, new = self.built[stride][name].apply(variables, x, train, mutable=["batch_stats"])
+        check_maps(name, y, (self.features // self.partial, -(-x.shape[1] // stride), -(-x.shape[2] // stride), x.shape[3]))
         return y, {**stats, name: new["batch_stats"]} if name in stats else stats
 
     def beside(self, y: jax.Array, gate: jax.Array, rest: jax.Array) -> jax.Array:

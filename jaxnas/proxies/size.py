@@ -1,6 +1,6 @@
 """The baselines every proxy has to beat: the weights and the multiply-adds of a network, without its biases and norms.
 
-    params    weights of convolutions and dense layers
+    params    weights of convolutions and dense layers; `nets.count_parameters` adds the biases and norms
     flops     multiply-adds of one example; pools, norms and activations are free
 
 Both are of all the operations an architecture has, those that do not reach its output included, as published tables count.

@@ -15,11 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxnas.checks import Positive, PositiveNumber, checked
+from jaxnas.checks import Positive, PositiveNumber, checked, require_labels
 from jaxnas.data.target import Target
 from jaxnas.training.losses import (
     binary_cross_entropy,
-    check_labels,
     check_unsmoothed,
     cross_entropy,
     soft_binary_cross_entropy,
@@ -82,7 +81,7 @@ def criterion(target: Target, class_weights: Sequence[PositiveNumber] | None = N
 @checked
 def balanced_weights(y: Any, classes: Positive) -> tuple[float, ...]:
     """N / (K n_c) of the classes of labels int[N], n_c times each: all classes weigh the same; 1 for a class without examples."""
-    y = check_labels(y, classes)
+    y = require_labels(y, classes)
     if y.ndim != 1 or not len(y):
         raise ValueError(f"give at least one label, [N]; got shape {[*y.shape]}")
     counts = np.bincount(y, minlength=classes)

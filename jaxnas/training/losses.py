@@ -7,23 +7,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-
-def check_labels(y: Any, classes: int) -> np.ndarray:
-    """Labels of classes as NumPy integers.
-
-    Raises:
-        ValueError: for labels that are not whole numbers from 0 to classes - 1.
-    """
-    y = np.asarray(y)
-    if y.dtype.kind not in "iu":
-        raise ValueError(f"labels of classes must be integers [N]; got {y.dtype}{[*y.shape]}")
-    wrong = y[(y < 0) | (y >= classes)]
-    if wrong.size:
-        raise ValueError(f"labels of {classes} classes go from 0 to {classes - 1}, and {wrong[0]} is among them: count from 0")
-    return y
+from jaxnas.checks import require_labels
 
 
 def cross_entropy(logits: jax.Array, y: jax.Array, path: Any = None, *, smoothing: float = 0.0) -> jax.Array:
@@ -39,7 +25,7 @@ def cross_entropy(logits: jax.Array, y: jax.Array, path: Any = None, *, smoothin
     if not 0 <= smoothing < 1:
         raise ValueError(f"`smoothing` is a share below 1: got {smoothing}")
     if not isinstance(y, jax.core.Tracer):
-        check_labels(y, logits.shape[-1])
+        require_labels(y, logits.shape[-1])
     if not smoothing:
         return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
     return optax.softmax_cross_entropy(logits, optax.smooth_labels(jax.nn.one_hot(y, logits.shape[-1]), smoothing)).mean()

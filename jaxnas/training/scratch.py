@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxnas.base import Strategy
+from jaxnas.base import Strategy, require_data
 from jaxnas.checks import Image, NonNegativeNumber, Positive, PositiveNumber, ProbabilityBelowOne, checked
 from jaxnas.training._criterion import CLASSES, Criterion, correct
 from jaxnas.trees import count, loop
@@ -94,6 +94,7 @@ def train(
         return TrainState(variables, opt_state, state.step + 1), TrainInfo(value, score)
 
     def step(key, state, batch):
+        require_data(batch, "train")
         keys = jax.random.split(key, count(batch.train))
         state, info = loop(weight_step, state, (keys, batch.train))
         return state, jax.tree.map(jnp.mean, info)

@@ -21,9 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxnas.base import Key, Strategy
+from jaxnas.base import Key, Strategy, require_data
 from jaxnas.checks import checked
-from jaxnas.nets.base import Gates, Net, Variables, check_variables
+from jaxnas.nets.base import Gates, Net, Variables, check_examples, check_variables
 from jaxnas.policies.policy import Policy
 from jaxnas.trees import loop
 from jaxnas.weight_sharing.base import Given, Gradient, Path, Problem, Weights, WeightSharingInfo, WeightSharingState
@@ -90,6 +90,8 @@ def weight_sharing(net: Net, policy: Policy, gradient: Gradient, weights: Weight
         return WeightSharingState(variables, opt_state, theta, gradient.init(theta), jnp.zeros((), jnp.int32))
 
     def step(key, state, batch):
+        require_data(batch, "train")
+        check_examples(net, batch.train)
         k_arch, k_weights = jax.random.split(key)
         reported = {}
         if not gradient.joint and batch.valid is not None:

@@ -78,10 +78,6 @@ def tournament_evolution(
 def _evolution(space, population, tournament, batch, mutate, aging):
     P, S, B = population, tournament, batch
     mutate = space.mutate if mutate is None else mutate
-    if P < 1:
-        raise ValueError(f"evolution needs a population of at least 1; got population={P}")
-    if S < 1:
-        raise ValueError(f"a tournament draws at least 1 member; got tournament={S}")
     if not 1 <= B <= P:
         raise ValueError(f"ask for at least 1 candidate and at most the population ({P}) a step; got batch={B}")
 

@@ -78,10 +78,6 @@ def genetic(
     mutate = space.mutate if mutate is None else mutate
     if not 1 <= P <= space.size:
         raise ValueError(f"a population holds at least 1 and at most all {space.size} architectures; got population={P}")
-    if S < 1:
-        raise ValueError(f"a tournament draws at least 1 member; got tournament={S}")
-    if B < 1:
-        raise ValueError(f"breed at least 1 child a step; got batch={B}")
     if not (0 <= crossover <= 1 and 0 <= mutation <= 1 and crossover + mutation > 0):
         raise ValueError(f"odds lie in [0, 1], and one of them above 0; got crossover={crossover}, mutation={mutation}")
 

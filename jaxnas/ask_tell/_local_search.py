@@ -57,10 +57,6 @@ def local_search(space: Space, *, capacity: Positive, steepest: bool = False, in
     K = int(np.sum(space.arity - 1))
     if K == 0:
         raise ValueError("local search needs a space of at least two architectures")
-    if capacity < 1:
-        raise ValueError(f"give the number of steps as the capacity, at least 1; got capacity={capacity}")
-    if initial < 1:
-        raise ValueError(f"a climb starts from at least 1 random architecture; got initial={initial}")
     C, radix = min(capacity, space.size), words(space.arity)  # [D, W]
     last = space.size if capacity >= space.size else 2**31 - 1  # by this step everything was asked for
 

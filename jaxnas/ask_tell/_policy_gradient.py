@@ -46,8 +46,6 @@ def policy_gradient(space: Space, policy: Policy, update: Update, batch: Positiv
     Raises:
         ValueError: for a batch below 1, a policy whose actions are not architectures of `space`, or a space of chains.
     """
-    if batch < 1:
-        raise ValueError(f"policy-gradient search asks for at least one candidate a step; got batch={batch}")
     if isinstance(space.spec, MDP):  # what they draw is repaired, and its probability is another than they say
         raise ValueError("policies do not know which actions are legal in a chain: search it by evolution, or `q_learning`")
     theta = jax.eval_shape(policy.init, jax.random.key(0))

@@ -25,8 +25,6 @@ def random_search(space: Space, batch: Positive = 1) -> AskTell:
     Raises:
         ValueError: for a batch below 1.
     """
-    if batch < 1:
-        raise ValueError(f"random search asks for at least one candidate a step; got batch={batch}")
 
     def init(key):
         del key  # nothing to draw

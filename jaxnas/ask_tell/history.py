@@ -13,8 +13,6 @@ from jaxnas.trees import count
 
 def check_capacity(capacity: int, initial: int, batch: int) -> None:
     """ValueError for sizes that make no history."""
-    if capacity < 1:
-        raise ValueError(f"the history needs room for at least one score; got capacity={capacity}")
     if not 1 <= initial <= capacity:
         raise ValueError(f"draw at least 1 random architecture first and at most the capacity ({capacity}); got initial={initial}")
     if not 1 <= batch <= capacity:

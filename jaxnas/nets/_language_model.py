@@ -248,8 +248,6 @@ def language_model(
     spec = space.spec
     if not isinstance(spec, CellSpec) or spec.inputs != 1 or not set(spec.ops) - {"none"} <= set(ACTIVATIONS):
         raise ValueError(f"a language model needs a space of `darts_rnn(...)`, of operations {', '.join(ACTIVATIONS)} and none")
-    if min(vocabulary, batch, hidden, embedding) < 1:
-        raise ValueError(f"sizes must be positive: got {vocabulary=}, {batch=}, {hidden=}, {embedding=}")
     if not all(0 <= rate < 1 for rate in dropouts):
         raise ValueError(f"a rate of dropout is in [0, 1): got {dropouts}")
     if beta < 0 or uniform <= 0:

@@ -53,8 +53,6 @@ def categorical(space: Space, scale: NonNegativeNumber = 1e-3, paths: Positive =
         ValueError: for a space with real dimensions, or fewer than 1 path.
     """
     legal = options(space)
-    if paths < 1:
-        raise ValueError(f"a policy draws at least 1 path; got paths={paths}")
 
     def logits(theta):
         return jnp.where(legal, theta, -jnp.inf)

@@ -54,8 +54,6 @@ def straight_through(space: Space, temperature: Temperature = 1.0, scale: NonNeg
 
 def _gumbel(space, temperature, scale, paths, finish, hard):
     at = annealed("temperature", temperature)
-    if paths < 1:
-        raise ValueError(f"a policy draws at least 1 path; got paths={paths}")
 
     def sample(key, theta, t):
         def noisy(k, a, shape):

@@ -36,8 +36,6 @@ def dirichlet(space: Space, scale: NonNegativeNumber = 1e-3, paths: Positive = 1
     Raises:
         ValueError: for fewer than 1 path, or an edge of a single operation.
     """
-    if paths < 1:
-        raise ValueError(f"a policy draws at least 1 path; got paths={paths}")
 
     def row(key, alpha, shape):
         on = still_open(alpha)

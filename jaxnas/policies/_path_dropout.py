@@ -59,8 +59,6 @@ def path_dropout(
     """
     if not 0 < rate < 1:
         raise ValueError(f"`rate` is the odds that a node loses all its paths: give it in (0, 1), not {rate}")
-    if paths < 1:
-        raise ValueError(f"a policy draws at least 1 path; got paths={paths}")
     odds = jax.tree.map(lambda k: jnp.float32(rate) ** (1 / k), incoming(space))
     share = (lambda t: 1.0) if warm_up is None else warm_up
     blank = jax.tree.map(lambda shape: jnp.zeros(shape, jnp.float32), space.gate_shapes, is_leaf=is_shape)

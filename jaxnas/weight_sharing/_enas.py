@@ -215,8 +215,6 @@ def warm_restarts(
     Raises:
         ValueError: for no step or cycle.
     """
-    if min(first, cycles) < 1:
-        raise ValueError(f"give at least one step and one cycle; got {first} and {cycles}")
     lengths = [first * 2**i for i in range(cycles)]
     return optax.join_schedules(
         [optax.cosine_decay_schedule(high, n, alpha=low / high) for n in lengths], [sum(lengths[:i]) for i in range(1, cycles)]

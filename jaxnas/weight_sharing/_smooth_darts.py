@@ -63,8 +63,6 @@ def adversarial(eps: Callable, steps: Positive = 7) -> Callable:
     Raises:
         ValueError: for less than one step.
     """
-    if steps < 1:
-        raise ValueError(f"the attack needs at least 1 step; got steps={steps}")
 
     def perturb(key, gates, loss_of, t):
         plain, size = jax.lax.stop_gradient(gates), 2 * eps(t) / steps

@@ -287,10 +287,10 @@ def test_seeds_as_one_program_equal_a_loop():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(population=0), "population of at least 1; got population=0"),
-        (dict(tournament=0), "at least 1 member; got tournament=0"),
+        (dict(population=0), "`population` of aging_evolution must be a positive integer; got 0"),
+        (dict(tournament=0), "`tournament` of aging_evolution must be a positive integer; got 0"),
         (dict(population=10, batch=11), "at most the population .10. a step; got batch=11"),
-        (dict(batch=0), "got batch=0"),
+        (dict(batch=0), "must be a positive integer"),
     ],
 )
 def test_aging_evolution_refuses(arguments, message):
@@ -299,7 +299,7 @@ def test_aging_evolution_refuses(arguments, message):
 
 
 def test_random_search_refuses():
-    with pytest.raises(ValueError, match="got batch=0"):
+    with pytest.raises(ValueError, match="must be a positive integer"):
         random_search(TOY, batch=0)
 
 

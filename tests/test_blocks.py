@@ -112,7 +112,7 @@ def test_stripes_in_both_forms(shape, stride):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: spaces.nasnet(0), "at least one block"),
+        (lambda: spaces.nasnet(0), "`blocks` of nasnet must be a positive integer; got 0"),
         (lambda: spaces.nasnet(ops=("skip_connect", "skip_connect")), "that differ"),
         (lambda: spaces.nasnet(combine=("times",)), "combine by"),
         (lambda: weight_sharing.darts(nets.cell_net(spaces.pnas(1), image=(4, 4, 1), classes=2, channels=2)), "mixes none"),

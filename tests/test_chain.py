@@ -205,7 +205,10 @@ def test_text_says_what_is_built():
         (lambda: small().from_text("conv 2 1 | pool 2 2 | pool 2 2"), "not allowed after 'conv 2 1 . pool 2 2'"),
         (lambda: chain(mdp_of(nasbench201())), "give the MDP of `metaqnn`"),
         (lambda: chain(metaqnn(8, 2)._replace(legal=metaqnn(8, 2).legal & (np.arange(20) > 0))), "without a legal action"),
-        (lambda: policy_gradient(small(), categorical(small()), None), "do not know which actions are legal"),
+        (
+            lambda: policy_gradient(small(), categorical(small()), None),
+            r"`update` of policy_gradient must be an update such as nas\.policies\.reinforce\(policy, optimizer\); got None",
+        ),
     ],
 )
 def test_refusals(make, message):

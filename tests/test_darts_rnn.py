@@ -90,7 +90,7 @@ def test_published_cells():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: darts_rnn(0), "at least one node"),
+        (lambda: darts_rnn(0), "`nodes` of darts_rnn must be a positive integer; got 0"),
         (lambda: darts_rnn(2, ("none",)), "other than none"),
         (lambda: darts_rnn(2, ("tanh", "tanh")), "each operation once"),
         (lambda: darts_rnn(2).from_text("DARTS_V3"), "not a recurrent genotype"),
@@ -98,10 +98,10 @@ def test_published_cells():
         (lambda: darts_rnn(1).from_text("Genotype(recurrent=[('none', 0)])"), "is not one of tanh"),
         (lambda: darts_rnn(1).from_text("Genotype(recurrent=[('tanh', 1)])"), "must be one of 0 to 0"),
         (lambda: language_model(darts(), vocabulary=V, batch=B), "needs a space of"),
-        (lambda: small(vocabulary=0), "sizes must be positive"),
-        (lambda: small(dropouts=Dropouts(x=1.0)), "a rate of dropout"),
+        (lambda: small(vocabulary=0), "`vocabulary` of language_model must be a positive integer; got 0"),
+        (lambda: small(dropouts=Dropouts(x=1.0)), r"`x` of Dropouts must be a probability below 1; got 1\.0"),
         (lambda: small(embedding=3), "a tied decoder"),
-        (lambda: small(beta=-1.0), "beta must not be negative"),
+        (lambda: small(beta=-1.0), r"`beta` of language_model must be a number of at least 0; got -1\.0"),
     ],
 )
 def test_bad_input_is_refused(make, message):

@@ -758,7 +758,7 @@ def test_widening_copies_channels_and_keeps_what_was_there():
         (lambda: nets.cell_net(spaces.pnas(), image=IMAGE, classes=2, partial=2), "partial"),
         (lambda: policies.exponentiated(0.0), "rate"),
         (lambda: weight_sharing.drnas(toy_net(cell_space()), kl=-1.0), "kl"),
-        (lambda: weight_sharing.adversarial(lambda t: 0.1, 0), "at least 1 step"),
+        (lambda: weight_sharing.adversarial(lambda t: 0.1, 0), "`steps` of adversarial must be a positive integer; got 0"),
         (lambda: policies.edge_normalised(ROW), "cell space"),
         (lambda: weight_sharing.proxylessnas(toy_net(cell_space())), "mobile"),
         (lambda: weight_sharing.fbnet(toy_net(cell_space()), temperature=1.0, cost=lambda g: 0.0), "hardware.priced"),

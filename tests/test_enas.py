@@ -93,7 +93,7 @@ def test_text_both_ways():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: enas_macro(0), "at least one layer"),
+        (lambda: enas_macro(0), "`layers` of enas_macro must be a positive integer; got 0"),
         (lambda: enas_macro(2, ()), "got 2 and none"),
         (lambda: enas_macro(2, ("conv_3x3",) * 2), "operations that differ"),
         (lambda: enas_rnn(1), "got nodes=1"),
@@ -109,9 +109,9 @@ def test_text_both_ways():
         (lambda: skip_rate(nasbench201()), "skip bits"),
         (lambda: skip_rate(enas_macro(1)), "0 bits"),
         (lambda: skip_rate(enas_macro(2), 1.0), "got 1.0"),
-        (lambda: warm_restarts(0), "got 0 and 5"),
-        (lambda: final_choice(enas_macro(2), None, 0), "must be positive"),
-        (lambda: enas(tiny(), networks=0), "must be positive"),
+        (lambda: warm_restarts(0), "`first` of warm_restarts must be a positive integer; got 0"),
+        (lambda: final_choice(enas_macro(2), None, 0), "`scores` of final_choice must be a function"),
+        (lambda: enas(tiny(), networks=0), "`networks` of enas must be a positive integer"),
         (lambda: enas(tiny(), architecture=optax.sgd(0.1), update=drawing), "not both"),
     ],
 )

@@ -386,25 +386,37 @@ def test_step_is_a_scan_body(name, s):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: successive_halving(TOY, 0, 1, 9), "at least one member; got n=0"),
-        (lambda: successive_halving(TOY, 9, 0, 9), "1 <= r <= R"),
+        (lambda: successive_halving(TOY, 0, 1, 9), "`n` of successive_halving must be a positive integer; got 0"),
+        (lambda: successive_halving(TOY, 9, 0, 9), "`r` of successive_halving must be a positive integer; got 0"),
         (lambda: successive_halving(TOY, 9, 10, 9), "1 <= r <= R"),
         (lambda: successive_halving(TOY, 9, 1, 9, eta=1), "eta of at least 2"),
         (lambda: successive_halving(TOY, 9, 1, 9, batch=10), "1 to 9 trials a step.*got batch=10"),
-        (lambda: successive_halving(TOY, 9, 1, 9, batch=0), "got batch=0"),
+        (lambda: successive_halving(TOY, 9, 1, 9, batch=0), "`batch` of successive_halving must be a positive integer; got 0"),
         (lambda: brackets(TOY, []), "at least one bracket"),
         (lambda: brackets(TOY, [[(3, 1), (4, 3)]]), "budgets rise and members do not"),
         (lambda: brackets(TOY, [[(3, 3), (2, 3)]]), "budgets rise and members do not"),
         (lambda: brackets(TOY, [[(3, 3)], [(4, 3)]]), "the first bracket must be the widest"),
         (lambda: hyperband(TOY, 9, form="paper"), "unknown form 'paper'"),
-        (lambda: asha(TOY, 9, capacity=0), "got capacity=0"),
+        (lambda: asha(TOY, 9, capacity=0), "`capacity` of asha must be a positive integer; got 0"),
         (lambda: asha(TOY, 9, capacity=4, batch=5), "got batch=5"),
         (lambda: bohb(TOY, 9, capacity=5), "needs 6 scores of one budget"),
-        (lambda: bohb(TOY, 9, capacity=50, model=KernelModel(rho=1.5)), "rho in .0, 1."),
+        (
+            lambda: bohb(TOY, 9, capacity=50, model=KernelModel(rho=1.5)),
+            r"`rho` of KernelModel must be a probability, from 0 to 1; got 1\.5",
+        ),
         (lambda: by_budget(TOY, (12, 12)), "budgets of a table rise"),
-        (lambda: train_trials(None, None, None, slots=0, budget=3), "at least 1"),
-        (lambda: train_trials(None, None, None, slots=3, budget=3, anneal="short"), "got 'short'"),
-        (lambda: train_trials(None, None, None, slots=3, budget=3, mode="loop"), "unknown mode"),
+        (
+            lambda: train_trials(None, None, None, slots=0, budget=3),
+            r"`net` of train_trials must be a net such as nas\.cell_net\(space, image=\(32, 32, 3\), classes=10\); got None",
+        ),
+        (
+            lambda: train_trials(None, None, None, slots=3, budget=3, anneal="short"),
+            r"`net` of train_trials must be a net such as nas\.cell_net\(space, image=\(32, 32, 3\), classes=10\); got None",
+        ),
+        (
+            lambda: train_trials(None, None, None, slots=3, budget=3, mode="loop"),
+            r"`net` of train_trials must be a net such as nas\.cell_net\(space, image=\(32, 32, 3\), classes=10\); got None",
+        ),
     ],
 )
 def test_they_refuse(make, message):

@@ -437,7 +437,7 @@ def test_kernels_refuse():
             path_encoding(s)
     with pytest.raises(ValueError, match="no cells"):
         cell_graph(TOY)
-    with pytest.raises(ValueError, match="got rounds=-1"):
+    with pytest.raises(ValueError, match="`rounds` of weisfeiler_lehman must be an integer of at least 0; got -1"):
         weisfeiler_lehman(cell_graph(NB201), -1)
     with pytest.raises(ValueError, match="at least one kernel"):
         product()
@@ -641,10 +641,10 @@ def test_an_ensemble_of_networks_fits_the_slot():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(capacity=0), "room for at least one score; got capacity=0"),
-        (dict(initial=0), "at most the capacity .20.; got initial=0"),
+        (dict(capacity=0), "`capacity` of bayesian must be a positive integer; got 0"),
+        (dict(initial=0), "`initial` of bayesian must be a positive integer; got 0"),
         (dict(initial=21), "got initial=21"),
-        (dict(batch=0), "at most the capacity .20. a step; got batch=0"),
+        (dict(batch=0), "`batch` of bayesian must be a positive integer; got 0"),
         (dict(batch=21), "got batch=21"),
     ],
 )
@@ -661,7 +661,7 @@ def test_candidates_refuse():
         lambda: mutants_of_best(TOY, 5, 0),
         lambda: pool(),
     ):
-        with pytest.raises(ValueError, match="of at least 1; got"):
+        with pytest.raises(ValueError, match="`n` of random_draws must be a positive integer; got 0"):
             make()
     with pytest.raises(ValueError, match="take mutants_of_best"):
         neighbors_of_best(MIXED)

@@ -218,11 +218,11 @@ def test_beats_random_search_on_reals_and_conditional_decisions(s):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(population=0), "at least 1 and at most all 24 architectures; got population=0"),
+        (dict(population=0), "`population` of genetic must be a positive integer; got 0"),
         (dict(population=25), "got population=25"),
-        (dict(population=5, tournament=0), "at least 1 member; got tournament=0"),
-        (dict(population=5, batch=0), "at least 1 child a step; got batch=0"),
-        (dict(population=5, crossover=1.1), "odds lie in .0, 1.*got crossover=1.1, mutation=1.0"),
+        (dict(population=5, tournament=0), "`tournament` of genetic must be a positive integer; got 0"),
+        (dict(population=5, batch=0), "`batch` of genetic must be a positive integer or None; got 0"),
+        (dict(population=5, crossover=1.1), r"`crossover` of genetic must be a probability, from 0 to 1; got 1\.1"),
         (dict(population=5, crossover=0.0, mutation=0.0), "got crossover=0.0, mutation=0.0"),
     ],
 )

@@ -104,7 +104,7 @@ def test_a_bad_text_is_refused(text, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(layers=0), "`layers` needs positive"),
+        (dict(layers=0), "`layers` of layerwise must be a positive integer; got 0"),
         (dict(heights=()), "`heights` needs positive"),
         (dict(filters=(4, 4)), "each once"),
         (dict(strides=()), "`strides` needs positive"),
@@ -276,7 +276,7 @@ def test_a_population_trains():
     ("make", "message"),
     [
         (lambda: layer_net(space([2, 3]), image=(4, 4, 1), classes=2), "no description of layers"),
-        (lambda: layer_net(layerwise(2), image=(4, 4, 1), classes=0), "must be positive"),
+        (lambda: layer_net(layerwise(2), image=(4, 4, 1), classes=0), "`classes` of layer_net must be a positive integer; got 0"),
     ],
 )
 def test_a_bad_net_is_refused(make, message):
@@ -419,7 +419,7 @@ def test_chains_drop_more_the_deeper_they_are():
         (lambda: chain_net(space([2, 3]), image=(8, 8, 1), classes=2), "give it a space `chain"),
         (lambda: module_of(mdp(), spell(mdp(), ("pool", 2, 2))), "not allowed where"),
         (lambda: chain_net(chain(metaqnn(8, 2, (4,), (2,))), image=(8, 8, 1), classes=2), "odd kernels"),
-        (lambda: chain_net(chain(mdp()), image=(32, 32, 3), classes=0), "classes must be positive: got"),
+        (lambda: chain_net(chain(mdp()), image=(32, 32, 3), classes=0), "`classes` of chain_net must be a positive integer; got 0"),
         (lambda: chain_net(chain(mdp()), image=(28, 28, 1), classes=10), "images of side 32"),
     ],
 )

@@ -354,8 +354,8 @@ def test_step_is_a_scan_body():
     [
         (space(reals=(Real(0.0, 1.0),)), dict(capacity=1), "a space of decisions only"),
         (space((1, 1)), dict(capacity=1), "at least two architectures"),
-        (FLAT, dict(capacity=0), "number of steps as the capacity, at least 1; got capacity=0"),
-        (FLAT, dict(capacity=9, initial=0), "at least 1 random architecture; got initial=0"),
+        (FLAT, dict(capacity=0), "`capacity` of local_search must be a positive integer; got 0"),
+        (FLAT, dict(capacity=9, initial=0), "`initial` of local_search must be a positive integer; got 0"),
     ],
 )
 def test_local_search_refuses(s, arguments, message):

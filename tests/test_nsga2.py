@@ -579,12 +579,12 @@ def test_a_diverged_candidate_never_wins_and_never_stops_the_search():
     [
         (dict(population=1), "population of at least 2.*got population=1"),
         (dict(population=1025), "this space has 1024 architectures.*got population=1025"),
-        (dict(objectives=0), "at least 1 objective.*got 0 and 0"),
-        (dict(constraints=-1), "0 or more constraints; got 2 and -1"),
-        (dict(crossover_odds=1.5), r"odds are in \[0, 1\]; got crossover_odds=1.5"),
-        (dict(mutate_odds=-0.1), r"odds are in \[0, 1\]; got mutate_odds=-0.1"),
-        (dict(eta_crossover=-1.0), "distribution indices are at least 0; got -1.0 and 20.0"),
-        (dict(eta_mutation=-2.0), "distribution indices are at least 0; got 20.0 and -2.0"),
+        (dict(objectives=0), "`objectives` of nsga2 must be a positive integer; got 0"),
+        (dict(constraints=-1), "`constraints` of nsga2 must be an integer of at least 0; got -1"),
+        (dict(crossover_odds=1.5), r"`crossover_odds` of nsga2 must be a probability, from 0 to 1; got 1\.5"),
+        (dict(mutate_odds=-0.1), r"`mutate_odds` of nsga2 must be a probability, from 0 to 1 or None; got -0\.1"),
+        (dict(eta_crossover=-1.0), r"`eta_crossover` of nsga2 must be a number of at least 0; got -1\.0"),
+        (dict(eta_mutation=-2.0), r"`eta_mutation` of nsga2 must be a number of at least 0; got -2\.0"),
     ],
 )
 def test_nsga2_refuses(arguments, message):

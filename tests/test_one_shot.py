@@ -438,7 +438,10 @@ def test_children_start_as_their_parent_and_train_their_part():
         (lambda: evaluate.shared_weights(NET, "moving"), "unknown statistics"),
         (lambda: data.calibration(digits(), 32, 0), "0 calibration batches"),
         (lambda: data.calibration(digits(), 32, 1, valid_batches=99), "validation batches"),
-        (lambda: weight_sharing.tunas(NET, cost=None), "searches at a cost"),
+        (
+            lambda: weight_sharing.tunas(NET, cost=None),
+            r"`cost` of tunas must be a price such as nas\.hardware\.priced\(cost, form\); got None",
+        ),
         (lambda: objectives.absolute("a", "b", 1.0, 0.5), "must be positive and beta"),
         (lambda: weight_sharing.split_space(spaces.nasbench201(), []), "split one or more"),
         (

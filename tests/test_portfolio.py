@@ -81,5 +81,5 @@ def test_scores_at_two_budgets_are_never_compared():
 )
 def test_sizes_that_make_no_portfolio_are_refused(sizes):
     toys = toy()
-    with pytest.raises(ValueError, match="positive sizes"):
+    with pytest.raises(ValueError, match="must be a positive integer"):
         ask_tell.portfolio(toys, jax.tree.map(lambda *a: jnp.stack(a), *given(toys, 1)), **sizes)

@@ -210,7 +210,7 @@ def test_edges_grow_to_a_whole_cell():
         (lambda: block_tokens(nasbench201()), "pnas"),
         (lambda: progressive(small()[1], ensemble(Perceptron(), small()[0].features), beam=10**6), "at most the"),
         (lambda: progressive(small()[1], ensemble(Perceptron(), small()[0].features), beam=32, batch=5), "must divide"),
-        (lambda: ensemble(Perceptron(), lambda a: a, members=0), "positive sizes"),
+        (lambda: ensemble(Perceptron(), lambda a: a, members=0), "`members` of ensemble must be a positive integer; got 0"),
         (lambda: ensemble(Perceptron(), lambda a: a, members=1, folds=True), "at least 2 members"),
     ],
 )

@@ -327,7 +327,11 @@ def test_te_nas_keeps_what_the_ranks_say(by):
 
 def test_te_nas_refuses_what_it_can_not_prune():
     net = toy_net(cell_space())
-    for other, options, word in ((toy()[0], {}, "one cell space"), (net, {"draws": 0}, "one draw"), (net, {"points": 1}, "points")):
+    for other, options, word in (
+        (toy()[0], {}, "one cell space"),
+        (net, {"draws": 0}, "`draws` of te_nas must be a positive integer; got 0"),
+        (net, {"points": 1}, "points"),
+    ):
         with pytest.raises(ValueError, match=word):
             nas.weight_sharing.te_nas(net, other, **options)
 

@@ -311,7 +311,7 @@ def test_index_refuses_a_space_that_is_too_large():
         (dict(reals=Real(1.0, 0.0)), "low < high"),
         (dict(reals=Real(0.0, 1.0, log=True)), "positive bounds"),
         (dict(reals=(0.0, 1.0)), "given as Real"),
-        (dict(decisions=(2, 0)), "at least one value"),
+        (dict(decisions=(2, 0)), r"`decisions` must be positive integers below 2\*\*31, how many values each has; got 0"),
         (dict(decisions=(2, 3), parent=[1, -1]), "comes before it"),
         (dict(decisions=(2, 3), parent=[-1]), "comes before it"),
         (dict(decisions=(2, 3), gates=lambda arch: arch), "together"),
@@ -513,7 +513,7 @@ def test_darts_refuses_other_texts(text, message):
 
 @pytest.mark.parametrize("arguments", [dict(nodes=0), dict(ops=("none",)), dict(ops=())])
 def test_darts_refuses_an_empty_space(arguments):
-    with pytest.raises(ValueError, match="at least one node and one operation"):
+    with pytest.raises(ValueError, match="`nodes` of darts must be a positive integer; got 0"):
         darts(**arguments)
 
 

@@ -222,10 +222,13 @@ def test_folds_rank_what_can_be_learnt():
     [
         (lambda: ridge(lambda x: x, 0.0), "positive number"),
         (lambda: ridge(lambda x: x, ()), "positive number"),
-        (lambda: boosted_trees(lambda x: x, trees=0), "positive sizes"),
-        (lambda: forest(lambda x: x, share=0.0), "share in"),
+        (lambda: boosted_trees(lambda x: x, trees=0), "`trees` of boosted_trees must be a positive integer; got 0"),
+        (lambda: forest(lambda x: x, share=0.0), r"`share` of forest must be a share, above 0 and at most 1; got 0\.0"),
         (lambda: cross_validated(jax.random.key(0), ridge(lambda x: x), X, Y, folds=1), "2 to 40 folds"),
-        (lambda: cross_validated(jax.random.key(0), ridge(lambda x: x), X, Y[:3]), "one score an architecture"),
+        (
+            lambda: cross_validated(jax.random.key(0), ridge(lambda x: x), X, Y[:3]),
+            r"`archs` must be a pytree of arrays with 3 rows each; got an array float32\[40, 6\]",
+        ),
         (lambda: cross_validated(jax.random.key(0), ridge(lambda x: x), X, np.where(Y > 1, np.nan, Y)), "is not finite"),
     ],
 )

@@ -87,7 +87,11 @@ def test_other_texts_are_refused(text, why):
 
 @pytest.mark.parametrize(
     "inputs, lists, why",
-    [(0, {}, "needs an input"), (3, dict(width=()), "a value for every"), (3, dict(block=("tree",)), "unknown block")],
+    [
+        (0, {}, "`inputs` of tabular must be a positive integer; got 0"),
+        (3, dict(width=()), "a value for every"),
+        (3, dict(block=("tree",)), "unknown block"),
+    ],
 )
 def test_lists_that_make_no_space_are_refused(inputs, lists, why):
     with pytest.raises(ValueError, match=why):

@@ -258,14 +258,14 @@ def test_step_is_a_scan_body(s, density):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(capacity=0), "room for at least one score; got capacity=0"),
-        (dict(initial=0), "at most the capacity .30.; got initial=0"),
+        (dict(capacity=0), "`capacity` of tpe must be a positive integer; got 0"),
+        (dict(initial=0), "`initial` of tpe must be a positive integer; got 0"),
         (dict(initial=31), "got initial=31"),
-        (dict(batch=0), "at most the capacity .30. a step; got batch=0"),
+        (dict(batch=0), "`batch` of tpe must be a positive integer; got 0"),
         (dict(batch=31), "got batch=31"),
         (dict(batch=4, candidates=3), "at least as many candidates as the batch .4.; got candidates=3"),
-        (dict(gamma=0.0), "at least 1 and at most n of n observations"),
-        (dict(gamma=1.2), "at least 1 and at most n of n observations"),
+        (dict(gamma=0.0), "`gamma` of tpe must be a share"),
+        (dict(gamma=1.2), "`gamma` of tpe must be a share"),
         (dict(gamma=lambda n: 2), "at least 1 and at most n of n observations"),
     ],
 )

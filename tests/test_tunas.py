@@ -340,11 +340,14 @@ def test_tunas_goes_to_the_cost_that_it_is_given(target, found):
     ("make", "message"),
     [
         (lambda: tunas(TINY._replace(stages=())), "at least one stage"),
-        (lambda: tunas(TINY._replace(stages=(STAGES[0]._replace(layers=0),))), "at least one layer"),
+        (
+            lambda: tunas(TINY._replace(stages=(STAGES[0]._replace(layers=0),))),
+            "`layers` of TunasStage must be a positive integer; got 0",
+        ),
         (lambda: tunas(TINY._replace(stem=(2, 3))), "the largest first; got .2, 3."),
         (lambda: tunas(TINY._replace(head=())), "descending and positive"),
         (lambda: tunas(TINY._replace(kernels=(4, 3))), "must be odd"),
-        (lambda: tunas(TINY._replace(stem_stride=0)), "strides must be positive"),
+        (lambda: tunas(TINY._replace(stem_stride=0)), "`stem_stride` of TunasSpec must be a positive integer; got 0"),
         (lambda: tiny().space.from_text(""), "needs a stem"),
         (lambda: tiny().space.from_text("3 3:k5e1 4:k5e3 5"), "stages of .1, 2. layers"),
         (lambda: tiny().space.from_text("3 3:k5e1 2:k5e3-k5e3 5"), "filters must be one of 4, 3, 1; got 2"),

@@ -227,7 +227,7 @@ def test_training_learns_and_checks_its_probabilities():
         losses.append(float(info.loss))
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
     assert isinstance(strategy, base.Strategy)
-    with pytest.raises(ValueError, match="drop_path is a probability"):
+    with pytest.raises(ValueError, match=r"`drop_path` of train must be a probability below 1; got 1\.0"):
         scratch.train(module, optax.sgd(0.1), IMAGE, steps=1, drop_path=1.0)
 
 

@@ -74,13 +74,17 @@ def is_shape(node: Any) -> bool:
 def _switches(arity: np.ndarray, parent: ArrayLike | None, when: ArrayLike | None) -> tuple[np.ndarray, np.ndarray]:
     """`parent` int[D] and `when` bool[D, A] of a space, checked."""
     D, A = len(arity), int(arity.max(initial=1))
+    if parent is not None:
+        parent = np.asarray(parent)
+        if parent.shape != (D,) or parent.dtype.kind not in "iu" or (parent >= np.arange(D)).any() or (parent < -1).any():
+            raise ValueError(
+                f"`parent` must name, for each of {D} decisions, one that comes before it (or -1); got {parent.tolist()}"
+            )
     if (parent is None) != (when is None):
         raise ValueError("give `parent` and `when` together: the decision that switches one on, and for which of its values")
     if parent is None or when is None:
         return np.full(D, -1), np.ones((D, A), bool)
-    parent, when = np.asarray(parent), np.asarray(when)
-    if parent.shape != (D,) or parent.dtype.kind not in "iu" or (parent >= np.arange(D)).any() or (parent < -1).any():
-        raise ValueError(f"`parent` must name, for each of {D} decisions, one that comes before it (or -1); got {parent.tolist()}")
+    when = np.asarray(when)
     if when.shape != (D, A) or not np.isin(when, (0, 1)).all():
         raise ValueError(f"`when` must be bool[{D}, {A}], a row a decision, a column a value; got {when.dtype}{[*when.shape]}")
     when = when.astype(bool)

@@ -661,7 +661,7 @@ def test_candidates_refuse():
         lambda: mutants_of_best(TOY, 5, 0),
         lambda: pool(),
     ):
-        with pytest.raises(ValueError, match="`n` of random_draws must be a positive integer; got 0"):
+        with pytest.raises(ValueError, match=r"must be a positive integer; got 0|of at least 1|at least one"):
             make()
     with pytest.raises(ValueError, match="take mutants_of_best"):
         neighbors_of_best(MIXED)

@@ -44,7 +44,7 @@ class Record(NamedTuple):
 
 
 class Trials:
-    """trials.jsonl, and the predictions and weights of what was trained to the end."""
+    """trials.jsonl, and the predictions and weights of each trial."""
 
     def __init__(self, directory: pathlib.Path):
         self.directory, self.path = directory, directory / "trials.jsonl"
@@ -77,10 +77,10 @@ class Trials:
     def of(self, arm: str) -> list[Record]:
         return [r for r in self.records if r.arm == arm]
 
-    def keep(self, record: Record, outcome: Outcome, complete: bool) -> None:
-        if complete:
-            from jaxnas.app.export import save_weights
+    def keep(self, record: Record, outcome: Outcome) -> None:
+        from jaxnas.app.export import save_weights
 
+        if math.isfinite(record.score):
             (self.directory / "members").mkdir(exist_ok=True)
             where = self.directory / "members" / f"{record.arm}-{record.number}"
             np.save(where.with_suffix(".npy"), outcome.outputs)
@@ -94,12 +94,15 @@ class Trials:
             self._append({"arm": arm, "ended": self.ended[arm]})
 
     def outputs(self, record: Record) -> np.ndarray:
-        """Predictions of the validation data [n, K], of a member that was trained to the end."""
+        """Predictions of the validation data [n, K]."""
         return np.load(self.directory / "members" / f"{record.arm}-{record.number}.npy")
 
     @property
     def elapsed(self) -> float:
         return max((r.at for r in self.records), default=0.0)
+
+
+REFUSED = Outcome(np.full((1, 1), np.nan), math.nan, None, 0.0, 0.0)
 
 
 class Arm(NamedTuple):
@@ -114,6 +117,7 @@ class Arm(NamedTuple):
     score: Callable[[np.ndarray], np.ndarray]  # validation outputs [n, K] -> [n], larger is better
     sizes: Callable[[Any], tuple[int, int]]  # arch -> (parameters, multiply-adds)
     held: jax.Array  # x of the validation data
+    slowest: float = math.inf  # milliseconds of an example; what takes longer is refused, untrained
 
 
 def run_arm(
@@ -140,12 +144,14 @@ def run_arm(
 
     def trained(t: Trial) -> Record:
         member = members[int(t.slot)] if t.start else told
-        where = steps(t.start), steps(t.stop)
-        out = trainer.train(
-            (arm.name, member), jax.random.fold_in(k_train, member), arm.space.choice(t.arch), *where, arm.total, on=arm.held
-        )
+        where, choice = (steps(t.start), steps(t.stop)), arm.space.choice(t.arch)
+        if arm.slowest < math.inf and trainer.latency(choice) > arm.slowest:
+            out = REFUSED
+        else:
+            k_member = jax.random.fold_in(k_train, member)
+            out = trainer.train((arm.name, member), k_member, choice, *where, arm.total, on=arm.held)
         record = _record(arm, t, out, told, member, where, clock())
-        trials.keep(record, out, where[1] == arm.total)
+        trials.keep(record, out)
         return record
 
     for step in itertools.count():

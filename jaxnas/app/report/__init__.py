@@ -61,9 +61,9 @@ def _sentence(words: str) -> str:
 
 def _kept_outputs(directory: pathlib.Path, result: dict) -> np.ndarray | None:
     """Test outputs [N, K] of the network that is kept; None where a run has none, or they are not finite."""
-    from jaxnas.app.main_job.finals import short_name
+    from jaxnas.app.main_job.finals import file_name
 
-    path = directory / "finals" / f"{short_name(result.get('genotype') or '')}-0.npy"
+    path = directory / "finals" / f"{file_name(result.get('genotype') or '', result.get('steps', 0))}-0.npy"
     outputs = np.load(path).astype(np.float64) if path.exists() else np.full(1, np.nan)
     return outputs if np.isfinite(outputs).all() else None
 

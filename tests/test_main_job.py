@@ -170,6 +170,7 @@ def test_of_each_family_the_widest_network_that_is_fast_enough_is_taken():
         macs = [float(blueprints.cost(arch).macs) * (3 if name == "mobilenet" else 1) for arch in ladder]
         assert networks[name] == blueprints.space.to_text(ladder[max(i for i, m in enumerate(macs) if m <= 8e5)])
     assert most <= 1.2e6 and len(measured) <= 3 * len(networks)
+    assert list(networks) == list(blueprints.families), "what compiles soonest comes first"
 
 
 def test_what_is_too_slow_is_refused_untrained(trainer, monkeypatch, tmp_path):
@@ -195,9 +196,34 @@ def test_minutes_that_are_too_few_say_how_many_are_needed(trainer):
 def test_a_plan_follows_from_measured_speed(trainer):
     plan = budget.make_plan(trainer, 600.0, None, clock=lambda: 10.0)
     assert plan.speed > 0 and plan.compiling > 0 and plan.arm == pytest.approx(0.33 * 590)
-    assert plan.steps % 3 == 0 and 2 <= plan.seeds <= 5
+    assert plan.steps % 3 == 0 and plan.arms == 2
     assert plan.limit == float(net().cost(net().families["plain"][0]).macs)  # the dearest there is
     assert plan.networks.keys() == {"plain"} and plan.limit_ms is None
+
+
+def test_what_is_compared_follows_from_the_time_that_is_left(finished, tmp_path):
+    directory, _ = finished
+    record = Trials(directory).records[0]._replace(start=0, stop=12, seconds=2.0, waited=0.8)  # 0.1 s a step
+    names = ("found", "hand-made", "random", "small", "one-random")
+    rivals = {name: record._replace(genotype=name) for name in names}
+    rivals["small"] = rivals["small"]._replace(stop=6, seconds=1.4)
+    data = types.SimpleNamespace(y=np.zeros(200), train=100)  # a final training takes twice as long: 2.4 s, the small one's 1.2
+
+    def compared(left):
+        where = tmp_path / str(left)
+        where.mkdir()
+        run = types.SimpleNamespace(directory=where, trainer=types.SimpleNamespace(data=data), left=lambda: left)
+        found = finals._affordable(run, rivals)
+        run.left = lambda: 0.0
+        assert finals._affordable(run, rivals) == found, "a run that is cut goes on with what it has begun"
+        return list(found[0]), found[1]
+
+    assert compared(1.0) == (list(names[:3]), 1)
+    assert compared(15.0) == (list(names[:3]), 2)
+    assert compared(17.0) == (list(names[:4]), 2)
+    assert compared(33.0) == (list(names), 3)
+    assert compared(1e6) == (list(names), 5)
+    assert compared(float("inf")) == (list(names), 2)
 
 
 def test_a_record_that_diverged_is_read_back(tmp_path):

@@ -5,6 +5,7 @@
              not below half of what compiling takes, or an eighth of the arm: who waits for a program trains what it is worth
     limit  the multiply-adds of a network that trains for its epochs in T_R;  not below the cheapest hand-made network, for which
            the epochs are fewer, nor above the dearest of the space, for which T_R is less and the trials are more
+    families of hand-made networks: as many, in their order, as half of an arm compiles, and two at least
     where milliseconds are limited, of each family the widest network that is measured to keep them, and half as many
     multiply-adds again as the dearest of these: what is slower, is refused when it has been compiled
 
@@ -29,6 +30,7 @@ ARM_OF_THREE = 0.25  # where gradient boosting has as much, too
 TRAININGS = 12.0  # whole trainings that an arm has time for
 PROGRAMS = 2.5  # whose compiling an arm waits for: the others are compiled beside what is trained
 FEWEST = 60  # steps of a training
+COMPILED = 2.0  # a later program takes so much longer to compile than the first, of plain blocks
 SHORT = 1e5  # multiply-adds of an example, below which a step is mostly overhead
 ETA = 3
 
@@ -46,8 +48,8 @@ class Plan:
     limit_params: float | None
     limit_ms: float | None  # milliseconds of an example
     speed: float  # multiply-adds a second
-    compiling: float  # seconds that a program takes
-    seeds: int  # of the final trainings
+    compiling: float  # seconds that the first program took
+    arms: int  # 3 with gradient boosting
 
     def training(self, macs: float, steps: int, batch: int) -> float:
         """Seconds of so many steps, without compiling."""
@@ -56,9 +58,10 @@ class Plan:
     def said(self) -> str:
         limit = f", of at most {self.limit / 1e6:.3g} M multiply-adds"
         limit += "" if self.limit_ms is None else f" and {self.limit_ms:.3g} ms"
+        boosting = " and, at most, for gradient boosting" if self.arms == 3 else ""
         return (
-            f"plan: {self.steps} steps a training{limit}; {self.arm:.0f} s to search and as long for random networks, then "
-            f"{self.seeds} final trainings of each that is compared"
+            f"plan: {self.steps} steps a training{limit}; {self.arm:.0f} s to search, as long for random networks{boosting}; "
+            "the rest for final trainings of what is compared"
         )
 
 
@@ -97,7 +100,7 @@ def make_plan(
     if steps is not None:
         networks, most = _scaled(trainer, limits._replace(multiply_adds=min(dearest, macs or dearest)))
         common = dict(networks=networks, limit=most, limit_params=params, limit_ms=limits.milliseconds)
-        return Plan(seconds, 0.0, share * seconds, _whole_thirds(steps), **common, speed=1.0, compiling=0.0, seeds=2)
+        return Plan(seconds, 0.0, share * seconds, _whole_thirds(steps), **common, speed=1.0, compiling=0.0, arms=arms)
     speed, compiling = _measure(trainer)
     began = clock()  # what follows is quick, but where milliseconds are measured
     arm = share * (seconds - began)
@@ -107,6 +110,8 @@ def make_plan(
     affordable = speed * each / (3 * batch)  # multiply-adds times steps
     limit_macs = min(dearest, macs or dearest, max(least["macs"], affordable / wanted))
     networks, limit_macs = _scaled(trainer, limits._replace(multiply_adds=limit_macs))
+    most = max(2, int(arm / (2 * COMPILED * compiling))) if compiling else len(networks)
+    networks = dict(list(networks.items())[:most])
     n = int(np.clip(affordable / limit_macs, FEWEST, wanted))
     once = 3 * least["macs"] * batch * n / speed
     need = began + 2 * (compiling + once) + 5 * once  # a network of each arm, and the finals of both
@@ -114,18 +119,15 @@ def make_plan(
         raise ValueError(
             f"{seconds / 60:.3g} minutes are too few to train two networks: give --minutes {np.ceil(need / 6) / 10:.3g}"
         )
-    finals = (1 - arms * share) * 0.9 * (seconds - began)
-    one = 3 * limit_macs * batch * n / speed * len(data.y) / examples
-    seeds = int(np.clip(finals / (4 * one), 2, 5))
     common = dict(networks=networks, limit=limit_macs, limit_params=params, limit_ms=limits.milliseconds)
-    return Plan(seconds, began, arm, _whole_thirds(n), **common, speed=speed, compiling=compiling, seeds=seeds)
+    return Plan(seconds, began, arm, _whole_thirds(n), **common, speed=speed, compiling=compiling, arms=arms)
 
 
 def _costs(net: Blueprints) -> dict[str, Cost]:
-    """family -> the costs of its networks, on the host."""
+    """family -> the costs of its networks, on the host; in the order of the families."""
     cost = jax.jit(jax.vmap(net.cost))
-    every = {name: cost(jax.tree.map(lambda *a: jnp.stack(a), *ladder)) for name, ladder in net.families.items()}
-    return jax.tree.map(np.asarray, every)
+    stacked = {name: jax.tree.map(lambda *a: jnp.stack(a), *ladder) for name, ladder in net.families.items()}
+    return {name: jax.tree.map(np.asarray, cost(archs)) for name, archs in stacked.items()}
 
 
 def _whole_thirds(steps: int) -> int:

@@ -15,6 +15,8 @@ The relative improvement over a random network is that of Yang, Esperanca and Ca
 """
 
 import hashlib
+import json
+import math
 import pathlib
 import shutil
 from collections.abc import Callable
@@ -36,6 +38,9 @@ from jaxnas.app.main_job.trainer import Trainer
 from jaxnas.base import Key
 from jaxnas.data.dataset import Dataset
 from jaxnas.nets.blueprints import Blueprints
+
+MOST_SEEDS = 5
+OPTIONAL = ("small", "one-random")
 
 
 class Searched(NamedTuple):
@@ -74,17 +79,20 @@ def compare(
     fine = [r for r in run.kept.records if np.isfinite(r.score)]
     if not fine:
         raise ValueError("no network could be trained: give more --minutes, or look at the data")
-    rivals = _rivals(fine, generation)
+    rivals, seeds = _affordable(run, _rivals(fine, generation))
     say("comparing: " + "; ".join(f"{name} {r.genotype}" for name, r in rivals.items()))
-    tested = _trained(run, key, rivals, say)
-    rivals = {name: r for name, r in rivals.items() if _file(r) in tested}
+    tested: dict[str, list[np.ndarray]] = {}
+    for name, r in rivals.items():
+        if _file(r) not in tested:
+            tested[_file(r)] = [_final(run, r, key, s) for s in range(seeds)]
+            say(f"{name}: trained {seeds} times on all {len(run.trainer.data.y)} examples")
     right = lambda outputs: np.asarray(criterion.score(jnp.asarray(outputs), dataset.test.y), np.float64)
     scores = {name: np.stack([right(o) for o in tested[_file(r)]]) for name, r in rivals.items()}
     result: dict[str, Any] = {name: _report(dataset, r, tested[_file(r)]) for name, r in rivals.items()}
     against = {name: difference(scores["found"], scores[name]) for name in rivals if name != "found"}
     if boosted is not None:
         result["gradient-boosting"] = _report_boosted(dataset, boosted)
-        against["gradient-boosting"] = difference(scores["found"], np.repeat(right(boosted.outputs)[None], run.plan.seeds, 0))
+        against["gradient-boosting"] = difference(scores["found"], np.repeat(right(boosted.outputs)[None], seeds, 0))
     same = lambda name: name in rivals and _file(rivals[name]) == _file(rivals["found"])
     result["against"] = {n: {**d._asdict(), "verdict": d.verdict, "same_network": same(n)} for n, d in against.items()}
     result["kept"] = best = _kept(rivals, scores, against)
@@ -114,19 +122,26 @@ def _rivals(fine: list[Record], generation: int) -> dict[str, Record]:
     return {name: r for name, r in each.items() if r is not None}
 
 
-def _trained(run: Searched, key: Key, rivals: dict[str, Record], say: Callable[[str], None]) -> dict[str, list[np.ndarray]]:
-    """file -> the test outputs [N, K] of each final training of a rival; small and one-random only where there is time."""
-    tested: dict[str, list[np.ndarray]] = {}
-    examples = len(run.trainer.data.y)
+def _affordable(run: Searched, rivals: dict[str, Record]) -> tuple[dict[str, Record], int]:
+    """(what is compared, the trainings of each), by the time that is left and the seconds that each one's steps have taken; kept in
+    finals/compared.json, for a run that is cut."""
+    path = run.directory / "finals" / "compared.json"
+    if path.exists():
+        kept = json.loads(path.read_text())
+        return {name: rivals[name] for name in kept["rivals"]}, kept["seeds"]
+    longer, left = len(run.trainer.data.y) / run.trainer.data.train, run.left()
+    seconds = {_file(r): longer * r.stop * (r.seconds - r.waited) / (r.stop - r.start) for r in rivals.values()}
+    must = {_file(r): seconds[_file(r)] for name, r in rivals.items() if name not in OPTIONAL}
+    seeds = 2 if left == math.inf else int(np.clip(left / max(sum(seconds.values()), 1e-9), 2, MOST_SEEDS))
+    seeds = seeds if seeds * sum(must.values()) <= left else 1
+    compared, left = {}, left - seeds * sum(must.values())
     for name, r in rivals.items():
-        if _file(r) in tested:
-            continue
-        needed = run.plan.seeds * run.plan.training(r.macs, r.stop * examples // run.trainer.data.train, run.trainer.batch)
-        if name in ("small", "one-random") and needed > run.left():
-            continue
-        tested[_file(r)] = [_final(run, r, key, s) for s in range(run.plan.seeds)]
-        say(f"{name}: trained {run.plan.seeds} times on all {examples} examples")
-    return tested
+        more = 0.0 if _file(r) in must else seeds * seconds[_file(r)]
+        if more <= max(left, 0.0):
+            compared[name], left, must = r, left - more, must | {_file(r): 0.0}
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"seeds": seeds, "rivals": list(compared)}) + "\n")
+    return compared, seeds
 
 
 def _kept(rivals: dict[str, Record], scores: dict[str, np.ndarray], against: dict[str, Difference]) -> str:

@@ -48,7 +48,7 @@ def kept(directory, dataset, genotype, **settings):
     random = np.random.default_rng(3)
     shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, *dataset.image)))
     draw = lambda low, high, tree: jax.tree.map(lambda a: random.uniform(low, high, a.shape).astype(a.dtype), tree)
-    variables = {name: draw(-0.5, 0.5, tree) if name == "params" else draw(0.5, 1.5, tree) for name, tree in shapes.items()}
+    variables = {name: draw(-0.75, 0.75, tree) if name == "params" else draw(0.5, 1.5, tree) for name, tree in shapes.items()}
     export.save_weights(directory / "weights.npz", variables)
     export.export_network(directory, module, variables, dataset, space=asked.space, genotype=genotype, temperature=1.5)
     return directory

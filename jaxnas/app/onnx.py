@@ -73,7 +73,8 @@ def write(network: "Network", run: pathlib.Path, path: pathlib.Path) -> None:
     except Exception as error:  # the converter and the runtime raise whatever they meet
         said = " ".join(str(error).split())[:200]
         raise ValueError(f"jax2onnx cannot convert {network.genotype} ({said}): use export.bin, which needs JAX alone") from error
-    want = np.asarray(network.call(raw))
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):  # accelerators round more
+        want = np.asarray(network.call(raw))
     if found.shape != want.shape or not np.abs(found - want).max() <= TOLERANCE * max(1.0, np.abs(want).max()):
         raise ValueError(f"jax2onnx converts {network.genotype} to other outputs: use export.bin, which needs JAX alone")
     path.write_bytes(written)

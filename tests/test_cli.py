@@ -77,7 +77,10 @@ def refused(capsys, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["serach"], "unknown command 'serach': choose one of search, resume, show, watch, predict, bench, tabulate, rank, list"),
+        (
+            ["serach"],
+            "unknown command 'serach': choose one of search, resume, show, watch, predict, export, bench, tabulate, rank, list",
+        ),
         (["search", "--space", "nasbench"], "unknown space 'nasbench': did you mean nasbench201? See jaxnas list"),
         (["search", "--strategy", "dart"], "unknown strategy 'dart': did you mean darts or "),
         (["search", "--strategy", "darts", "--augment", "flip"], "unknown augment 'flip': choose one of none, crop, crop+flip"),

@@ -1,4 +1,4 @@
-"""The command line: jaxnas search | resume | show | watch | predict | bench | tabulate | rank | list.
+"""The command line: jaxnas search | resume | show | watch | predict | export | bench | tabulate | rank | list.
 
 Whatever a person can get wrong is answered with one line on stderr and exit code 2; Ctrl-C with 130 after saving.
 """
@@ -13,7 +13,7 @@ import pathlib
 import signal
 import sys
 
-from jaxnas.app.commands import Bench, List, Predict, Rank, Resume, Search, Show, Tabulate, Watch, parse
+from jaxnas.app.commands import Bench, Export, List, Predict, Rank, Resume, Search, Show, Tabulate, Watch, parse
 from jaxnas.app.config import Config, complete, empty, fresh, load_config
 from jaxnas.app.settings import load_plugins
 from jaxnas.app.spaces import NETS, SPACES
@@ -168,6 +168,25 @@ def _predict(command: Predict) -> None:
         print(predict.score(kept, outputs, examples.y))
 
 
+def _export(command: Export) -> None:
+    if command.format != "onnx":
+        raise ValueError(f"unknown format {command.format!r}: choose onnx, or take export.bin of the run, which JAX reads")
+    out = pathlib.Path(command.run) / "network.onnx" if command.out is None else pathlib.Path(command.out)
+    if out.suffix != ".onnx":
+        raise ValueError(f"--out must end in .onnx, not {command.out!r}")
+    if out.exists():
+        raise FileExistsError(f"{out} exists: give another --out")
+    _configure()
+    from jaxnas.app import network
+
+    kept = network.load(command.run)
+    try:
+        kept.to_onnx(out)
+    except OSError as error:
+        raise ValueError(f"cannot write {out} ({error.strerror}): give another --out") from None
+    print(f"{kept.genotype} in {out}")
+
+
 def _bench(command: Bench) -> None:
     _configure()
     from jaxnas.app import bench
@@ -252,6 +271,7 @@ RUN = {
     Show: _show,
     Watch: _watch,
     Predict: _predict,
+    Export: _export,
     Bench: _bench,
     Tabulate: _tabulate,
     Rank: _rank,

@@ -71,6 +71,18 @@ class Predict:
 
 
 @dataclasses.dataclass(frozen=True)
+class Export:
+    """Write a run's network in a form that other programs read; export.bin, for JAX, is in the run already."""
+
+    run: Annotated[str, tyro.conf.Positional]
+    """The run directory."""
+    format: str = "onnx"
+    """onnx (pip install 'jaxnas[onnx]')."""
+    out: str | None = None
+    """The new file (default: network.onnx in the run directory); never overwritten."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Bench:
     """Compare algorithms on tables: regret curves, rank tests, pictures."""
 
@@ -158,6 +170,7 @@ COMMANDS = {
     "show": Show,
     "watch": Watch,
     "predict": Predict,
+    "export": Export,
     "bench": Bench,
     "tabulate": Tabulate,
     "rank": Rank,

@@ -456,6 +456,19 @@ def test_perturbed_gates_are_on_the_simplex_and_an_attack_never_lowers_the_loss(
     np.testing.assert_allclose(on_simplex((rows,), (plain,))[0], [[0.5, 0, 0.5], [0.2, 0.3, 0.5]])  # nothing left: the plain row
 
 
+def test_an_attack_on_a_linear_loss_ends_on_the_surface_of_the_ball():
+    """Of a slope of +1 and -1 in turn the worst point of the ball is gates + eps * slope, which is on the simplex as well.
+
+    Seven steps of 2 eps / 7 lead past it from any start in the ball: the projection is what keeps the attack there.
+    """
+    slope = jnp.asarray([1.0, -1.0, 1.0, -1.0])
+    gates = (jnp.full((50, 4), 0.25),)
+    for eps in (0.03, 0.1):
+        attack = weight_sharing.adversarial(lambda t, eps=eps: eps)
+        (moved,) = attack(jax.random.key(1), gates, lambda g: jnp.sum(g[0] @ slope), 0)
+        np.testing.assert_allclose(moved - 0.25, jnp.broadcast_to(eps * slope, moved.shape), atol=0.15 * eps)
+
+
 def test_smooth_darts_perturbs_the_weights_step_only():
     net, batch = toy_net(cell_space()), images(jax.random.key(1))
     smooth = lambda eps: weight_sharing.smooth_darts(net, perturb=weight_sharing.random_noise(eps))

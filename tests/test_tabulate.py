@@ -36,6 +36,9 @@ def test_every_architecture_or_different_ones():
     sized = spaces.pnas(2, ("skip_connect", "max_pool_3x3"))
     whole = tabulate.choose(jax.random.key(0), sized, 0)
     assert len(np.unique(whole, axis=0)) == len(whole) == sized.size
+    deep = spaces.space((np.full(6, 500),), parent=[-1, 0, 1, 1, 1, 1], when=np.arange(500) * np.ones((6, 1)) == 1)
+    whole = tabulate.choose(jax.random.key(0), deep, 0)
+    assert len(np.unique(whole, axis=0)) == len(whole) == deep.size
     for space, n, message in ((SPACE, 41, "1 to 40"), (SPACE, -1, "1 to 40"), (spaces.darts(), 0, "1 to 999,999")):
         with pytest.raises(ValueError, match=message):
             tabulate.choose(jax.random.key(0), space, n)

@@ -24,6 +24,7 @@ from jaxnas.data.npz import read_npz
 from jaxnas.driver.loop import compiler_options
 from jaxnas.evaluate.population import population
 from jaxnas.nets.base import Net
+from jaxnas.spaces._every import every
 from jaxnas.spaces._space import Space
 from jaxnas.training.scratch import accuracy
 
@@ -39,9 +40,7 @@ def choose(key: jax.Array, space: Space, n: int) -> np.ndarray:
     if not 0 <= n <= space.size or (n == 0 and space.size >= 1e6):
         raise ValueError(f"this space has {space.size:,.0f} architectures: tabulate 1 to {min(space.size, 999_999):,.0f} of them")
     if n in (0, space.size):
-        every = np.stack(np.unravel_index(np.arange(np.prod(space.arity, dtype=np.int64)), space.arity), -1).astype(np.int32)
-        settled = jax.jit(jax.vmap(lambda v: jnp.where(space.active(space.unflat(v)), v, 0)))(every)
-        return every[(np.asarray(settled) == every).all(1)]
+        return every(space)
     found = np.zeros((0, len(space.arity)), np.int32)
     while len(found) < n:
         key, k_draw = jax.random.split(key)

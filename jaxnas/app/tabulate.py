@@ -66,6 +66,7 @@ def tabulate(
     *,
     key: jax.Array,
     archs: np.ndarray,
+    name: str | None = None,
     chunk: int = 16,
     say: Callable[[str], None] = lambda line: None,
 ) -> int:
@@ -82,6 +83,7 @@ def tabulate(
         recipe: how each is trained.
         key: the root of all randomness; batches and weights do not depend on the chunk.
         archs: int32[N, D], such as `choose` gives.
+        name: of the space in `jaxnas list`, kept in the file for `jaxnas bench`; default: that of none.
         chunk: architectures between two writes.
         say: takes a line for a person after each chunk.
 
@@ -127,8 +129,9 @@ def tabulate(
         new = {"archs": archs[last], "cost": np.full(chunk, seconds), **{name: metrics[name] for name in held}}
         rows = {name: np.concatenate([values, new[name][keep]]) for name, values in rows.items()}
         trained = min(trained + chunk, len(archs))
+        more = {} if name is None else {"space": np.asarray(name)}
         with open(_part(path), "wb") as file:
-            np.savez_compressed(file, arity=net.space.arity, made=np.asarray(json.dumps(made)), trained=trained, **rows)
+            np.savez_compressed(file, arity=net.space.arity, made=np.asarray(json.dumps(made)), trained=trained, **rows, **more)
         os.replace(_part(path), path)
         say(f"{trained} of {len(archs)} architectures, {seconds:.2f} s each")
     return trained - len(rows["archs"])

@@ -100,8 +100,8 @@ def constrained_evolution(
         batch: B; parents: P; mutants: M; children: C; probability: p_m; capacity: N; draws: T.
 
     Raises:
-        ValueError: for a limit below the cost of the cheapest architecture that `cheapest` finds, a space with real dimensions, sizes below 1, more
-            mutants and children than candidates, a capacity below the batch, or odds outside (0, 1].
+        ValueError: for a limit below the cost of what `cheapest` finds, a space with real dimensions, sizes below 1, more mutants
+            and children than candidates, a capacity below the batch, or odds outside (0, 1].
     """
     if space.reals is not None:
         raise ValueError("this space has real dimensions: search it under a limit with nsga2's constraints")

@@ -280,7 +280,7 @@ def test_the_command_line(tmp_path, capsys):
         (["--algorithms", "darts", "--out", "x"], "darts asks no table for architectures"),
         (["--queries", "0", "--out", "x"], "at least one query"),
         (["--algorithms", "aging:tournaments=3", "--out", "x"], "did you mean 'tournament'?"),
-        (["--accuracy", "top1", "--out", "x"], "no array top1: it has accuracy, cost, archs, arity"),
+        (["--accuracy", "top1", "--out", "x"], "no array top1: it has archs, arity, accuracy, cost"),
         (["--test", "top1", "--tables", "nasbench201:cifar10", "--out", "x"], "is no file.npz: leave --space"),
         (["--tables", "x.npz", "--out", "x"], "x.npz: there is no such file"),
     ):

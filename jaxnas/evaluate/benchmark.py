@@ -96,8 +96,8 @@ def _with_isomorphic(space, table):
     there = np.isfinite(np.asarray(table["accuracy"]))
     if there.sum() == space.size or len(there) > COMPARED:
         return table, int(there.sum()), int(space.size)
-    of = jax.vmap(lambda i: space.index(space.canonical(space.from_index(i))))
-    canonical = np.asarray(jax.lax.map(lambda i: of(i[None])[0], np.arange(len(there), dtype=np.int32), batch_size=4096))
+    network = lambda i: space.index(space.canonical(space.from_index(i)))
+    canonical = np.asarray(jax.lax.map(network, np.arange(len(there), dtype=np.int32), batch_size=4096))
     first = np.full(len(there), -1)  # of each network: its first row
     kept = np.flatnonzero(there)[::-1]
     first[canonical[kept]] = kept

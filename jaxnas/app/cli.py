@@ -189,10 +189,20 @@ def _export(command: Export) -> None:
 
 def _bench(command: Bench) -> None:
     _configure()
-    from jaxnas.app import bench
-    from jaxnas.evaluate.benchmark import find
+    from jaxnas.app import bench, search
+    from jaxnas.evaluate.benchmark import COLUMNS, Columns, find, load_table
 
-    tables, names = [find(name) for name in command.tables], list(command.algorithms)
+    columns, space = Columns(command.accuracy, command.test, command.cost), None
+    if columns != COLUMNS or command.space is not None:
+        packaged = [name for name in command.tables if not name.endswith(".npz")]
+        if packaged:
+            raise ValueError(
+                f"--space, --accuracy, --test and --cost are for a file.npz, and {packaged[0]} is none: leave them out"
+            )
+        space = None if command.space is None else search.make_space(command.space)
+    read = functools.partial(load_table, space=space, columns=columns, named=search.make_space)
+    tables = [read(name) if name.endswith(".npz") else find(name) for name in command.tables]
+    names = list(command.algorithms)
     lines = bench.compare_algorithms(
         command.out, tables, names, queries=command.queries, seeds=command.seeds, seed=command.seed, say=_say
     )
@@ -217,7 +227,7 @@ def _tabulate(command: Tabulate) -> None:
     archs = tabulate.choose(k_archs, net.space, command.architectures)
     optimizer = training.sgd(optax.cosine_decay_schedule(config.learning_rate, config.steps))
     recipe = tabulate.Recipe(optimizer, config.steps, config.batch)
-    diverged = tabulate.tabulate(command.out, net, dataset, recipe, key=k_train, archs=archs, say=_say)
+    diverged = tabulate.tabulate(command.out, net, dataset, recipe, key=k_train, archs=archs, name=command.space, say=_say)
     print(f"{len(archs) - diverged} architectures in {command.out}, {diverged} diverged")
     if len(archs) == net.space.size:
         print(f"compare algorithms on it: jaxnas bench --tables {command.out}")

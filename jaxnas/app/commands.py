@@ -88,8 +88,18 @@ class Bench:
 
     tables: tuple[str, ...] = ("nasbench201:cifar10",)
     """nasbench201:DATASET, nas-bench-graph:DATASET (pip install 'jaxnas[benchmarks]'), or a file.npz of your own."""
+    space: str | None = None
+    """Of the rows of the files: see `jaxnas list` (default: the one that a file names, as jaxnas tabulate writes it; else the
+    file's decisions, none of them conditional)."""
+    accuracy: str = "accuracy"
+    """The array of the files that a search sees, larger is better; =-NAME for one of which less is better."""
+    test: str = "test"
+    """The array that is reported of the answer (default: test, or what a search sees where there is none)."""
+    cost: str = "cost"
+    """The array of what a query takes, in seconds."""
     algorithms: tuple[str, ...] = ()
-    """Which to compare (default: all that ask for architectures)."""
+    """Which to compare, with settings where they are not the default, as q-learning:alpha=0.01,replay=64 (default: all that ask for
+    architectures)."""
     queries: int = 150
     """Architectures that each search may ask for."""
     seeds: int = 100
@@ -97,12 +107,13 @@ class Bench:
     seed: int = 0
     """The root of all randomness."""
     out: str = "bench"
-    """Where curves.csv, results.csv, results.md and the pictures go; never overwritten."""
+    """Where curves.csv, results.csv, results.md and the pictures go; never overwritten.  The same command goes on with a comparison
+    that was cut."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Tabulate:
-    """Train every architecture of a space, or a sample, on your data, and keep the table; jaxnas bench reads a whole one."""
+    """Train every architecture of a space, or a sample, on your data, and keep the table, which jaxnas bench reads."""
 
     space: str = "nasbench201"
     """Where: see `jaxnas list`."""

@@ -1,7 +1,6 @@
 """A run seen from outside, by what its directory holds: a bar in the terminal, and `jaxnas watch`.  Nothing here writes there."""
 
 import contextlib
-import json
 import math
 import pathlib
 import sys
@@ -11,20 +10,15 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from jaxnas.app.config import Config
+from jaxnas.driver.files import read_json, read_rows
 
 Say = Callable[[str], None]
 FIELDS = {"arm", "number", "start", "stop", "genotype", "score", "error", "loss", "params", "macs", "seconds", "waited", "at"}
 
 
 def rows(path: pathlib.Path) -> list[dict]:
-    """The lines of a .jsonl file, without what is just being written; none where there is no such file."""
-    found: list[dict] = []
-    with contextlib.suppress(ValueError, FileNotFoundError):
-        for line in path.read_text().splitlines(keepends=True):
-            if not line.endswith("\n"):
-                break
-            found += [row] if isinstance(row := json.loads(line), dict) else []
-    return found
+    """The lines of a .jsonl file up to one that is damaged or just being written; none where there is no such file."""
+    return read_rows(path)[0]
 
 
 def trials(directory: pathlib.Path) -> list[dict]:
@@ -96,6 +90,8 @@ def watch(directory: str | pathlib.Path, every: float = 1.0) -> Iterator[str]:
     Raises:
         ValueError: for what is no run directory.
     """
+    if not str(directory).strip():
+        raise ValueError("the run has no name: give its directory, such as runs/portfolio-1")
     directory = pathlib.Path(directory)
     if not directory.is_dir():
         raise ValueError(f"there is no run {directory}: give a run directory, such as runs/portfolio-1")
@@ -115,9 +111,10 @@ def watch(directory: str | pathlib.Path, every: float = 1.0) -> Iterator[str]:
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
-    except ValueError:
+        held = read_json(path)
+    except (ValueError, OSError):
         return {}  # just being written
+    return held if isinstance(held, dict) else {}
 
 
 def _news(directory: pathlib.Path, config: dict[str, Any], told: dict[str, int]) -> Iterator[str]:

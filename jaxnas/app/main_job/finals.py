@@ -33,6 +33,8 @@ from jaxnas.app.main_job.ensemble import averaged, greedy
 from jaxnas.app.main_job.trainer import Trainer
 from jaxnas.base import Key
 from jaxnas.data.dataset import Dataset
+from jaxnas.driver.errors import NoFiniteScore
+from jaxnas.driver.files import set_aside
 from jaxnas.nets.blueprints import Blueprints
 
 
@@ -66,9 +68,16 @@ def compare(
 
     Raises:
         ValueError: where nothing was trained to the end.
+        NoFiniteScore: where all that was has diverged.
     """
     dataset, kept, plan = run.dataset, run.kept, run.plan
-    whole = [r for r in kept.records if r.stop == plan.steps and np.isfinite(r.score)]
+    trained = [r for r in kept.records if r.stop == plan.steps]
+    whole = [r for r in trained if np.isfinite(r.score)]
+    if trained and not whole:
+        raise NoFiniteScore(
+            f"none of {len(trained)} networks that were trained to the end has a finite score, so there is no answer: look for bad "
+            "examples"
+        )
     if not whole:
         raise ValueError("no network was trained to the end: give more --minutes, or look at the data")
     top = lambda records: max(records, key=lambda r: r.score, default=None)
@@ -222,7 +231,11 @@ def _final(run: Searched, genotype: str, key: Key, seed: int) -> np.ndarray:
     (run.directory / "finals").mkdir(exist_ok=True)
     where = run.directory / "finals" / f"{short_name(genotype)}-{seed}"
     if where.with_suffix(".npy").exists():
-        return np.load(where.with_suffix(".npy"))
+        try:
+            export.load_weights(where.with_suffix(".npz"))
+            return np.load(where.with_suffix(".npy"))
+        except Exception:  # damage shows in many ways: ValueError, EOFError, BadZipFile, zlib.error, ...
+            set_aside(where.with_suffix(".npy"), "or the .npz beside it is damaged: this training is done again")
     total = round(run.plan.steps * len(run.trainer.data.y) / run.trainer.data.train)
     choice = run.net.space.choice(run.net.space.from_text(genotype))
     k = jax.random.fold_in(key, seed)

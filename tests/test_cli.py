@@ -202,14 +202,10 @@ def test_an_empty_directory_of_the_user_stays(refused, tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", "3", '{"steps": "x"}', '{"data": 3}', '{"seed": null}', '{"other": 1}', '{"steps": 0}', "\xff\xfe"]
-    + [
-        50_000 * "[",
-        '{"use": ' + 300 * "[" + 300 * "]" + "}",
-        '{"steps": ' + 9000 * "9" + "}",
-        '{"data": ""}',
-        '{"limit": " "}',
-        None,
+    [
+        *("", "{", "[]", "3", '{"steps": "x"}', '{"data": 3}', '{"seed": null}', '{"other": 1}', '{"steps": 0}', "\xff\xfe"),
+        *(50_000 * "[", '{"use": ' + 300 * "[" + 300 * "]" + "}", '{"seed": ' + 9000 * "9" + "}", '{"data": ""}', '{"limit": " "}'),
+        None,  # a folder
     ],
     ids=lambda text: str(text)[:20],
 )
@@ -373,7 +369,7 @@ def test_a_finished_run_is_resumed_to_the_same_result(finished):
     ],
 )
 def test_settings_are_part_of_what_a_run_is_of(edit, said):
-    dataset = data.digits(jax.random.key(0))
+    dataset = data.load("digits", jax.random.key(0))
     before = {"strategy": "darts", "strategy_settings": {"order": "first"}}
     held, here = (search.identity(read_config(values, "c"), dataset) for values in (before, before | edit))
     differs = fingerprint.difference(held, here)
@@ -382,7 +378,7 @@ def test_settings_are_part_of_what_a_run_is_of(edit, said):
 
 def test_other_data_are_another_run():
     config = read_config({}, "c")
-    one, other = (search.identity(config, data.digits(jax.random.key(seed))) for seed in (0, 1))
+    one, other = (search.identity(config, data.load("digits", jax.random.key(seed))) for seed in (0, 1))
     assert fingerprint.difference(one, other)[0] == "--data"
 
 

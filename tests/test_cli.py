@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from jaxnas import base, data, nets, spaces
-from jaxnas.app import cli, export, search
+from jaxnas.app import cli, export, progress, search
 from jaxnas.app.config import read_config
 from jaxnas.ask_tell import random_search
 from jaxnas.driver import checkpoint, files, fingerprint, journal
@@ -364,7 +364,7 @@ def test_a_finished_run_is_resumed_to_the_same_result(finished):
         ({"learning_rate": 0.05}, "--learning-rate changed from 0.025 to 0.05; set it back (in config.json"),
         ({"augment": "crop"}, "--augment changed from none to crop"),
         ({"candidate_steps": 7}, "--candidate-steps changed from 60 to 7"),
-        ({"strategy_settings": {"order": "second"}}, "--strategy.order changed from first to second"),
+        ({"strategy_settings": {"order": "exact"}}, "--strategy.order changed from first to exact"),
         ({"data": "elsewhere.npz"}, None),
     ],
 )
@@ -434,6 +434,17 @@ def test_no_finite_score_is_an_outcome_of_its_own(tmp_path, capsys, monkeypatch)
     assert capsys.readouterr().out.count("no candidate had a finite score") == 2
     assert cli.main(["predict", run, "digits"]) == 2
     assert "has no network: no candidate of its search had a finite score" in capsys.readouterr().err
+
+
+def test_watch_passes_over_what_it_cannot_read(tmp_path, capsys):
+    (tmp_path / "config.json").write_text('{"steps": "x", "trials": "y"}')
+    (tmp_path / "plan.json").write_text('{"steps": [], "seconds": "z"}')
+    line = '{"step": 3, "phase": "search", "seconds": "x", "loss": 1.0}\n'
+    (tmp_path / "log.jsonl").write_text('{}\n{"step": "x"}\n' + line + "[1,2]\n" + line)
+    (tmp_path / "trials.jsonl").write_text(json.dumps(dict.fromkeys(progress.FIELDS, "x")) + "\n")
+    (tmp_path / "result.json").write_text("[" * 50_000)
+    assert cli.main(["watch", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == "search, search: step 3: loss 1\nfinished\n"
 
 
 def test_words_are_wrapped_in_a_terminal(monkeypatch):

@@ -13,6 +13,7 @@ from jaxnas.app.config import Config
 from jaxnas.driver.files import read_json, read_rows
 
 Say = Callable[[str], None]
+COUNTS = {"number", "start", "stop", "params", "macs", "seconds", "waited", "at"}
 FIELDS = {"arm", "number", "start", "stop", "genotype", "score", "error", "loss", "params", "macs", "seconds", "waited", "at"}
 
 
@@ -23,8 +24,17 @@ def rows(path: pathlib.Path) -> list[dict]:
 
 def trials(directory: pathlib.Path) -> list[dict]:
     """What trials.jsonl says of each trial, in the order in which they ended; scores are numbers, -inf of what diverged."""
-    numbers = lambda row: row | {name: float(row[name]) for name in ("score", "error", "loss")}
-    return [numbers(row) for row in rows(directory / "trials.jsonl") if row.keys() >= FIELDS]
+    found = []
+    for row in rows(directory / "trials.jsonl"):
+        if row.keys() >= FIELDS and _numbers(row).keys() >= COUNTS:
+            with contextlib.suppress(ValueError, TypeError):  # another program's line
+                found.append(row | {name: float(row[name]) for name in ("score", "error", "loss")})
+    return found
+
+
+def _numbers(held: dict[str, Any]) -> dict[str, Any]:
+    """Those values that are numbers, which is all that is looked at."""
+    return {name: value for name, value in held.items() if isinstance(value, int | float)}
 
 
 def best_of(found: list[dict]) -> float:
@@ -97,7 +107,7 @@ def watch(directory: str | pathlib.Path, every: float = 1.0) -> Iterator[str]:
         raise ValueError(f"there is no run {directory}: give a run directory, such as runs/portfolio-1")
     if not (directory / "config.json").exists():
         raise ValueError(f"{directory} is not a run: it has no config.json (start one with jaxnas search)")
-    config = _read(directory / "config.json")
+    config = _numbers(_read(directory / "config.json"))
     told: dict[str, int] = {}
     while True:
         done = (directory / "result.json").exists()  # looked at first: what was written before it is told
@@ -125,11 +135,11 @@ def _news(directory: pathlib.Path, config: dict[str, Any], told: dict[str, int])
         yield from enumerate(found[first:], first)
 
     found = trials(directory)
-    plan = _read(directory / "plan.json") if (directory / "plan.json").exists() else {}
+    plan = _numbers(_read(directory / "plan.json"))
     for i, row in fresh("trials", found):
         yield _trial(row, best_of(found[: i + 1]), i + 1, config, plan)
     for name, steps in (("", "steps"), ("found", "train_steps"), ("random", "train_steps")):
-        for _, row in fresh(f"log {name}", rows(directory / name / "log.jsonl")):
+        for _, row in fresh(f"log {name}", [row for row in rows(directory / name / "log.jsonl") if "step" in _numbers(row)]):
             yield _part(name or "search", row, config.get(steps))
     if (directory / "finals").is_dir():
         for _, path in fresh("finals", sorted((p for p in directory.glob("finals/*.npy") if ".part" not in p.name), key=_written)):
@@ -152,6 +162,6 @@ def _part(stage: str, row: dict, steps: int | None) -> str:
     numbers = ", ".join(f"{k} {row[k]:.4g}" for k in ("loss", "valid_loss", "score", "best_score") if isinstance(row.get(k), float))
     of = f" of {steps}" if steps and steps >= row["step"] else ""
     left = ""
-    if of and row["step"] and row.get("seconds"):
+    if of and row["step"] and _numbers(row).get("seconds"):
         left = f" (about {row['seconds'] * (steps - row['step']) / row['step']:.0f} s left)" if steps else ""
     return f"{stage}, {row.get('phase', '')}: step {row['step']}{of}{': ' + numbers if numbers else ''}{left}"

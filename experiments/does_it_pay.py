@@ -24,7 +24,7 @@ from PIL import Image
 from scipy import stats
 from sklearn import datasets
 
-from jaxnas.app import search
+from jaxnas.app import search, times
 from jaxnas.app.config import Config, prepare
 
 RIVALS = ("hand-made", "random", "gradient-boosting", "ensemble")
@@ -79,7 +79,7 @@ def result_of(where: pathlib.Path, data: str, minutes: float, seed: int) -> dict
     if not (where / "result.json").exists():
         config = Config(data=data, minutes=minutes, seed=seed, layout="NTC" if data.endswith("waves.npz") else None)
         search.execute(where if (where / "config.json").exists() else prepare(str(where), config), config, say=print)
-    return json.loads((where / "result.json").read_text())
+    return times.with_times(where, json.loads((where / "result.json").read_text()))
 
 
 def score(network: dict) -> float:

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from jaxnas import data, nets, spaces
-from jaxnas.app import export, main_job
+from jaxnas.app import export, main_job, times
 from jaxnas.app.limits import Limits, read_limit
 from jaxnas.app.main_job import budget, finals
 from jaxnas.app.main_job.arms import Arm, Trials, run_arm
 from jaxnas.app.main_job.trainer import Examples, Trainer
 from jaxnas.ask_tell._random_search import random_search
+from jaxnas.driver.errors import NoFiniteScore
 from jaxnas.training import cross_entropy
 
 ONE = dict(
@@ -181,7 +182,76 @@ def test_what_is_too_slow_is_refused_untrained(trainer, monkeypatch, tmp_path):
     assert [r.score for r in records] == [-np.inf] * 2 and not (tmp_path / "members").exists()
 
 
-@pytest.mark.parametrize("text", ["{", '{"seconds": 1}'])
+def test_a_run_of_another_effort_or_key_is_refused_by_the_name_of_what_differs(finished, tmp_path):
+    directory, _ = finished
+    shutil.copytree(directory, tmp_path / "run")
+    with pytest.raises(ValueError, match=r"plan.json is of another run: the trials of the effort changed from 8 to 9; set it back"):
+        go(tmp_path / "run", trials=9)
+    with pytest.raises(ValueError, match="the batch of the effort changed from 16 to 8"):
+        go(tmp_path / "run", batch=8)
+    effort = main_job.Effort(minutes=1.0, batch=16, steps=12, trials=8)
+    with pytest.raises(ValueError, match="the root key changed"):
+        main_job.run(tmp_path / "run", jax.random.key(2), net(), dataset(), effort)
+    other = dataclasses.replace(dataset(), test=dataset().valid)
+    with pytest.raises(ValueError, match="the examples changed"):
+        main_job.run(tmp_path / "run", jax.random.key(1), net(), other, effort)
+    (tmp_path / "run" / "plan.json").unlink()
+    with pytest.raises(ValueError, match=r"plan.json is missing, and trials.jsonl is of a plan: start anew"):
+        go(tmp_path / "run")
+
+
+def test_trials_of_another_search_are_refused(finished, tmp_path):
+    directory, _ = finished
+    shutil.copytree(directory, tmp_path / "run")
+    path = tmp_path / "run" / "trials.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[1]["slot"] += 1
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(ValueError, match=r"trial 1 of search is not what this search asks for: remove what follows"):
+        go(tmp_path / "run")
+
+
+@pytest.mark.parametrize("line", [b"{}\n", b"[1,2]\n", b"\x80\xff\n", 50_000 * b"[" + b"\n", b'{"arm": "search", "number": "1"}\n'])
+def test_damaged_trials_are_set_aside(finished, tmp_path, caplog, line):
+    directory, _ = finished
+    whole = (directory / "trials.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "trials.jsonl").write_bytes(b"".join(whole[:3]) + line + whole[3])
+    assert len(Trials(tmp_path).records) == 3
+    assert "its first 3 trials are kept" in caplog.text and (tmp_path / "trials.jsonl.aside").exists()
+    assert (tmp_path / "trials.jsonl").read_bytes() == b"".join(whole[:3])
+
+
+def test_members_whose_files_are_lost_are_trained_again(finished, tmp_path, caplog):
+    directory, _ = finished
+    shutil.copytree(directory, tmp_path / "run")
+    kept = Trials(tmp_path / "run")
+    lost = next(i for i, r in enumerate(kept.records) if r.stop == 12)
+    r = kept.records[lost]
+    (tmp_path / "run" / "members" / f"{r.arm}-{r.number}.npz").write_bytes(b"PK\3\4 and no more")
+    kept.check()
+    assert len(Trials(tmp_path / "run").records) == lost and "is damaged: search" in caplog.text
+
+
+def test_no_finite_score_is_no_answer(tmp_path, trainer):
+    plan = budget.make_plan(trainer, 60.0, None, steps=3)
+    kept = Trials(tmp_path)
+    row = dict(arm="search", number=0, member=0, slot=0, start=0, stop=3, genotype="g", score=-np.inf, error=0.0, loss=1.0)
+    kept._append(row | dict(params=1, macs=1, seconds=0.1, waited=0.0, at=0.2))
+    searched = finals.Searched(tmp_path, dataset(), trainer, Trials(tmp_path), plan, "macro", None)
+    with pytest.raises(NoFiniteScore, match="none of 1 trainings has a finite score"):
+        finals.compare(searched, jax.random.key(0), 0)
+
+
+def test_times_are_apart_from_the_result(finished, tmp_path):
+    _, result = finished
+    boosted = {**result, "gradient-boosting": {"seconds": 1.5, "tried": 3}}
+    same, measured = times.apart(boosted)
+    assert not {"milliseconds", "waited_share"} & set(same) and same["gradient-boosting"] == {"tried": 3}
+    times.write(tmp_path, measured)
+    assert times.with_times(tmp_path, same) == boosted and times.with_times(tmp_path / "none", same) == same
+
+
+@pytest.mark.parametrize("text", ["{", '{"seconds": 1}', "[]", 50_000 * "[", '{"fingerprint": {}}'])
 def test_a_damaged_plan_is_one_line(text, tmp_path):
     (tmp_path / "plan.json").write_text(text)
     with pytest.raises(ValueError, match="is damaged or of another version: start anew"):

@@ -1,24 +1,30 @@
 """The command line: jaxnas search | resume | show | watch | predict | export | bench | tabulate | rank | list.
 
-Whatever a person can get wrong is answered with one line on stderr and exit code 2; Ctrl-C with 130 after saving.
+Whatever a person can get wrong is answered with one line on stderr, wrapped in a terminal, and exit code 2; Ctrl-C with 130 after
+saving; a search in which no candidate had a finite score with 3.
 """
 
 import contextlib
 import dataclasses
 import functools
-import json
 import logging
 import os
 import pathlib
+import shutil
 import signal
 import sys
+import textwrap
 
 from jaxnas.app.commands import Bench, Export, List, Predict, Rank, Resume, Search, Show, Tabulate, Watch, parse
 from jaxnas.app.config import Config, complete, empty, fresh, load_config
 from jaxnas.app.settings import load_plugins
 from jaxnas.app.spaces import NETS, SPACES
 from jaxnas.app.tasks import score_of
+from jaxnas.app.times import with_times
 from jaxnas.driver.errors import Diverged, Stopped
+from jaxnas.driver.files import read_json
+
+NO_ANSWER = 3  # the exit code of a search that ends without one
 
 
 def _configure() -> None:
@@ -39,25 +45,29 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def _search(command: Search) -> None:
+def _search(command: Search) -> int:
     config = complete(Config(**{f.name: getattr(command, f.name) for f in dataclasses.fields(Config)}))
     with fresh(command.out, config) as directory:
-        _execute(directory, config)
+        return _execute(directory, config)
 
 
-def _resume(command: Resume) -> None:
-    _execute(pathlib.Path(command.run), load_config(command.run))
+def _resume(command: Resume) -> int:
+    return _execute(pathlib.Path(command.run), load_config(command.run))
 
 
-def _execute(directory: pathlib.Path, config: Config) -> None:
+def _execute(directory: pathlib.Path, config: Config) -> int:
     _configure()
     from jaxnas.app import search
 
     result = search.execute(directory, config, progress=sys.stderr.isatty(), say=_say)
     print(_summary(directory, result))
+    return 0 if "found" in result else NO_ANSWER
 
 
 def _summary(directory: pathlib.Path, result: dict) -> str:
+    kept = ", ".join(sorted(p.name for p in directory.iterdir()))
+    if "found" not in result:
+        return f"{result['verdict']}\nkept in {directory}: {kept}"
     words = score_of(result["found"]).words
     lines = [f"genotype        {result['genotype']}"]
     for name in ("found", "hand-made", "random", "gradient-boosting", "ensemble"):
@@ -65,7 +75,6 @@ def _summary(directory: pathlib.Path, result: dict) -> str:
             size = f", {result[name]['parameters']:,} parameters" if "parameters" in result[name] else ""
             size += f", {result['milliseconds'][name]:.3g} ms" if name in result.get("milliseconds", {}) else ""
             lines.append(f"{name:<9} test  {words(result[name])}{size}")
-    kept = ", ".join(sorted(p.name for p in directory.iterdir()))
     return "\n".join([*lines, result["verdict"], f"kept in {directory}: {kept}"])
 
 
@@ -84,14 +93,15 @@ def _show_run(path: pathlib.Path, in_browser: bool) -> None:
     if not (path / "result.json").exists():
         raise ValueError(f"{path} has no result yet: finish it with jaxnas resume {path}")
     try:
-        summary = _summary(path, json.loads((path / "result.json").read_text()))
-    except (ValueError, KeyError, TypeError, RecursionError):
+        summary = _summary(path, with_times(path, read_json(path / "result.json")))
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, IsADirectoryError):
         raise ValueError(f"{path / 'result.json'} is damaged: make it again with jaxnas resume {path}") from None
     length = f"{config.steps} steps" if NETS[SPACES[config.space].net].supernet else f"{config.minutes:g} minutes"
     length = length if config.trials is None else f"{config.trials} trials an arm"
     print(f"{config.strategy} in {config.space} on {config.data}, {length}, seed {config.seed}")
     print(summary)
-    print(f"drawn in {path / 'architecture.svg'}")
+    if (path / "architecture.svg").exists():
+        print(f"drawn in {path / 'architecture.svg'}")
     report = path / "report.html"
     if report.exists():
         print(f"report in {report}")
@@ -289,21 +299,30 @@ RUN = {
 }
 
 
+def _wrapped(line: str) -> str:
+    """One line; in a terminal as many as it needs."""
+    if not sys.stderr.isatty():
+        return line
+    width = max(shutil.get_terminal_size().columns, 20)
+    return textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         command = parse(arguments or ["--help"])
         run = next(run for kind, run in RUN.items() if isinstance(command, kind))
-        run(command)
+        code = run(command)
         sys.stdout.flush()
+        return code or 0
     except BrokenPipeError:  # the reader has gone, as in `jaxnas list | head`: what is left to print has nowhere to go
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print("jaxnas: interrupted", file=sys.stderr)
         return 130
     except (ValueError, OSError, Diverged, Stopped) as error:
-        print(f"jaxnas: {' '.join(str(error).split())}", file=sys.stderr)
+        _say(_wrapped(f"jaxnas: {' '.join(str(error).split())}"))
         stopped = getattr(error, "signal", None)
         return {None: 2, signal.SIGINT: 130}.get(stopped, 0)
     return 0

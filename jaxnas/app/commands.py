@@ -256,6 +256,7 @@ def parse(arguments: list[str]) -> Any:
                 near = difflib.get_close_matches(flag, flags, 1)
                 hint = f"did you mean {near[0]}?" if near else f"see jaxnas {arguments[0]} --help"
                 raise ValueError(f"unknown flag {flag}: {hint}")
+    _check_values(arguments, command)
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
@@ -265,5 +266,28 @@ def parse(arguments: list[str]) -> Any:
     except SystemExit as end:
         if end.code in (0, None):
             raise
-        words = re.sub(r"[^\x20-\x7e]+|-{3,}", " ", errors.getvalue())
-        raise ValueError(re.sub(r"\s+", " ", words).strip() or "cannot read these arguments: see jaxnas --help") from None
+        raise ValueError(_plain(errors.getvalue()) or "cannot read these arguments: see jaxnas --help") from None
+
+
+def _check_values(arguments: list[str], command: type | None) -> None:
+    """Raises ValueError for an empty word, and for a flag of several values that is given none."""
+    before = arguments[0] if arguments else ""
+    for argument in arguments[1:]:
+        flag, equals, value = argument.partition("=")
+        if not argument.strip() or (flag.startswith("--") and equals and not value.strip()):
+            empty = flag if flag.startswith("--") else before if before.startswith("--") else f"what to {arguments[0]}"
+            raise ValueError(f"{empty} is empty: give a value, or leave it out")
+        before = argument
+    for field in dataclasses.fields(command) if command is not None else ():
+        flag = f"--{field.name}"
+        if typing.get_origin(field.type) is tuple and flag in arguments and not _value(arguments, flag):
+            one = {"use": "file"}.get(field.name, field.name.removesuffix("s"))
+            raise ValueError(f"{flag} has no value: give at least one {one}, or leave it out")
+
+
+def _plain(box: str) -> str:
+    """tyro's words without its frame, its headings, and the help of the argument, which --help has."""
+    lines = [line for line in box.splitlines() if not re.match(r"\s*[\u256d\u2570]", line)]
+    words = re.sub(r"[^\x20-\x7e]+|-{3,}", " ", " ".join(lines))
+    words = re.sub(r"Argument helptext: .*?(?=For full helptext|$)", "", re.sub(r"\s+", " ", words))
+    return re.sub(r"\.? ?For full helptext,? (?:run|see):? ", ": see ", words).strip()

@@ -109,6 +109,8 @@ def load(run: str | pathlib.Path) -> Network:
     Raises:
         ValueError: in one line, for what is no run, is not finished, has no export, or is damaged.
     """
+    if not str(run).strip():
+        raise ValueError("the run has no name: give its directory")
     run = pathlib.Path(run).expanduser()
     if not run.is_dir():
         raise ValueError(f"there is no run {run}: give the directory of one")
@@ -142,6 +144,8 @@ def _why(run: pathlib.Path, absent: Sequence[str]) -> str:
         return f"{run} is not a run: it has no export.bin (start one with jaxnas search)"
     if not (run / "result.json").is_file():
         return f"{run} has no network yet: finish it with jaxnas resume {run}"
+    if len(absent) == 2 and '"no finite score"' in (run / "result.json").read_text(errors="replace"):
+        return f"{run} has no network: no candidate of its search had a finite score"
     if len(absent) == 2:
         return f"{run} has no export.bin: a network that reads text is kept as weights alone"
     return f"{run} has no {absent[0]}: make it with jaxnas resume {run}"

@@ -6,7 +6,7 @@
     3. the best of each, by validation, trained again on train and valid together from several seeds, and tested once: see `finals`
 
 The run directory: config.json, plan.json, trials.jsonl (a line a trial), members/ (what each has learned), finals/, and at the
-end result.json, report.html, architecture.svg, weights.npz, export.bin and network.json.
+end result.json, times.json (what clocks have measured), report.html, architecture.svg, weights.npz, export.bin and network.json.
 """
 
 import math
@@ -29,6 +29,7 @@ from jaxnas.ask_tell._portfolio import portfolio
 from jaxnas.ask_tell._random_search import random_search
 from jaxnas.base import AskTell, Key
 from jaxnas.data.dataset import Dataset
+from jaxnas.driver.fingerprint import Fingerprint, fingerprint, of_arrays
 from jaxnas.nets.blueprints import Blueprints
 from jaxnas.spaces._limited import limited
 from jaxnas.spaces._space import Space
@@ -59,6 +60,7 @@ def run(
     algorithm: Callable[[Space], tuple[AskTell, int]] | None = None,
     space_name: str = "macro",
     say: Say = lambda line: None,
+    settings: dict[str, Any] | None = None,
 ) -> dict:
     """Runs, or goes on with, the main job in `directory`.
 
@@ -73,6 +75,11 @@ def run(
             halving of the portfolio and its mutants.
         space_name: what network.json calls the space.
         say: takes a line for a person.
+        settings: name -> a value that JSON holds: what else the run depends on.
+
+    Raises:
+        ValueError: for a directory that holds a run of another effort, other data, settings, key or version; it names what differs.
+        NoFiniteScore: where every training has diverged.
     """
     began = time.perf_counter()
     k_search, k_random, k_final = jax.random.split(key, 3)
@@ -80,14 +87,17 @@ def run(
     table = len(dataset.image) == 1
     together = [jnp.concatenate([a, b]) for a, b in zip(dataset.train, dataset.valid, strict=True)]
     trainer = Trainer(Examples(*together, train=len(dataset.train.y)), net, effort.batch, criterion.loss)
+    of = _fingerprint(key, dataset, effort, criterion, space_name, settings or {})
+    plan = budget.load_plan(directory, of)
     kept = Trials(directory)
+    if plan is not None:
+        kept.check()
     before = kept.elapsed
     clock = lambda: before + time.perf_counter() - began
     try:
-        plan = budget.load_plan(directory)
         if plan is None:
             plan = budget.make_plan(trainer, 60 * effort.minutes, effort.limit, effort.steps, clock, 3 if table else 2)
-            budget.save_plan(directory, plan)
+            budget.save_plan(directory, plan, of)
         say(plan.said())
         space = limited(net.space, _excess(net, plan), 1.0)
         hand_made = _generation_0(net, plan.networks)
@@ -117,6 +127,13 @@ def run(
         return compare(searched, k_final, 0 if algorithm else len(hand_made), boosted, say)
     finally:
         trainer.close()
+
+
+def _fingerprint(key, dataset, effort, criterion, space_name, settings) -> Fingerprint:
+    of = {**settings, **{f"the {name} of the effort": value for name, value in effort._asdict().items()}}
+    of |= {"the space": space_name, "the score": criterion.name}
+    of["the examples"] = of_arrays((dataset.train, dataset.valid, dataset.test))
+    return fingerprint(key, None, [], of)
 
 
 def _halved_portfolio(space: Space, hand_made: dict[str, Any]) -> tuple[AskTell, int]:

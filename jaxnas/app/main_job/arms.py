@@ -6,6 +6,7 @@ told, and goes on with the next: the same bits, since keys follow from the trial
 
 import itertools
 import json
+import logging
 import math
 import pathlib
 from collections.abc import Callable, Iterator
@@ -18,9 +19,12 @@ import numpy as np
 from jaxnas.app.main_job.trainer import Outcome, Trainer
 from jaxnas.ask_tell.trial import Trial
 from jaxnas.base import AskTell, Key
+from jaxnas.driver.files import read_rows, set_aside, write_whole
 from jaxnas.driver.loop import compiler_options
 from jaxnas.spaces._space import Space
 from jaxnas.trees import take
+
+log = logging.getLogger("jaxnas")
 
 
 class Record(NamedTuple):
@@ -43,6 +47,28 @@ class Record(NamedTuple):
     at: float  # seconds since the run began, pauses left out
 
 
+def _read_record(row: dict[str, Any]) -> Record:
+    """One line of trials.jsonl; ValueError, TypeError or KeyError for what is none."""
+    record = Record(**row | {name: float(row[name]) for name in ("score", "error", "loss")})
+    for name, kind in Record.__annotations__.items():
+        value = getattr(record, name)
+        if not isinstance(value, int | float if kind is float else kind) or isinstance(value, bool):
+            raise TypeError(f"{name} is {value!r}")
+    return record
+
+
+def _readable(where: pathlib.Path) -> bool:
+    """Whether the predictions and the weights of a member can be read."""
+    from jaxnas.app.export import load_weights
+
+    try:
+        np.load(where.with_suffix(".npy"))
+        load_weights(where.with_suffix(".npz"))
+    except Exception:  # damage shows in many ways: OSError, ValueError, EOFError, BadZipFile, zlib.error, ...
+        return False
+    return True
+
+
 class Trials:
     """trials.jsonl, and the predictions and weights of each trial."""
 
@@ -51,20 +77,41 @@ class Trials:
         self.records, self.ended = self._read()
 
     def _read(self) -> tuple[list[Record], dict[str, int]]:
-        records, ended, lines = [], {}, []
-        for line in self.path.read_text().splitlines(keepends=True) if self.path.exists() else ():
+        records, ended = [], {}
+        rows, damaged = read_rows(self.path)
+        for row in rows:
             try:
-                row = json.loads(line)
                 if "ended" in row:
-                    ended[row["arm"]] = row["ended"]
+                    ended[str(row["arm"])] = int(row["ended"])
                 else:
-                    records.append(Record(**row | {name: float(row[name]) for name in ("score", "error", "loss")}))
+                    records.append(_read_record(row))
             except (ValueError, TypeError, KeyError):
-                break  # it was being written, or is damaged: what follows is trained again
-            lines.append(line)
-        if self.path.exists():
-            self.path.write_text("".join(lines))
+                damaged = True
+                break  # what follows is trained again
+        if damaged:
+            set_aside(self.path, f"is damaged: its first {len(records)} trials are kept, and what followed is trained again")
+        if damaged or self.path.exists():
+            self._write(records, ended)
         return records, ended
+
+    def _write(self, records: list[Record], ended: dict[str, int]) -> None:
+        """All of it anew: each arm's end is behind its trials."""
+        lines = []
+        for arm in dict.fromkeys((*(r.arm for r in records), *ended)):
+            lines += [self._line(r._asdict()) for r in records if r.arm == arm]
+            lines += [self._line({"arm": arm, "ended": ended[arm]})] if arm in ended else []
+        write_whole(self.path, "".join(lines))
+
+    def check(self) -> None:
+        """Forgets the trials from the first on whose predictions or weights are lost."""
+        for i, r in enumerate(self.records):
+            where = self.directory / "members" / f"{r.arm}-{r.number}"
+            if math.isfinite(r.score) and not _readable(where):
+                log.warning("%s.npy or .npz is damaged: %s %d and what followed are trained again", where, r.arm, r.number)
+                self.records = self.records[:i]
+                self.ended = {arm: n for arm, n in self.ended.items() if len(self.of(arm)) == n and arm != r.arm}
+                self._write(self.records, self.ended)
+                return
 
     @staticmethod
     def _line(row: dict) -> str:
@@ -167,6 +214,7 @@ def run_arm(
                 continue
             if told < len(before):
                 record = before[told]
+                _same(record, arm, t, told, (steps(t.start), steps(t.stop)), trials.path)
             elif (
                 had_ended
                 or told == arm.most
@@ -182,6 +230,16 @@ def run_arm(
             scores[b], told = record.score, told + 1
             yield record
         state = tell(jax.random.fold_in(k_tell, step), state, asked, jnp.asarray(scores))
+
+
+def _same(record: Record, arm: Arm, t: Trial, number: int, where: tuple[int, int], path: pathlib.Path) -> None:
+    """Raises ValueError for a kept trial that is not the one that is asked for."""
+    held = (record.number, record.slot, record.start, record.stop, record.genotype)
+    if held != (number, int(t.slot), *where, arm.space.to_text(t.arch)):
+        raise ValueError(
+            f"{path}: trial {number} of {arm.name} is not what this search asks for: remove what follows the line before it, and a "
+            "resume trains it again, or start anew with jaxnas search"
+        )
 
 
 def _unfinished(arm: Arm, records: list[Record]) -> Trial | None:

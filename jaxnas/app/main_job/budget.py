@@ -23,6 +23,9 @@ import numpy as np
 
 from jaxnas.app.limits import Limits, read_limit
 from jaxnas.app.main_job.trainer import Trainer
+from jaxnas.driver.checkpoint import other
+from jaxnas.driver.files import read_json, read_rows, write_whole
+from jaxnas.driver.fingerprint import Fingerprint, difference
 from jaxnas.nets.blueprints import Blueprints, Cost
 
 ARM = 0.33  # of the whole time, for the search, and again for random networks
@@ -177,14 +180,35 @@ def _scaled(trainer: Trainer, limits: Limits) -> tuple[dict[str, str], float]:
     return found, min(most, 1.5 * dearest) if limits.milliseconds else most
 
 
-def load_plan(directory: pathlib.Path) -> Plan | None:
-    """That of a run which is gone on with; ValueError for one that cannot be read."""
+def load_plan(directory: pathlib.Path, of: Fingerprint | None = None) -> Plan | None:
+    """That of a run which is gone on with.
+
+    Args:
+        directory: of the run.
+        of: the fingerprint of who goes on; None: it is not looked at.
+
+    Raises:
+        ValueError: for a plan that cannot be read, is of another run, or is missing where there are trials.
+    """
     path = directory / "plan.json"
+    if not path.exists():
+        if any(row.keys() >= {"arm", "number"} for row in read_rows(directory / "trials.jsonl")[0]):
+            raise ValueError(f"{path} is missing, and trials.jsonl is of a plan: start anew with jaxnas search")
+        return None
     try:
-        return Plan(**json.loads(path.read_text())) if path.exists() else None
-    except (ValueError, TypeError):
+        held = read_json(path)
+        fingerprint = held.pop("fingerprint")
+        plan = Plan(**held)
+        if not all(isinstance(v, int | float) or (v is None and name.startswith("limit")) for name, v in held.items()):
+            raise TypeError
+    except (ValueError, TypeError, KeyError, AttributeError, IsADirectoryError):
         raise ValueError(f"{path} is damaged or of another version: start anew with jaxnas search") from None
+    differs = None if of is None else difference(fingerprint, of)
+    if differs is not None:
+        raise ValueError(f"{path} is of another run: {other(*differs)}")
+    return plan
 
 
-def save_plan(directory: pathlib.Path, plan: Plan) -> None:
-    (directory / "plan.json").write_text(json.dumps(dataclasses.asdict(plan), indent=2) + "\n")
+def save_plan(directory: pathlib.Path, plan: Plan, of: Fingerprint | None = None) -> None:
+    """Writes plan.json, with the fingerprint of the run."""
+    write_whole(directory / "plan.json", json.dumps({**dataclasses.asdict(plan), "fingerprint": of or {}}, indent=2) + "\n")

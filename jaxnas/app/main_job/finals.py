@@ -37,6 +37,8 @@ from jaxnas.app.main_job.ensemble import averaged, greedy
 from jaxnas.app.main_job.trainer import Trainer
 from jaxnas.base import Key
 from jaxnas.data.dataset import Dataset
+from jaxnas.driver.errors import NoFiniteScore
+from jaxnas.driver.files import read_json, set_aside, write_whole
 from jaxnas.nets.blueprints import Blueprints
 
 MOST_SEEDS = 5
@@ -73,12 +75,18 @@ def compare(
         say: takes a line for a person.
 
     Raises:
-        ValueError: where nothing was trained to the end.
+        ValueError: where nothing was trained.
+        NoFiniteScore: where all that was has diverged, or was refused.
     """
     criterion, dataset = run.criterion, run.dataset
     fine = [r for r in run.kept.records if np.isfinite(r.score)]
+    if run.kept.records and not fine:
+        raise NoFiniteScore(
+            f"none of {len(run.kept.records)} trainings has a finite score, so there is no answer: look for bad examples, or for a "
+            "limit that no network keeps"
+        )
     if not fine:
-        raise ValueError("no network could be trained: give more --minutes, or look at the data")
+        raise ValueError("no network was trained: give more --minutes, or look at the data")
     rivals, seeds = _affordable(run, _rivals(fine, generation))
     say("comparing: " + "; ".join(f"{name} {r.genotype}" for name, r in rivals.items()))
     tested: dict[str, list[np.ndarray]] = {}
@@ -127,7 +135,7 @@ def _affordable(run: Searched, rivals: dict[str, Record]) -> tuple[dict[str, Rec
     finals/compared.json, for a run that is cut."""
     path = run.directory / "finals" / "compared.json"
     if path.exists():
-        kept = json.loads(path.read_text())
+        kept = read_json(path)
         return {name: rivals[name] for name in kept["rivals"]}, kept["seeds"]
     longer, left = len(run.trainer.data.y) / run.trainer.data.train, run.left()
     seconds = {_file(r): longer * r.stop * (r.seconds - r.waited) / (r.stop - r.start) for r in rivals.values()}
@@ -140,7 +148,7 @@ def _affordable(run: Searched, rivals: dict[str, Record]) -> tuple[dict[str, Rec
         if more <= max(left, 0.0):
             compared[name], left, must = r, left - more, must | {_file(r): 0.0}
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({"seeds": seeds, "rivals": list(compared)}) + "\n")
+    write_whole(path, json.dumps({"seeds": seeds, "rivals": list(compared)}) + "\n")
     return compared, seeds
 
 
@@ -258,7 +266,11 @@ def _final(run: Searched, r: Record, key: Key, seed: int) -> np.ndarray:
     (run.directory / "finals").mkdir(exist_ok=True)
     where = run.directory / "finals" / f"{_file(r)}-{seed}"
     if where.with_suffix(".npy").exists():
-        return np.load(where.with_suffix(".npy"))
+        try:
+            export.load_weights(where.with_suffix(".npz"))
+            return np.load(where.with_suffix(".npy"))
+        except Exception:  # damage shows in many ways: ValueError, EOFError, BadZipFile, zlib.error, ...
+            set_aside(where.with_suffix(".npy"), "or the .npz beside it is damaged: this training is done again")
     longer = len(run.trainer.data.y) / run.trainer.data.train
     stop, total = round(r.stop * longer), round(run.plan.steps * longer)
     choice = run.net.space.choice(run.net.space.from_text(r.genotype))

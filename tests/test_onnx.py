@@ -147,8 +147,10 @@ def test_the_extra_is_named_where_it_is_missing(tiny, monkeypatch, capsys):
     assert not (tiny / "network.onnx").exists()
 
 
-def test_a_run_without_weights_is_refused(tiny, tmp_path, capsys):
+def test_a_run_without_weights_or_with_damaged_ones_is_refused(tiny, tmp_path, capsys):
     needs_converter()
     for name in ("export.bin", "network.json", "config.json"):
         (tmp_path / name).write_bytes((tiny / name).read_bytes())
     assert "has no weights.npz" in refused(capsys, tmp_path)
+    (tmp_path / "weights.npz").write_bytes(b"PK")
+    assert "weights.npz in" in (said := refused(capsys, tmp_path)) and "is damaged: make it again" in said

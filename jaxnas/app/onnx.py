@@ -56,7 +56,11 @@ def write(network: "Network", run: pathlib.Path, path: pathlib.Path) -> None:
         raise ValueError("ONNX is made by jax2onnx: pip install 'jaxnas[onnx]'") from None
     if not (run / "weights.npz").is_file():
         raise ValueError(f"{run} has no weights.npz, from which ONNX is made: make it with jaxnas resume {run}")
-    module, variables = rebuild(network, run), load_weights(run / "weights.npz")
+    try:
+        variables = load_weights(run / "weights.npz")
+    except Exception:  # damage shows in many ways
+        raise ValueError(f"weights.npz in {run} is damaged: make it again with jaxnas resume {run}") from None
+    module = rebuild(network, run)
     predict = inference(module, variables, network.inputs, network.target, network.temperature)
     raw = random_examples(np.random.default_rng(0), network)
     batched: Any = ("N", *network.shape)

@@ -1,5 +1,6 @@
 """The main job: what a run directory holds, that a cut changes nothing, and what the clock and a limit decide."""
 
+import dataclasses
 import functools
 import json
 import shutil

@@ -21,7 +21,7 @@ import pathlib
 import time
 import zlib
 from collections.abc import Callable, Generator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -47,9 +47,10 @@ def algorithm(name: str) -> Make:
             sense of.
     """
     method, settings = _method(name)
+    made: Any = method.algorithm
 
     def make(space, budget):
-        return method.algorithm(space, budget, settings, _no_cost)
+        return made(space, budget, settings, _no_cost)
 
     return make
 

@@ -131,7 +131,8 @@ def tabulate(
         trained = min(trained + chunk, len(archs))
         more = {} if name is None else {"space": np.asarray(name)}
         with open(_part(path), "wb") as file:
-            np.savez_compressed(file, arity=net.space.arity, made=np.asarray(json.dumps(made)), trained=trained, **rows, **more)
+            saved: dict[str, Any] = {"made": np.asarray(json.dumps(made)), "trained": trained, **rows, **more}
+            np.savez_compressed(file, arity=net.space.arity, **saved)
         os.replace(_part(path), path)
         say(f"{trained} of {len(archs)} architectures, {seconds:.2f} s each")
     return trained - len(rows["archs"])

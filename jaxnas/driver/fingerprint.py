@@ -137,7 +137,7 @@ def difference(held: Fingerprint, here: Fingerprint, grows: str | None = None) -
         was, now = held.get(field), here.get(field)
         if field == PLATFORM or (elsewhere and field.startswith(STRATEGY) and was and now):
             continue
-        if field == grows and isinstance(was, int) and was <= now:
+        if field == grows and isinstance(was, int) and isinstance(now, int) and was <= now:
             continue
         if was != now:
             return field, was, now

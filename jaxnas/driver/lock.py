@@ -7,11 +7,11 @@ import pathlib
 import socket
 import threading
 from collections.abc import Generator
+from typing import Any
 
-try:
+fcntl: Any = None
+with contextlib.suppress(ImportError):  # not a POSIX system: there are no such locks
     import fcntl
-except ImportError:  # not a POSIX system: there are no such locks
-    fcntl = None
 
 _held: dict[pathlib.Path, int] = {}  # directory -> the thread of this process that is there
 _guard = threading.Lock()

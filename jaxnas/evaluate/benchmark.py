@@ -255,7 +255,7 @@ def load_table(
             if values.shape == archs.shape[:1] and values.dtype.kind in "iuf" and np.isfinite(values).all():
                 more[name] = values
     words = columns.test if turned("test") is not None else columns.accuracy
-    scores = (turned("accuracy"), turned("test"), turned("cost"))
+    scores: Any = (turned("accuracy"), turned("test"), turned("cost"))
     return benchmark(pathlib.Path(path).stem, space, archs, *scores, metrics=more, reported=words)
 
 

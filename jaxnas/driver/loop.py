@@ -139,9 +139,7 @@ def run(
         journal = stack.enter_context(Journal(store, at, begin[-1], progress, seeds))
         states, infos, previous = [], [], None
         for number, program in enumerate(programs):
-            if (
-                store is not None and ends is not None and at > begin[number + 1]
-            ):  # a later phase has begun: this one's end is on disk
+            if store is not None and ends is not None and at > begin[number + 1]:  # a later phase has begun: its end is on disk
                 target = lambda s, number=number: shapes[number + 1] if s == number else None
                 found = ends.restore(target, key, [number]) if number in ends.steps() else None
                 if found is None:

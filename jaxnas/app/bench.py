@@ -396,6 +396,7 @@ def compare_algorithms(
                 say(f"{b.name}: {name}, {seeds} seeds in {took}{lost}")
             lines += summarise(b.name, b, {name: r for name, (_, r) in by_query.items()}, asked)
             for kind, data in (("queries", by_query), ("time", by_time)):
+                data = {name: (x, r) for name, (x, r) in data.items() if np.isfinite(r).any()}  # those that hit a row at all
                 if data:
                     label = "queries" if kind == "queries" else "simulated time (s)"
                     figure = plot.regret(data, title=b.name, xlabel=label, ylabel=f"regret: {b.reported}")

@@ -206,9 +206,7 @@ def _bench(command: Bench) -> None:
     if columns != COLUMNS or command.space is not None:
         packaged = [name for name in command.tables if not name.endswith(".npz")]
         if packaged:
-            raise ValueError(
-                f"--space, --accuracy, --test and --cost are for a file.npz, and {packaged[0]} is none: leave them out"
-            )
+            raise ValueError(f"{packaged[0]} is no file.npz: leave --space, --accuracy, --test and --cost out")
         space = None if command.space is None else search.make_space(command.space)
     read = functools.partial(load_table, space=space, columns=columns, named=search.make_space)
     tables = [read(name) if name.endswith(".npz") else find(name) for name in command.tables]

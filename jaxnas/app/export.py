@@ -47,7 +47,7 @@ def save_weights(path: str | pathlib.Path, variables: dict[str, Any]) -> None:
 
 
 def load_weights(path: str | pathlib.Path) -> dict:
-    with np.load(path) as file:
+    with open(path, "rb") as opened, np.load(opened) as file:  # closed even where it is damaged
         return flax.traverse_util.unflatten_dict({name: jnp.asarray(file[name]) for name in file.files}, sep="/")
 
 

@@ -199,7 +199,8 @@ def load_plan(directory: pathlib.Path, of: Fingerprint | None = None) -> Plan | 
         held = read_json(path)
         fingerprint = held.pop("fingerprint")
         plan = Plan(**held)
-        if not all(isinstance(v, int | float) or (v is None and name.startswith("limit")) for name, v in held.items()):
+        numbers = [v for name, v in held.items() if name != "networks" and not (v is None and name.startswith("limit"))]
+        if not all(isinstance(v, int | float) for v in numbers) or not all(isinstance(v, str) for v in plan.networks.values()):
             raise TypeError
     except (ValueError, TypeError, KeyError, AttributeError, IsADirectoryError):
         raise ValueError(f"{path} is damaged or of another version: start anew with jaxnas search") from None

@@ -70,7 +70,7 @@ def _summary(directory: pathlib.Path, result: dict) -> str:
         return f"{result['verdict']}\nkept in {directory}: {kept}"
     words = score_of(result["found"]).words
     lines = [f"genotype        {result['genotype']}"]
-    for name in ("found", "hand-made", "random", "gradient-boosting", "ensemble"):
+    for name in ("found", "hand-made", "random", "small", "one-random", "gradient-boosting", "ensemble"):
         if name in result:
             size = f", {result[name]['parameters']:,} parameters" if "parameters" in result[name] else ""
             size += f", {result['milliseconds'][name]:.3g} ms" if name in result.get("milliseconds", {}) else ""

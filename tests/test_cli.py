@@ -93,7 +93,7 @@ def refused(capsys, tmp_path, monkeypatch):
         (["search", "--data", "mine.txt"], "macro reads images, time series or rows of a table, not text"),
         (["search", "--seeds", "2"], "--seeds is for other spaces, and this searches macro: leave it out"),
         (["search", "--strategy", "darts", "--minutes", "2"], "--minutes is for the macro space, and this searches nasbench201"),
-        (["search", "--limit", "latency=2ms"], "--limit latency=2ms: write params=200k, macs=5M"),
+        (["search", "--limit", "latency=2"], "--limit latency=2: write params=200k, macs=5M, latency=0.2ms"),
         (["search", "--space", "macro", "--strategy", "darts"], "darts needs a net that mixes operations"),
         (["search", "--strategy", "portfolio", "--space", "nasbench201"], "portfolio needs hand-made networks"),
         (["search", "--config", "none.toml"], "none.toml cannot be read"),

@@ -238,7 +238,7 @@ def test_no_finite_score_is_no_answer(tmp_path, trainer):
     kept = Trials(tmp_path)
     row = dict(arm="search", number=0, member=0, slot=0, start=0, stop=3, genotype="g", score=-np.inf, error=0.0, loss=1.0)
     kept._append(row | dict(params=1, macs=1, seconds=0.1, waited=0.0, at=0.2))
-    searched = finals.Searched(tmp_path, dataset(), trainer, Trials(tmp_path), plan, "macro", None)
+    searched = finals.Searched(tmp_path, dataset(), trainer, Trials(tmp_path), plan, "macro", None, lambda: 0.0)
     with pytest.raises(NoFiniteScore, match="none of 1 trainings has a finite score"):
         finals.compare(searched, jax.random.key(0), 0)
 

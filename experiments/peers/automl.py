@@ -1,6 +1,6 @@
 """The main job against what users would pick: the same data, the same parts of it, the same minutes, the same machine.
 
-    python experiments/peers/automl.py RUN [RUN ...]      (needs `pip install 'flaml[automl]' autokeras tensorflow`)
+    python experiments/peers/automl.py RUN [RUN ...]      (needs the extra `peers`: FLAML and AutoKeras)
 
 RUN is a finished run directory of `jaxnas search --minutes M`.  Its train and valid parts are given to FLAML, rows as they are and
 images as rows of pixels, and, where the examples are images, to AutoKeras, for M minutes each; all three are tested on the same

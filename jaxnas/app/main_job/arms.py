@@ -187,11 +187,10 @@ def run_arm(
     state = init(k_init)
     had_ended = arm.name in trials.ended
     members: dict[int, int] = {}  # slot -> the number of the trial that its member began with
-    steps = lambda n: round(int(n) / arm.budget * arm.total)
 
     def trained(t: Trial) -> Record:
         member = members[int(t.slot)] if t.start else told
-        where, choice = (steps(t.start), steps(t.stop)), arm.space.choice(t.arch)
+        where, choice = _steps(arm, t), arm.space.choice(t.arch)
         if arm.slowest < math.inf and trainer.latency(choice) > arm.slowest:
             out = REFUSED
         else:
@@ -214,12 +213,14 @@ def run_arm(
                 continue
             if told < len(before):
                 record = before[told]
-                _same(record, arm, t, told, (steps(t.start), steps(t.stop)), trials.path)
-            elif (
-                had_ended
-                or told == arm.most
-                or (arm.most is None and told and not room(arm.sizes(t.arch)[1], steps(t.stop) - steps(t.start)))
-            ):
+                if not _is(record, arm, t, told):
+                    last = _unfinished(arm, before[:told])
+                    if last is None or told + 1 < len(before) or not _is(record, arm, last, told):
+                        raise ValueError(_other(trials.path, arm.name, told))
+                    yield record
+                    trials.end(arm.name)
+                    return
+            elif had_ended or told == arm.most or (arm.most is None and told and not room(arm.sizes(t.arch)[1], _length(arm, t))):
                 if not had_ended and (last := _unfinished(arm, trials.of(arm.name))):
                     yield trained(last)
                 trials.end(arm.name)
@@ -232,14 +233,28 @@ def run_arm(
         state = tell(jax.random.fold_in(k_tell, step), state, asked, jnp.asarray(scores))
 
 
-def _same(record: Record, arm: Arm, t: Trial, number: int, where: tuple[int, int], path: pathlib.Path) -> None:
-    """Raises ValueError for a kept trial that is not the one that is asked for."""
+def _steps(arm: Arm, t: Trial) -> tuple[int, int]:
+    """From which step to which a trial goes."""
+    start, stop = (round(int(n) / arm.budget * arm.total) for n in (t.start, t.stop))
+    return start, stop
+
+
+def _length(arm: Arm, t: Trial) -> int:
+    start, stop = _steps(arm, t)
+    return stop - start
+
+
+def _is(record: Record, arm: Arm, t: Trial, number: int) -> bool:
+    """Whether a kept trial is this one."""
     held = (record.number, record.slot, record.start, record.stop, record.genotype)
-    if held != (number, int(t.slot), *where, arm.space.to_text(t.arch)):
-        raise ValueError(
-            f"{path}: trial {number} of {arm.name} is not what this search asks for: remove what follows the line before it, and a "
-            "resume trains it again, or start anew with jaxnas search"
-        )
+    return held == (number, int(t.slot), *_steps(arm, t), arm.space.to_text(t.arch))
+
+
+def _other(path: pathlib.Path, arm: str, number: int) -> str:
+    return (
+        f"{path}: trial {number} of {arm} is not what this search asks for: remove what follows the line before it, and a resume "
+        "trains it again, or start anew with jaxnas search"
+    )
 
 
 def _unfinished(arm: Arm, records: list[Record]) -> Trial | None:

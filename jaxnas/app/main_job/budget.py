@@ -30,7 +30,7 @@ from jaxnas.nets.blueprints import Blueprints, Cost
 
 ARM = 0.33  # of the whole time, for the search, and again for random networks
 ARM_OF_THREE = 0.25  # where gradient boosting has as much, too
-TRAININGS = 12.0  # whole trainings that an arm has time for
+TRAININGS = 6.0  # whole trainings that an arm has time for
 PROGRAMS = 2.5  # whose compiling an arm waits for: the others are compiled beside what is trained
 FEWEST = 60  # steps of a training
 COMPILED = 2.0  # a later program takes so much longer to compile than the first, of plain blocks

@@ -30,6 +30,7 @@ from jaxnas.ask_tell._random_search import random_search
 from jaxnas.base import AskTell, Key
 from jaxnas.data.dataset import Dataset
 from jaxnas.driver.fingerprint import Fingerprint, fingerprint, of_arrays
+from jaxnas.driver.loop import compiler_options
 from jaxnas.nets.blueprints import Blueprints
 from jaxnas.spaces._limited import limited
 from jaxnas.spaces._space import Space
@@ -155,7 +156,7 @@ def _excess(net: Blueprints, plan: budget.Plan) -> Callable[[Any], jax.Array]:
 
 
 def _sizes(net: Blueprints) -> Callable[[Any], tuple[int, int]]:
-    cost = jax.jit(net.cost)
+    cost = jax.jit(net.cost, compiler_options=compiler_options(once=True))
 
     def sizes(arch):
         found = cost(arch)

@@ -26,6 +26,7 @@ from jaxnas.app.main_job.trainer import Trainer
 from jaxnas.driver.checkpoint import other
 from jaxnas.driver.files import read_json, read_rows, write_whole
 from jaxnas.driver.fingerprint import Fingerprint, difference
+from jaxnas.driver.loop import compiler_options
 from jaxnas.nets.blueprints import Blueprints, Cost
 
 ARM = 0.33  # of the whole time, for the search, and again for random networks
@@ -128,7 +129,7 @@ def make_plan(
 
 def _costs(net: Blueprints) -> dict[str, Cost]:
     """family -> the costs of its networks, on the host; in the order of the families."""
-    cost = jax.jit(jax.vmap(net.cost))
+    cost = jax.jit(jax.vmap(net.cost), compiler_options=compiler_options(once=True))
     stacked = {name: jax.tree.map(lambda *a: jnp.stack(a), *ladder) for name, ladder in net.families.items()}
     return {name: jax.tree.map(np.asarray, cost(archs)) for name, archs in stacked.items()}
 

@@ -3,7 +3,7 @@
     python experiments/compare_algorithms.py [directory]          (extra `benchmarks`)
 
 The same as `jaxnas bench --tables nasbench201:cifar10 nasbench201:cifar100 --queries 150 --seeds 200`.  A search sees the first
-seed's validation accuracy after 200 epochs; the mean test accuracy of the others' trainings is reported, standard deviation
+seed's validation accuracy after 200 epochs; the mean validation accuracy of the other trainings is reported, standard deviation
 over seeds.  p is a two-sided Mann-Whitney test against random search, Holm-corrected.  Two busy CPU cores.
 
 Results: docs/results.md#every-algorithm-against-random-search

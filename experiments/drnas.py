@@ -9,7 +9,7 @@ epochs, on an accelerator; not run.
 Results: docs/results.md#drnas-and-p-darts-in-stages
 
 Each stage begins with 10 epochs of weight steps alone.  Between the stages the operations of least concentration are dropped
-(`strongest_operations`), the partial channels widen from C / 4 to C / 2 with copies of random ones (`widen_variables`), and the
+(`strongest_operations`), the partial channels widen from C / 4 to C / 2 with copies of random ones (`copy_channels`), and the
 optimizer begins anew on the cosine where it stood.
 """
 
@@ -23,7 +23,7 @@ import optax
 import jaxnas as nas
 from jaxnas import policies, training
 from jaxnas.base import Phase, then
-from jaxnas.weight_sharing import Given, strongest_operations, widen_variables
+from jaxnas.weight_sharing import Given, copy_channels, strongest_operations
 
 SMOKE = _common.StagedSetting(
     **dict(data="digits", batch=32, space=nas.spaces.nasbench201(), channels=8, cells=(1, 1)),
@@ -47,7 +47,7 @@ def plan(setting: _common.StagedSetting, dataset: nas.data.Dataset):
     phases, begun = [], 0
 
     def grow(state):
-        grown = widen_variables(jax.random.key(1), state.variables, shapes)
+        grown = copy_channels(jax.random.key(1), state.variables, shapes)
         return Given(grown, theta=state.theta, open=strongest_operations(state.theta, 3))
 
     def go_on(state):

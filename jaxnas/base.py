@@ -169,7 +169,8 @@ def _check_metrics(metrics, count):
     if not isinstance(metrics, dict) or not metrics:
         raise ValueError(f"an evaluator gives {{name: [B]}}, such as {{'accuracy': scores}}; this one gave {described(metrics)}")
     for name, values in metrics.items():
-        shape = jnp.shape(values) if isinstance(values, jax.Array | np.ndarray | float | int | list) else described(values)
+        numbers = isinstance(values, jax.Array | np.ndarray | float | int | list)
+        shape: Any = np.shape(values) if numbers else described(values)
         if not isinstance(shape, tuple) or shape[:1] != (count,):
             raise ValueError(
                 f"an evaluator scores each of the {count} candidates, {{name: [{count}]}}; it gave {name!r} as {shape}"

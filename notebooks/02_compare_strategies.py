@@ -27,7 +27,7 @@ from jaxnas.evaluate.benchmark import find
 
 table = find("nasbench201:cifar10")
 space = table.space
-print(len(table.test), "networks, the best has", np.nanmax(table.test), "% test accuracy")
+print(len(table.test), "networks, the best has", np.nanmax(table.test), "% validation accuracy")
 
 # %% [markdown]
 # ## Fifty seeds of each, as one compiled program
@@ -43,7 +43,8 @@ for name, seeds in {"random": 50, "local": 50, "aging": 50, "tpe": 50, "gp": 16}
     print(f"{name:<8}{seeds} seeds in {history.seconds:.2f} s, compiled in {history.compiling:.1f} s")
 
 # %% [markdown]
-# The bands are 95 % intervals of the mean. Regret is what is missing to the best test accuracy of the table.
+# The bands are 95 % intervals of the mean. Regret is what is missing to the best score of the table: the validation accuracy of
+# trainings that the search has not seen.
 
 # %%
 nas.plot.regret(curves, title="NAS-Bench-201, CIFAR-10", xlabel="queries")
@@ -97,4 +98,4 @@ keys = jax.random.split(jax.random.key(1), 20)
 every = jax.jit(jax.vmap(jax.vmap(accuracy, (None, 0, None)), (0, None, None)))(rates, keys, table.fixed)
 test = table.test[np.asarray(every)]  # [40 rates, 20 seeds]
 best = int(test.mean(1).argmax())
-print(f"best rate {rates[best]:.3f}: {test[best].mean():.2f} ± {test[best].std(ddof=1) / 20**0.5:.2f} % test accuracy")
+print(f"best rate {rates[best]:.3f}: {test[best].mean():.2f} ± {test[best].std(ddof=1) / 20**0.5:.2f} % validation accuracy")

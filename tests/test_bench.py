@@ -1,6 +1,7 @@
 """Benchmarks and the comparison of algorithms on them."""
 
 import csv
+import json
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ from scipy import stats
 from jaxnas import spaces
 from jaxnas.app import bench, cli
 from jaxnas.evaluate import benchmark
+from jaxnas.spaces._nasbench201 import representatives
 
 TOY = spaces.space((np.asarray([3, 4]),))
 ARCHS = np.stack(np.unravel_index(np.arange(12), (3, 4)), -1)
@@ -116,6 +118,120 @@ def test_regret_skips_what_has_no_result():
     np.testing.assert_array_equal(bench.regret_curve(holes, np.asarray([[7, 0, 8, 2]])), [[np.nan, 4, 4, 1]])
 
 
+def test_holes_are_searched_and_their_share_is_said():
+    holes = benchmark.benchmark("toy", TOY, ARCHS[:6], SEEN[:6], cost=np.full(6, 3.0))
+    assert (holes.there, holes.of) == (6, 12)
+    index = {"random": np.asarray([[7, 0, 8, 2], [1, 2, 3, 4]])}
+    assert bench.missing(holes, index["random"]) == 0.25
+    np.testing.assert_array_equal(bench.spent(holes, index["random"])[0], [3, 6, 9, 12])  # no row: the mean cost
+    (line,) = bench.summarise("toy", holes, {"random": bench.regret_curve(holes, index["random"])}, index)
+    assert line.missing == 0.25 and "| 25 % |" in bench.results_table([line])
+    history = bench.search(jax.random.key(0), bench.algorithm("random"), holes, queries=8, seeds=50)
+    assert 0.35 < bench.missing(holes, history.index) < 0.65
+    never = {"random": np.full((2, 3), np.nan)}  # no query of any seed hit a row
+    (line,) = bench.summarise("toy", holes, never, {"random": np.full((2, 3), 7)})
+    assert np.isnan(line.regret) and line.missing == 1.0
+
+
+def test_a_whole_table_of_a_conditional_space_is_whole():
+    """The second decision is there for one value of the first: 1 + 3 architectures of 2 x 3 settings."""
+    space = spaces.space((np.asarray([2, 3]),), parent=[-1, 0], when=[[1, 1, 0], [0, 1, 0]])
+    archs = spaces.every(space)
+    assert archs.tolist() == [[0, 0], [1, 0], [1, 1], [1, 2]]
+    whole = benchmark.benchmark("whole", space, archs, [1.0, 2.0, 3.0, 4.0])
+    assert (whole.there, whole.of) == (4, 4)
+    history = bench.search(jax.random.key(0), bench.algorithm("random"), whole, queries=5, seeds=20)
+    assert bench.missing(whole, history.index) == 0
+
+
+def test_one_row_serves_all_settings_of_a_network():
+    space = spaces.nasbench201()
+    classes = np.unique(representatives())
+    archs = np.stack(np.unravel_index(classes, (5,) * 6), -1)
+    table = benchmark.benchmark("classes", space, archs, classes.astype(float))
+    assert (table.there, table.of) == (6466, 6466)
+    np.testing.assert_array_equal(table.fixed["accuracy"], representatives())
+    half = benchmark.benchmark("half", space, archs[::2], classes[::2].astype(float))
+    assert (half.there, half.of) == (3233, 6466)
+    assert np.isfinite(half.test).sum() == np.isin(representatives(), classes[::2]).sum()
+
+
+def test_equal_cost_is_what_the_cheapest_search_has_spent():
+    table = toy(cost=1 + np.arange(12.0))
+    asked = {"random": np.asarray([[2, 4, 11], [0, 2, 4]]), "dear": np.asarray([[9, 8, 4], [1, 11, 4]])}
+    regrets = {name: bench.regret_curve(table, index) for name, index in asked.items()}
+    lines = {line.algorithm: line for line in bench.summarise("toy", table, regrets, asked)}
+    assert {line.seconds for line in lines.values()} == {1.0 + 3 + 5}
+    assert lines["random"].equal_cost == np.mean([11 - 9, 11 - 9])  # 3 + 5 s, and all three
+    assert np.isnan(bench.regret_at(table, asked["dear"], regrets["dear"], 9.0)[0])  # its first query takes 10
+    assert lines["dear"].equal_cost == 11 - 1
+    text = bench.results_table(list(lines.values()))
+    assert "regret at equal cost" in text and "toy: equal cost is 9 s of simulated time." in text
+
+
+def test_columns_have_names_and_metrics_are_kept(tmp_path):
+    loss, size = 20 - SEEN, 5.0 + np.arange(12)
+    np.savez(tmp_path / "mine.npz", archs=ARCHS, loss=loss, top1=SEEN / 2, hours=1 + SEEN, size=size, words=np.full(12, "a"))
+    table = benchmark.load_table(tmp_path / "mine.npz", columns=benchmark.Columns("-loss", "top1", "hours"))
+    np.testing.assert_array_equal(table.fixed["accuracy"], -loss)
+    np.testing.assert_array_equal(table.test, SEEN / 2)
+    np.testing.assert_array_equal(table.cost, 1 + SEEN)
+    assert table.reported == "top1" and set(table.fixed) == {"accuracy", "size"}
+    benchmark.save_table(tmp_path / "kept.npz", TOY, ARCHS, SEEN, metrics={"size": size})
+    kept = benchmark.load_table(tmp_path / "kept.npz")
+    assert kept.reported == "accuracy" and set(kept.fixed) == {"accuracy", "size"}
+    np.testing.assert_array_equal(kept.fixed["size"], size)
+    with pytest.raises(ValueError, match="no array valid: it has archs, loss"):
+        benchmark.load_table(tmp_path / "mine.npz", columns=benchmark.Columns("valid"))
+    with pytest.raises(ValueError, match="cost is a column of its own"):
+        toy(metrics={"cost": SEEN})
+
+
+def test_what_a_score_is_heads_its_column():
+    lines = [
+        bench.Line(name, "random", 2, reported, *[1.0] * 5, np.nan, np.nan) for name, reported in (("a", "top1"), ("b", "top1"))
+    ]
+    assert "| table | algorithm | seeds | top1 | regret" in bench.results_table(lines)
+    other = bench.results_table([lines[0], lines[1]._replace(reported="loss")])
+    assert "| seeds | score |" in other and "b: the score is loss." in other
+
+
+def test_a_comparison_that_is_cut_goes_on_and_ends_alike(tmp_path, monkeypatch):
+    """Cut after an algorithm, and in the middle of a line, as a kill leaves it: files equal to the byte, nothing is run twice."""
+    tables = [toy(cost=1 + SEEN), toy(test=-SEEN)._replace(name="other")]
+    monkeypatch.setitem(bench.METHODS, "aging", bench.METHODS["aging"]._replace(at_once=2))
+    how = dict(names=["random", "aging:population=3"], queries=6, seeds=3)
+
+    class Cut(Exception):
+        pass
+
+    def stop(line):
+        raise Cut
+
+    bench.compare_algorithms(tmp_path / "whole", tables, **how)
+    runs, real = [], bench.Kept.add
+    monkeypatch.setattr(bench.Kept, "add", lambda self, *a: runs.append(a[:2] + tuple(a[2])) or real(self, *a))
+    with pytest.raises(Cut):
+        bench.compare_algorithms(tmp_path / "cut", tables, **how, say=stop)
+    with open(tmp_path / "cut" / "searches.jsonl", "a") as file:
+        file.write('{"table": "toy", "algor')
+    with pytest.raises(FileExistsError, match="compares other seeds: give another --out"):
+        bench.compare_algorithms(tmp_path / "cut", tables, **{**how, "seeds": 4})
+    lines = (tmp_path / "cut" / "searches.jsonl").read_text().splitlines()
+    assert len(lines) == 4 and [json.loads(line)["seed"] for line in lines[:3]] == [0, 1, 2]
+    bench.compare_algorithms(tmp_path / "cut", tables, **how)
+    once = [("toy", "random", 0, 1, 2), *[("toy", "aging:population=3", *s) for s in ((0, 1), (2,))]]
+    assert runs == once + [("other", *run[1:]) for run in once]
+    files = {p.name for p in (tmp_path / "whole").iterdir()}
+    assert files == {p.name for p in (tmp_path / "cut").iterdir()} and not any("part" in name for name in files)
+    for name in files:
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes(), name
+    with pytest.raises(FileExistsError, match="exists: give another --out"):  # it is finished
+        bench.compare_algorithms(tmp_path / "cut", tables, **how)
+    with pytest.raises(ValueError, match="two tables are called toy"):
+        bench.compare_algorithms(tmp_path / "x", tables[:1] * 2, **how)
+
+
 def test_the_results_table_is_the_rank_test():
     rng = np.random.default_rng(0)
     regrets = {"random": rng.normal(5, 1, (40, 3)), "a": rng.normal(4, 1, (40, 3)), "b": rng.normal(5, 1, (40, 3))}
@@ -154,11 +270,8 @@ def test_the_command_line(tmp_path, capsys):
     assert cli.main([*command, "--algorithms", "random", "aging"]) == 0
     assert "| toy | aging | 5 |" in capsys.readouterr().out
     names = {p.name for p in (tmp_path / "out").iterdir()}
-    assert names == {f"toy-{x}.{s}" for x in ("queries", "time") for s in ("png", "svg")} | {
-        "curves.csv",
-        "results.csv",
-        "results.md",
-    }
+    tables = {"bench.json", "searches.jsonl", "curves.csv", "results.csv", "results.md"}
+    assert names == {f"toy-{x}.{s}" for x in ("queries", "time") for s in ("png", "svg")} | tables
     with open(tmp_path / "out" / "curves.csv") as file:
         assert len(list(csv.DictReader(file))) == 2 * 12
     for wrong, message in (
@@ -166,6 +279,9 @@ def test_the_command_line(tmp_path, capsys):
         (["--algorithms", "annealing", "--out", "x"], "unknown strategy 'annealing'"),
         (["--algorithms", "darts", "--out", "x"], "darts asks no table for architectures"),
         (["--queries", "0", "--out", "x"], "at least one query"),
+        (["--algorithms", "aging:tournaments=3", "--out", "x"], "did you mean 'tournament'?"),
+        (["--accuracy", "top1", "--out", "x"], "no array top1: it has archs, arity, accuracy, cost"),
+        (["--test", "top1", "--tables", "nasbench201:cifar10", "--out", "x"], "is no file.npz: leave --space"),
         (["--tables", "x.npz", "--out", "x"], "x.npz: there is no such file"),
     ):
         assert cli.main([*command, *wrong]) == 2

@@ -92,7 +92,7 @@ def test_the_main_job_on_a_table_is_compared_with_it(kind, tmp_path):
     net = nets.tabular_nets(space, image=(4,), classes=dataset.classes)
     effort = main_job.Effort(minutes=1.0, batch=32, steps=30, trials=3)
     result = main_job.run(tmp_path, jax.random.key(1), net, dataset, effort)
-    assert set(result["against"]) == {"hand-made", "random", "gradient-boosting"}
+    assert set(result["against"]) == {"hand-made", "random", "small", "one-random", "gradient-boosting"}
     assert result["gradient-boosting"]["tried"] == 3 and "gradient boosting, the best of 3 settings" in result["verdict"]
     assert ("take scikit-learn's" in result["verdict"]) == (result["against"]["gradient-boosting"]["verdict"] == "worse")
     lines = (tmp_path / "trials.jsonl").read_text()

@@ -456,6 +456,19 @@ def test_perturbed_gates_are_on_the_simplex_and_an_attack_never_lowers_the_loss(
     np.testing.assert_allclose(on_simplex((rows,), (plain,))[0], [[0.5, 0, 0.5], [0.2, 0.3, 0.5]])  # nothing left: the plain row
 
 
+def test_an_attack_on_a_linear_loss_ends_on_the_surface_of_the_ball():
+    """Of a slope of +1 and -1 in turn the worst point of the ball is gates + eps * slope, which is on the simplex as well.
+
+    Seven steps of 2 eps / 7 lead past it from any start in the ball: the projection is what keeps the attack there.
+    """
+    slope = jnp.asarray([1.0, -1.0, 1.0, -1.0])
+    gates = (jnp.full((50, 4), 0.25),)
+    for eps in (0.03, 0.1):
+        attack = weight_sharing.adversarial(lambda t, eps=eps: eps)
+        (moved,) = attack(jax.random.key(1), gates, lambda g: jnp.sum(g[0] @ slope), 0)
+        np.testing.assert_allclose(moved - 0.25, jnp.broadcast_to(eps * slope, moved.shape), atol=0.15 * eps)
+
+
 def test_smooth_darts_perturbs_the_weights_step_only():
     net, batch = toy_net(cell_space()), images(jax.random.key(1))
     smooth = lambda eps: weight_sharing.smooth_darts(net, perturb=weight_sharing.random_noise(eps))
@@ -728,13 +741,39 @@ def test_published_cells_have_the_published_weights(name, cifar, imagenet):
     assert nets.count_parameters(big, (224, 224, 3)) == imagenet
 
 
-def test_widening_copies_channels_and_keeps_what_was_there():
+def test_a_widened_net_computes_the_same_function():
+    """Channels 4 -> 6 of a net with both kinds of cells: logits at soft gates, in training and at the running statistics."""
+    space = cell_space()
+    make = lambda channels, K=1: nets.cell_net(space, image=IMAGE, classes=CLASSES, channels=channels, cells=2, partial=K)
+    narrow, wide = make(4), make(6)
+    variables = jit(narrow.init)(jax.random.key(0))
+    statistics = jax.tree.map(lambda a: a + jnp.arange(a.size).reshape(a.shape) / a.size, variables["batch_stats"])
+    variables = {**variables, "batch_stats": statistics}  # of no two channels alike
+    grown = weight_sharing.widen_variables(jax.random.key(1), variables, narrow, wide)
+    assert jax.tree.map(jnp.shape, grown) == jax.tree.map(jnp.shape, jax.eval_shape(wide.init, jax.random.key(0)))
+    x = jax.random.normal(jax.random.key(2), (4, *IMAGE))
+    gates = jax.tree.map(lambda g: jax.nn.softmax(jnp.arange(g.size * 1.0).reshape(g.shape) % 5), nets.base.blank_gates(space))
+    for train in (True, False):
+        logits = [net.apply(v, x, gates, train=train)[0] for net, v in ((narrow, variables), (wide, grown))]
+        np.testing.assert_allclose(logits[1], logits[0], atol=1e-4 * float(jnp.max(jnp.abs(logits[0]))))
+
+
+def test_a_net_whose_function_cannot_be_kept_is_refused():
+    space = cell_space()
+    make = lambda channels, K: nets.cell_net(space, image=IMAGE, classes=CLASSES, channels=channels, cells=1, partial=K)
+    variables = jit(make(4, 2).init)(jax.random.key(0))
+    for wide in (make(4, 1), make(8, 2)):  # more of the channels take part; copies are shuffled among others
+        with pytest.raises(ValueError, match="copy_channels"):
+            weight_sharing.widen_variables(jax.random.key(1), variables, make(4, 2), wide)
+
+
+def test_channels_that_join_in_are_copies_and_what_was_there_stays():
     space = cell_space()
     make = lambda K: nets.cell_net(space, image=IMAGE, classes=CLASSES, channels=8, cells=1, partial=K)
     narrow, wide = make(4), make(2)
     variables = jit(narrow.init)(jax.random.key(0))
     shapes = jax.eval_shape(wide.init, jax.random.key(0))
-    grown = weight_sharing.widen_variables(jax.random.key(1), variables, shapes)
+    grown = weight_sharing.copy_channels(jax.random.key(1), variables, shapes)
     assert jax.tree.map(jnp.shape, grown) == jax.tree.map(jnp.shape, shapes)
     depthwise = lambda v: np.asarray(v["params"]["cell0"]["from0"]["sep_conv_3x3"]["Depthwise_0"]["kernel"])
     np.testing.assert_array_equal(depthwise(grown)[:, :4], depthwise(variables))
@@ -742,7 +781,7 @@ def test_widening_copies_channels_and_keeps_what_was_there():
     one, many = (np.asarray(v["params"]["cell0"]["from0"]["sep_conv_3x3"]["Conv_0"]["kernel"]) for v in (variables, grown))
     np.testing.assert_allclose(many[:, :4].sum(2), one.sum(2), atol=1e-6)  # what reads copies is shared among them
     with pytest.raises(ValueError, match="shrinks"):
-        weight_sharing.widen_variables(jax.random.key(1), grown, jax.eval_shape(narrow.init, jax.random.key(0)))
+        weight_sharing.copy_channels(jax.random.key(1), grown, jax.eval_shape(narrow.init, jax.random.key(0)))
 
 
 # What makes no sense

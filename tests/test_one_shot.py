@@ -356,13 +356,35 @@ def test_a_limit_that_nobody_meets_is_refused():
     space = flat_space()
     cost = lambda arch: 1.0 + jnp.sum(space.flat(arch))
     assert float(cheapest(space, cost)[1]) == 1.0
-    with pytest.raises(ValueError, match="the cheapest found costs 1"):
+    with pytest.raises(ValueError, match=r"no architecture costs 0\.5 or less: the cheapest costs 1"):
         ask_tell.constrained_evolution(space, cost, 0.5)
     with pytest.raises(ValueError, match="sizes must be positive"):
         ask_tell.constrained_evolution(space, cost, 5, batch=10)
     lone = ask_tell.constrained_evolution(space, cost, 1.0, batch=4, mutants=2, children=2)  # one architecture is left
     result = run(jax.random.key(0), base.black_box(lone, base.stateless(lambda k, a, b: {"accuracy": jnp.ones(4)})), steps=2)
     assert space.flat(result.best).tolist() == [0] * 5 and int(result.state.algorithm.repeated) == 7
+
+
+def test_the_cheapest_is_the_cheapest_where_costs_do_not_add_up():
+    """A cost with a trap at the first architecture: every neighbor of it is dearer, and the cheapest is far away."""
+    space = spaces.space((np.full(5, 4),), parent=[-1, 0, -1, -1, -1], when=np.arange(4) * np.ones((5, 1)) > 1)
+    far = jnp.asarray([2, 3, 1, 2, 3])
+    cost = lambda arch: jnp.where(jnp.all(space.flat(arch) == far), 0.5, 1.0 + jnp.sum(space.flat(arch) != 0))
+    found = cheapest(space, cost)
+    assert found.exact and found.cost == 0.5 and space.flat(found.arch).tolist() == far.tolist()
+    ask_tell.constrained_evolution(space, cost, 0.6)  # and what is affordable is not refused
+    table = np.random.default_rng(0).normal(size=4**5).astype(np.float32)
+    of_table = lambda arch: jnp.asarray(table)[flat_space().index(arch)]
+    assert cheapest(flat_space(), of_table).cost == pytest.approx(float(table.min()))
+
+
+def test_a_space_too_large_to_price_is_said_to_be_so():
+    space = spaces.space((np.full(10, 4),))  # over a million
+    cost = lambda arch: 1.0 + jnp.sum(space.flat(arch).astype(jnp.float32))
+    found = cheapest(space, cost)
+    assert not found.exact and found.cost == 1.0
+    with pytest.raises(ValueError, match=r"too large to price all of.*there may be cheaper ones"):
+        ask_tell.constrained_evolution(space, cost, 0.5)
 
 
 @nb201_file.needs_file

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import textwrap
-import types
 
 import flax.linen as nn
 import jax
@@ -23,7 +22,6 @@ import jaxnas as nas
 from jaxnas import data, nets, spaces
 from jaxnas.analysis import calibration
 from jaxnas.app import cli, export, main_job
-from jaxnas.app.main_job import finals
 
 ONE = dict(
     block=("plain",), kernel=(3,), expansion=(2,), attention=(False,), norm=("batch",), activation=("relu",), head=("average",)
@@ -158,11 +156,6 @@ def test_any_number_of_examples(run):
 def test_other_examples_are_refused(run, change, message):
     with pytest.raises(data.DataError, match=message):
         nas.load(run[0]).predict(change(bytes_first()[0]))
-
-
-def test_a_network_that_was_not_trained_to_the_end_is_not_calibrated():
-    record = types.SimpleNamespace(stop=2)
-    assert finals._temperature(types.SimpleNamespace(plan=types.SimpleNamespace(steps=3)), record) == 1.0
 
 
 def test_arrays_in_files(run, capsys, tmp_path):

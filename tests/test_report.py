@@ -15,7 +15,7 @@ from jaxnas import data
 from jaxnas.analysis import calibration
 from jaxnas.app import cli, progress, report
 from jaxnas.app.config import Config, complete
-from jaxnas.app.main_job.finals import short_name
+from jaxnas.app.main_job.finals import file_name
 from jaxnas.app.report import mistakes, page
 
 NASTY = ('<script>alert("1")</script>', "cats & dogs", "it's")
@@ -81,7 +81,7 @@ def run(directory, dataset, config=None, loss=True):
     ]
     (directory / "trials.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"arm": "random", "ended": 1}]))
     (directory / "finals").mkdir()
-    np.save(directory / "finals" / f"{short_name(FOUND)}-0.npy", outputs(dataset))
+    np.save(directory / "finals" / f"{file_name(FOUND, 0)}-0.npy", outputs(dataset))
     (directory / "architecture.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"><text>&lt;</text></svg>')
     result = {
         "found": of_test(FOUND, kind, 0.7, 5_000),

@@ -1,11 +1,14 @@
 """The driver: any chunking, any cut and any layout of devices give the same run, and what cannot go on says why."""
 
+import concurrent.futures
 import functools
 import json
 import logging
 import os
 import pathlib
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -21,7 +24,9 @@ import pytest
 from jaxnas import sharding
 from jaxnas.ask_tell import aging_evolution
 from jaxnas.base import Batch, Feed, Phase, Strategy, black_box, stateless, then
-from jaxnas.driver import CheckpointError, Diverged, Stopped, journal, run
+from jaxnas.driver import CheckpointError, Diverged, NoFiniteScore, RunIsLocked, Stopped, journal, run
+from jaxnas.driver.fingerprint import of_program
+from jaxnas.driver.lock import locked
 from jaxnas.driver.loop import _Program
 from jaxnas.spaces import space
 
@@ -220,7 +225,7 @@ def test_no_data_is_closed_over():
 def test_a_signal_saves_and_stops_and_a_resume_is_exact(tmp_path, cut, number):
     cut(1, number=number)
     before = signal.getsignal(number)
-    with pytest.raises(Stopped, match=f"{number.name}; saved at step 1: continue with jaxnas resume {tmp_path}") as stopped:
+    with pytest.raises(Stopped, match=f"{number.name}; saved at step 1: continue with resume=True") as stopped:
         search(key(), noisy(), directory=tmp_path)
     assert stopped.value.signal == number and signal.getsignal(number) is before
     assert checkpoint_steps(tmp_path) == [1]
@@ -506,15 +511,15 @@ def test_candidates_that_diverge_do_not_stop():
 
 def test_a_directory_that_holds_a_run(tmp_path):
     search(key(), noisy(), directory=tmp_path)
-    with pytest.raises(FileExistsError, match=f"continue it with jaxnas resume {tmp_path}"):
+    with pytest.raises(FileExistsError, match="continue it with resume=True, or name another directory"):
         search(key(), noisy(), directory=tmp_path)
     with pytest.raises(CheckpointError, match="another key"):
         search(key(1), noisy(), directory=tmp_path, resume=True)
-    with pytest.raises(CheckpointError, match="resume it with its own configuration"):
+    with pytest.raises(CheckpointError, match=r"the data changed from float32\[32, 4\].* to float32\[32, 5\]"):
         search(key(), noisy(5), data=regression(5), directory=tmp_path, resume=True)
-    with pytest.raises(CheckpointError, match="resume it with its own configuration"):
+    with pytest.raises(CheckpointError, match="the data changed"):
         run(key(), evolution(), steps=STEPS, directory=tmp_path, resume=True)
-    with pytest.raises(CheckpointError, match="resume it with its own configuration"):
+    with pytest.raises(CheckpointError, match="the seeds changed from None to 2"):
         search(key(), noisy(), seeds=2, directory=tmp_path, resume=True)
     same(search(key(), noisy(), directory=tmp_path, resume=True).state, whole().state)
 
@@ -529,36 +534,39 @@ def damage(path, how):
         file.write_bytes(content[: len(content) // 2] if how == "cut" else bytes(b ^ 0x55 for b in content))
 
 
-def stopped_run(directory):
-    """A run that ended early, with two checkpoints."""
-    with pytest.raises(Diverged):
-        search(key(), noisy(nan_at=13), chunk=2, directory=directory)
-    assert len(checkpoint_steps(directory)) == 2
+@pytest.fixture
+def stopped_run(cut, always, tmp_path, monkeypatch):
+    """A run that ended early, with two checkpoints; on a slow machine, too, it takes two steps a chunk."""
+    monkeypatch.setattr("jaxnas.driver.loop._next_pace", lambda n, seconds: 2)
+    cut(13)
+    with pytest.raises(Stopped):
+        search(key(), noisy(), chunk=2, directory=tmp_path)
+    cut()
+    assert len(checkpoint_steps(tmp_path)) == 2
 
 
 @pytest.mark.parametrize("how", ["cut", "bits"])
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, always, caplog, how):
-    stopped_run(tmp_path)
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, stopped_run, caplog, how):
     older, newest = checkpoint_steps(tmp_path)
     damage(tmp_path / "checkpoints" / str(newest), how)
     with caplog.at_level(logging.WARNING, "jaxnas"):
         got = search(key(), noisy(), directory=tmp_path, resume=True)
-    assert any(f"checkpoints/{newest} is damaged" in r.getMessage() for r in caplog.records if r.name == "jaxnas")
+    assert any(f"checkpoints/{newest} cannot be used" in r.getMessage() for r in caplog.records if r.name == "jaxnas")
     same(got.state, whole().state)
     same(got.infos[0].loss, whole().infos[0].loss[older:])
     assert logged(tmp_path)[-1]["step"] == STEPS
 
 
-def test_all_checkpoints_damaged(tmp_path, always):
-    stopped_run(tmp_path)
+def test_all_checkpoints_damaged(tmp_path, stopped_run):
     damage(tmp_path / "checkpoints", "bits")
     with pytest.raises(CheckpointError, match=r"no checkpoint in .* can be read") as caught:
         search(key(), noisy(), directory=tmp_path, resume=True)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and f"remove {tmp_path / 'checkpoints'}" in str(caught.value)
+    shutil.rmtree(tmp_path / "checkpoints")  # the advice
+    same(search(key(), noisy(), directory=tmp_path, resume=True).state, whole().state)
 
 
-def test_saves_after_a_fall_back_keep_two_good_ones(tmp_path, always, cut):
-    stopped_run(tmp_path)
+def test_saves_after_a_fall_back_keep_two_good_ones(tmp_path, stopped_run, cut):
     older, newest = checkpoint_steps(tmp_path)
     damage(tmp_path / "checkpoints" / str(newest), "cut")
     cut(older + 1)
@@ -567,9 +575,138 @@ def test_saves_after_a_fall_back_keep_two_good_ones(tmp_path, always, cut):
     assert checkpoint_steps(tmp_path) == [older, older + 1, newest]
 
 
+# --- another run's checkpoint -----------------------------------------------------------------------------------------
+
+
+def test_a_plan_is_resumed_as_itself_and_may_only_grow_at_its_end(tmp_path, cut):
+    cut(8)
+    with pytest.raises(Stopped):
+        run(key(), two_phases(5, 6), directory=tmp_path, chunk=1)
+    cut()
+    again = functools.partial(run, key(), directory=tmp_path, resume=True)
+    with pytest.raises(CheckpointError, match=r"the steps of phase 1 changed from 5 to 7; set it back .*, or start anew"):
+        again(two_phases(7, 6))
+    with pytest.raises(CheckpointError, match="the steps of phase 2 changed from 6 to 3"):
+        again(two_phases(5, 3))
+    with pytest.raises(CheckpointError, match="the phases changed from 2 to 1"):
+        again(two_phases(5, 6)[:1])
+    with pytest.raises(CheckpointError, match=r"the learning rate changed from None to 0\.1"):
+        again(two_phases(5, 6), settings={"the learning rate": 0.1})
+    same(again(two_phases(5, 9)).states, run(key(), two_phases(5, 9)).states)
+    with pytest.raises(CheckpointError, match="the steps of phase 2 changed from 9 to 6"):
+        again(two_phases(5, 6))
+
+
+def test_what_is_computed_is_part_of_what_a_checkpoint_is_of(tmp_path, cut):
+    """A rate in a closure, the numbers of the data, and how they are drawn."""
+    cut(1)
+    with pytest.raises(Stopped):
+        search(key(), noisy(), directory=tmp_path)
+    again = functools.partial(run, key(), steps=STEPS, directory=tmp_path, resume=True)
+    with pytest.raises(CheckpointError, match="the strategy changed"):
+        again(noisy(nan_at=30), data=regression())
+    with pytest.raises(CheckpointError, match="the strategy changed"):
+        again(noisy(), data=regression(size=4))
+    arrays, draw = regression()
+    with pytest.raises(CheckpointError, match="the data changed"):
+        again(noisy(), data=Feed(jax.tree.map(lambda a: a.at[0].add(1), arrays), draw))
+
+
+def test_a_renamed_checkpoint_is_not_believed(tmp_path, stopped_run, caplog):
+    _, newest = checkpoint_steps(tmp_path)
+    (tmp_path / "checkpoints" / str(newest)).rename(tmp_path / "checkpoints" / "20")
+    got = search(key(), noisy(), directory=tmp_path, resume=True)
+    assert f"checkpoints/20 cannot be used (it is of step {newest})" in caplog.text
+    same(got.state, whole().state)
+
+
+def test_the_end_of_a_phase_that_is_missing(tmp_path, cut):
+    cut(8)
+    with pytest.raises(Stopped):
+        run(key(), two_phases(), directory=tmp_path, chunk=1)
+    cut()
+    shutil.rmtree(tmp_path / "phases")
+    with pytest.raises(CheckpointError, match=f"phases/0 is missing: remove {tmp_path / 'checkpoints'}, and a resume"):
+        run(key(), two_phases(), directory=tmp_path, resume=True)
+    shutil.rmtree(tmp_path / "checkpoints")
+    same(run(key(), two_phases(), directory=tmp_path, resume=True).states, run(key(), two_phases()).states)
+
+
+def test_a_fingerprint_does_not_depend_on_names_addresses_and_caches():
+    f = lambda rate: jax.jit(lambda x: jax.lax.cond(x.sum() > 0, lambda x: x * rate, jax.nn.relu, x)).trace(jnp.ones(3)).jaxpr
+    one, other = of_program(f(2.0)), of_program(f(3.0))
+    jax.clear_caches()
+    assert one == of_program(f(2.0)) != other
+
+
+# --- files that are not what they should be, and others on the same run -----------------------------------------------
+
+
+@pytest.mark.parametrize("log", [b"{}\n", b"[1,2]\n", b'{"step": "x"}\n', b"\x80\xff\n", 50_000 * b"[" + b"\n", None])
+def test_a_damaged_log_does_not_stop_a_resume(tmp_path, cut, caplog, log):
+    cut(1)
+    with pytest.raises(Stopped):
+        search(key(), noisy(), directory=tmp_path)
+    cut()
+    path = tmp_path / "log.jsonl"
+    first = path.read_bytes()
+    if log is None:
+        path.unlink()
+        path.mkdir()
+    else:
+        path.write_bytes(first + log)
+    same(search(key(), noisy(), directory=tmp_path, resume=True).state, whole().state)
+    assert logged(tmp_path)[0]["step"] == (2 if log is None else 1)  # the line of step 1 is lost with the file alone
+    assert "it is set aside as log.jsonl.aside" in caplog.text and (tmp_path / "log.jsonl.aside").exists()
+
+
+def test_two_on_one_run(tmp_path):
+    """The second is told who holds it; what a killed one has left is taken over."""
+    script = """if True:
+        import pathlib, sys
+        from jaxnas.driver.lock import locked
+        with locked(pathlib.Path(sys.argv[1])):
+            print(1, flush=True)
+            input()
+    """
+    other = subprocess.Popen([sys.executable, "-c", script, tmp_path], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert other.stdout.readline() == b"1\n"
+    assert json.loads((tmp_path / "lock").read_text()) == {"host": socket.gethostname(), "pid": other.pid}
+    with pytest.raises(RunIsLocked, match=f"{tmp_path} is in use by process {other.pid} on {socket.gethostname()}: wait for"):
+        search(key(), noisy(), directory=tmp_path)
+    other.kill()
+    other.communicate()
+    assert (tmp_path / "lock").exists()
+    same(search(key(), noisy(), directory=tmp_path).state, whole().state)
+    assert not (tmp_path / "lock").exists()
+
+
+def test_a_lock_is_of_a_thread(tmp_path):
+    def enter():
+        with locked(tmp_path):
+            return True
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool, locked(tmp_path):
+        assert enter()
+        with pytest.raises(RunIsLocked):
+            pool.submit(enter).result()
+    assert enter()
+
+
+@pytest.mark.parametrize("bad", [jnp.nan, -jnp.inf])
+def test_no_finite_score_ever_is_no_answer(tmp_path, bad):
+    score = stateless(lambda key, archs, batch: {"accuracy": bad * jnp.ones(2)})
+    never = black_box(aging_evolution(space(np.asarray([4, 4])), 6, 3, 2), score)
+    for seeds in (None, 2):
+        with pytest.raises(NoFiniteScore, match="no candidate had a finite score, so there is no answer"):
+            run(key(), never, steps=3, seeds=seeds, directory=tmp_path / str(seeds))
+    assert checkpoint_steps(tmp_path / "None")[-1] == 3
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda: run(key(), noisy(), steps=2, directory=""), "the directory has no name"),
         (lambda: run(key(), noisy()), "say how many steps"),
         (lambda: run(key(), noisy(), steps=0), "at least 1"),
         (lambda: run(key(), noisy(), steps=2, chunk=0), "at least 1"),

@@ -36,6 +36,9 @@ def test_every_architecture_or_different_ones():
     sized = spaces.pnas(2, ("skip_connect", "max_pool_3x3"))
     whole = tabulate.choose(jax.random.key(0), sized, 0)
     assert len(np.unique(whole, axis=0)) == len(whole) == sized.size
+    deep = spaces.space((np.full(4, 300),), parent=[-1, 0, 1, 2], when=np.arange(300) * np.ones((4, 1)) == 1)  # of 300^4
+    whole = tabulate.choose(jax.random.key(0), deep, 0)
+    assert len(np.unique(whole, axis=0)) == len(whole) == deep.size == 3 * 299 + 300
     for space, n, message in ((SPACE, 41, "1 to 40"), (SPACE, -1, "1 to 40"), (spaces.darts(), 0, "1 to 999,999")):
         with pytest.raises(ValueError, match=message):
             tabulate.choose(jax.random.key(0), space, n)
@@ -89,5 +92,8 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     assert "give another --out" in capsys.readouterr().err
     assert cli.main(["tabulate", "--out", "table.csv"]) == 2
     assert ".npz" in capsys.readouterr().err
-    assert cli.main(["bench", "--tables", "table.npz"]) == 2  # of a sample there is nothing to compare
-    assert "has 2 of the" in capsys.readouterr().err
+    few = ["--algorithms", "random", "--queries", "4", "--seeds", "2"]
+    assert cli.main(["bench", "--tables", "table.npz", *few]) == 0  # of a sample: the file names its space
+    out, err = capsys.readouterr()
+    assert "table: 2 of 6,466 architectures have a row, isomorphic ones counted once" in err
+    assert "queries without a row" in out

@@ -2,22 +2,24 @@
 
 import functools
 import inspect
+import sys
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from laws import IMAGE, cell_space, descent, images, tiny_net
+from laws import IMAGE, cell_space, descent, flat_space, images, mobile_net, tiny_net, toy_net
 from quick import jit
 
-from jaxnas import base, evaluate, nets, spaces, training, weight_sharing
+from jaxnas import base, evaluate, hardware, nets, spaces, training, weight_sharing
 from jaxnas.base import Batch
 from jaxnas.policies import softmax
 from jaxnas.training import losses, scratch
 from jaxnas.training.bilevel import Bilevel, finite_difference, first_order, unrolled
-from jaxnas.weight_sharing import Given
+from jaxnas.weight_sharing import Given, core
 
 
 def double(tree):
@@ -166,6 +168,61 @@ def test_unsampled_weights_statistics_and_momenta_do_not_move():
         assert max(float(x) for x in jax.tree.leaves(asleep)) == 0.0
 
 
+@pytest.mark.parametrize(
+    "search",
+    [
+        lambda net, tx: weight_sharing.spos(net, tx),
+        lambda net, tx: weight_sharing.one_shot(net, tx, rate=0.5),
+        lambda net, tx: weight_sharing.op_warm_up(net, tx, share=lambda t: 0.3),
+    ],
+    ids=["hard", "path dropout", "op warm-up"],
+)
+def test_what_a_sparse_relaxation_closes_stands_still(search):
+    """A net that computes every operation, closed ones too: weights, momenta and statistics of those are kept by the mask alone."""
+    net = toy_net(cell_space())
+    strategy = search(net, training.sgd(0.1, weight_decay=0.1))
+    state = jit(strategy.init)(jax.random.key(0))
+    step = jit(strategy.step)
+    closed, open_ = 0, 0
+    for t in range(3):
+        before, (state, info) = state, step(jax.random.key(t), state, images(jax.random.key(50 + t)))
+        used = net.used(before.variables, info.gates)
+        trace = lambda s: optax.tree_utils.tree_get(s.opt_state, "trace")
+        moved = jax.tree.map(lambda a, b: a != b, (before.variables, trace(before)), (state.variables, trace(state)))
+        for on, changed in zip(jax.tree.leaves((used, used["params"])), jax.tree.leaves(moved), strict=True):
+            on = np.broadcast_to(np.asarray(on) > 0, changed.shape)
+            assert not np.asarray(changed)[~on].any()
+            assert np.asarray(changed)[on].mean() > 0.9 if on.any() else True
+            closed, open_ = closed + (~on).sum(), open_ + on.sum()
+    assert min(closed, open_) > 0
+
+
+CLIP = 1e-3  # below every gradient here
+
+
+def test_a_clip_that_binds_is_the_length_of_the_step():
+    """Plain SGD at rate 1 moves the weights by the clipped gradient: along the whole one, and as long as the clip."""
+    batch = images(jax.random.key(1))
+    net, policy = toy_net(cell_space()), softmax(cell_space())
+    weights = lambda clip: weight_sharing.Weights(optax.sgd(1.0), clip=clip)
+
+    class Head(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False, rate=None):
+            return nn.Dense(3)(x.reshape(len(x), -1))
+
+    of_weights = lambda clip: weight_sharing.weight_sharing(net, policy, weight_sharing.frozen, weights(clip))
+    of_training = lambda clip: scratch.train(Head(), optax.sgd(1.0), IMAGE, steps=1, clip=clip)
+    for make in (of_weights, of_training):
+        state = jit(make(None).init)(jax.random.key(0))
+        after = [jit(make(clip).step)(jax.random.key(2), state, batch)[0].variables["params"] for clip in (None, CLIP)]
+        whole, clipped = (jax.tree.map(jnp.subtract, params, state.variables["params"]) for params in after)
+        assert float(optax.tree.norm(whole)) > 10 * CLIP
+        assert float(optax.tree.norm(clipped)) == pytest.approx(CLIP, rel=1e-2)
+        shorter = jax.tree.map(lambda a: a * CLIP / optax.tree.norm(whole), whole)
+        chex.assert_trees_all_close(clipped, shorter, rtol=1e-2, atol=1e-6)
+
+
 def test_weight_and_architecture_cadence_is_the_batch():
     """Two weight steps in one step move the weights as two steps of one do; without validation batches alpha rests."""
     search = weight_sharing.darts(tiny_net(cell_space()), order="first")
@@ -254,6 +311,29 @@ def test_methods_are_found():
     """A wrong filter would make the next test empty."""
     assert {"darts", "enas", "fairnas", "in_place_distillation", "progressive_shrinking", "project_edges", "tunas"} <= {*METHODS}
     assert len(METHODS) >= 22
+
+
+GIVEN = dict(
+    **dict(decay=lambda t: 0.0, temperature=1.0, share=lambda t: 0.5, decisions=(0,), perturb=lambda key, gates, loss_of, t: gates),
+    cost=hardware.priced(lambda gates: 0.0, hardware.absolute_reward(1.0)),
+)
+
+
+def test_every_method_clips_as_it_is_told(monkeypatch):
+    """Each method that takes a clip hands it on to the weights' step, whatever else it is made of."""
+    clipped = [n for n in METHODS if "clip" in inspect.signature(getattr(weight_sharing, n)).parameters]
+    assert len(clipped) >= 18
+    handed, real = [], core.weight_sharing
+    keep = lambda net, policy, gradient, weights: handed.append(weights.clip) or real(net, policy, gradient, weights)
+    for module in [m for name, m in sys.modules.items() if name.startswith("jaxnas.weight_sharing.")]:
+        if getattr(module, "weight_sharing", None) is real:
+            monkeypatch.setattr(module, "weight_sharing", keep)
+    for name in clipped:
+        of, handed[:] = getattr(weight_sharing, name), []
+        required = {p.name for p in inspect.signature(of).parameters.values() if p.default is p.empty} - {"net"}
+        net = mobile_net() if name.startswith("proxylessnas") else toy_net(flat_space() if name == "fairnas" else cell_space())
+        of(net, **{n: GIVEN[n] for n in required}, clip=0.125)
+        assert handed == [0.125], name
 
 
 @pytest.mark.parametrize("name", METHODS)

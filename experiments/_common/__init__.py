@@ -168,7 +168,9 @@ def show_costs(moved: Sequence) -> None:
 
 
 def show_queries(rows: Mapping[str, Callable], *, seeds: int = 16, marks: tuple[int, ...] = (30, 50, 100)) -> None:
-    """Prints the test accuracy of what each algorithm answers on the CIFAR-10 table of NAS-Bench-201, with its standard error.
+    """Prints the accuracy of what each algorithm answers on the CIFAR-10 table of NAS-Bench-201, with its standard error.
+
+    It is the validation accuracy of trainings that the search has not seen.
 
     Args:
         rows: title -> (space, budget) -> algorithm.

@@ -12,7 +12,7 @@
 jaxnas runs its seeds as one compiled program on all cores, a peer one run after the other (BoTorch in one thread: two are
 slower).  The contestants take turns, every repetition has seeds of its own; seconds are medians over the repetitions, quality
 is the mean over all runs with its standard error: of NSGA-II the last population's hypervolume and distinct points that no
-other dominates, of the rest the test accuracy of the best cell by validation, on NAS-Bench-201's cifar10.  The ratio is
+other dominates, of the rest the accuracy of the best cell in other trainings, on NAS-Bench-201's cifar10.  The ratio is
 to jaxnas with JAX's default keys.  Aging evolution against a loop has its own file, aging_evolution.py.
 
 Two cores of an AMD EPYC, otherwise idle, jax 0.10.2, pymoo 0.6.2 (compiled), Optuna 5.0, BoTorch 0.18.1.

@@ -1,24 +1,30 @@
-"""The command line: jaxnas search | resume | show | watch | predict | bench | tabulate | rank | list.
+"""The command line: jaxnas search | resume | show | watch | predict | export | bench | tabulate | rank | list.
 
-Whatever a person can get wrong is answered with one line on stderr and exit code 2; Ctrl-C with 130 after saving.
+Whatever a person can get wrong is answered with one line on stderr, wrapped in a terminal, and exit code 2; Ctrl-C with 130 after
+saving; a search in which no candidate had a finite score with 3.
 """
 
 import contextlib
 import dataclasses
 import functools
-import json
 import logging
 import os
 import pathlib
+import shutil
 import signal
 import sys
+import textwrap
 
-from jaxnas.app.commands import Bench, List, Predict, Rank, Resume, Search, Show, Tabulate, Watch, parse
+from jaxnas.app.commands import Bench, Export, List, Predict, Rank, Resume, Search, Show, Tabulate, Watch, parse
 from jaxnas.app.config import Config, complete, empty, fresh, load_config
 from jaxnas.app.settings import load_plugins
 from jaxnas.app.spaces import NETS, SPACES
 from jaxnas.app.tasks import score_of
+from jaxnas.app.times import with_times
 from jaxnas.driver.errors import Diverged, Stopped
+from jaxnas.driver.files import read_json
+
+NO_ANSWER = 3  # the exit code of a search that ends without one
 
 
 def _configure() -> None:
@@ -39,33 +45,36 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def _search(command: Search) -> None:
+def _search(command: Search) -> int:
     config = complete(Config(**{f.name: getattr(command, f.name) for f in dataclasses.fields(Config)}))
     with fresh(command.out, config) as directory:
-        _execute(directory, config)
+        return _execute(directory, config)
 
 
-def _resume(command: Resume) -> None:
-    _execute(pathlib.Path(command.run), load_config(command.run))
+def _resume(command: Resume) -> int:
+    return _execute(pathlib.Path(command.run), load_config(command.run))
 
 
-def _execute(directory: pathlib.Path, config: Config) -> None:
+def _execute(directory: pathlib.Path, config: Config) -> int:
     _configure()
     from jaxnas.app import search
 
     result = search.execute(directory, config, progress=sys.stderr.isatty(), say=_say)
     print(_summary(directory, result))
+    return 0 if "found" in result else NO_ANSWER
 
 
 def _summary(directory: pathlib.Path, result: dict) -> str:
+    kept = ", ".join(sorted(p.name for p in directory.iterdir()))
+    if "found" not in result:
+        return f"{result['verdict']}\nkept in {directory}: {kept}"
     words = score_of(result["found"]).words
     lines = [f"genotype        {result['genotype']}"]
-    for name in ("found", "hand-made", "random", "gradient-boosting", "ensemble"):
+    for name in ("found", "hand-made", "random", "small", "one-random", "gradient-boosting", "ensemble"):
         if name in result:
             size = f", {result[name]['parameters']:,} parameters" if "parameters" in result[name] else ""
             size += f", {result['milliseconds'][name]:.3g} ms" if name in result.get("milliseconds", {}) else ""
             lines.append(f"{name:<9} test  {words(result[name])}{size}")
-    kept = ", ".join(sorted(p.name for p in directory.iterdir()))
     return "\n".join([*lines, result["verdict"], f"kept in {directory}: {kept}"])
 
 
@@ -84,14 +93,15 @@ def _show_run(path: pathlib.Path, in_browser: bool) -> None:
     if not (path / "result.json").exists():
         raise ValueError(f"{path} has no result yet: finish it with jaxnas resume {path}")
     try:
-        summary = _summary(path, json.loads((path / "result.json").read_text()))
-    except (ValueError, KeyError, TypeError, RecursionError):
+        summary = _summary(path, with_times(path, read_json(path / "result.json")))
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, IsADirectoryError):
         raise ValueError(f"{path / 'result.json'} is damaged: make it again with jaxnas resume {path}") from None
     length = f"{config.steps} steps" if NETS[SPACES[config.space].net].supernet else f"{config.minutes:g} minutes"
     length = length if config.trials is None else f"{config.trials} trials an arm"
     print(f"{config.strategy} in {config.space} on {config.data}, {length}, seed {config.seed}")
     print(summary)
-    print(f"drawn in {path / 'architecture.svg'}")
+    if (path / "architecture.svg").exists():
+        print(f"drawn in {path / 'architecture.svg'}")
     report = path / "report.html"
     if report.exists():
         print(f"report in {report}")
@@ -168,12 +178,39 @@ def _predict(command: Predict) -> None:
         print(predict.score(kept, outputs, examples.y))
 
 
+def _export(command: Export) -> None:
+    if command.format != "onnx":
+        raise ValueError(f"unknown format {command.format!r}: choose onnx, or take export.bin of the run, which JAX reads")
+    out = pathlib.Path(command.run) / "network.onnx" if command.out is None else pathlib.Path(command.out)
+    if out.suffix != ".onnx":
+        raise ValueError(f"--out must end in .onnx, not {command.out!r}")
+    if out.exists():
+        raise FileExistsError(f"{out} exists: give another --out")
+    _configure()
+    from jaxnas.app import network
+
+    kept = network.load(command.run)
+    try:
+        kept.to_onnx(out)
+    except OSError as error:
+        raise ValueError(f"cannot write {out} ({error.strerror}): give another --out") from None
+    print(f"{kept.genotype} in {out}")
+
+
 def _bench(command: Bench) -> None:
     _configure()
-    from jaxnas.app import bench
-    from jaxnas.evaluate.benchmark import find
+    from jaxnas.app import bench, search
+    from jaxnas.evaluate.benchmark import COLUMNS, Columns, find, load_table
 
-    tables, names = [find(name) for name in command.tables], list(command.algorithms)
+    columns, space = Columns(command.accuracy, command.test, command.cost), None
+    if columns != COLUMNS or command.space is not None:
+        packaged = [name for name in command.tables if not name.endswith(".npz")]
+        if packaged:
+            raise ValueError(f"{packaged[0]} is no file.npz: leave --space, --accuracy, --test and --cost out")
+        space = None if command.space is None else search.make_space(command.space)
+    read = functools.partial(load_table, space=space, columns=columns, named=search.make_space)
+    tables = [read(name) if name.endswith(".npz") else find(name) for name in command.tables]
+    names = list(command.algorithms)
     lines = bench.compare_algorithms(
         command.out, tables, names, queries=command.queries, seeds=command.seeds, seed=command.seed, say=_say
     )
@@ -198,7 +235,7 @@ def _tabulate(command: Tabulate) -> None:
     archs = tabulate.choose(k_archs, net.space, command.architectures)
     optimizer = training.sgd(optax.cosine_decay_schedule(config.learning_rate, config.steps))
     recipe = tabulate.Recipe(optimizer, config.steps, config.batch)
-    diverged = tabulate.tabulate(command.out, net, dataset, recipe, key=k_train, archs=archs, say=_say)
+    diverged = tabulate.tabulate(command.out, net, dataset, recipe, key=k_train, archs=archs, name=command.space, say=_say)
     print(f"{len(archs) - diverged} architectures in {command.out}, {diverged} diverged")
     if len(archs) == net.space.size:
         print(f"compare algorithms on it: jaxnas bench --tables {command.out}")
@@ -252,11 +289,20 @@ RUN = {
     Show: _show,
     Watch: _watch,
     Predict: _predict,
+    Export: _export,
     Bench: _bench,
     Tabulate: _tabulate,
     Rank: _rank,
     List: _list,
 }
+
+
+def _wrapped(line: str) -> str:
+    """One line; in a terminal as many as it needs."""
+    if not sys.stderr.isatty():
+        return line
+    width = max(shutil.get_terminal_size().columns, 20)
+    return textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -265,15 +311,16 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         command = parse(arguments or ["--help"])
         run = next(run for kind, run in RUN.items() if isinstance(command, kind))
-        run(command)
+        code = run(command)
         sys.stdout.flush()
+        return code or 0
     except BrokenPipeError:  # the reader has gone, as in `jaxnas list | head`: what is left to print has nowhere to go
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print("jaxnas: interrupted", file=sys.stderr)
         return 130
     except (ValueError, OSError, Diverged, Stopped) as error:
-        print(f"jaxnas: {' '.join(str(error).split())}", file=sys.stderr)
+        _say(_wrapped(f"jaxnas: {' '.join(str(error).split())}"))
         stopped = getattr(error, "signal", None)
         return {None: 2, signal.SIGINT: 130}.get(stopped, 0)
     return 0

@@ -71,13 +71,35 @@ class Predict:
 
 
 @dataclasses.dataclass(frozen=True)
+class Export:
+    """Write a run's network in a form that other programs read; export.bin, for JAX, is in the run already."""
+
+    run: Annotated[str, tyro.conf.Positional]
+    """The run directory."""
+    format: str = "onnx"
+    """onnx (pip install 'jaxnas[onnx]')."""
+    out: str | None = None
+    """The new file (default: network.onnx in the run directory); never overwritten."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Bench:
     """Compare algorithms on tables: regret curves, rank tests, pictures."""
 
     tables: tuple[str, ...] = ("nasbench201:cifar10",)
     """nasbench201:DATASET, nas-bench-graph:DATASET (pip install 'jaxnas[benchmarks]'), or a file.npz of your own."""
+    space: str | None = None
+    """Of the rows of the files: see `jaxnas list` (default: the one that a file names, as jaxnas tabulate writes it; else the
+    file's decisions, none of them conditional)."""
+    accuracy: str = "accuracy"
+    """The array of the files that a search sees, larger is better; =-NAME for one of which less is better."""
+    test: str = "test"
+    """The array that is reported of the answer (default: test, or what a search sees where there is none)."""
+    cost: str = "cost"
+    """The array of what a query takes, in seconds."""
     algorithms: tuple[str, ...] = ()
-    """Which to compare (default: all that ask for architectures)."""
+    """Which to compare, with settings where they are not the default, as q-learning:alpha=0.01,replay=64 (default: all that ask for
+    architectures)."""
     queries: int = 150
     """Architectures that each search may ask for."""
     seeds: int = 100
@@ -85,12 +107,13 @@ class Bench:
     seed: int = 0
     """The root of all randomness."""
     out: str = "bench"
-    """Where curves.csv, results.csv, results.md and the pictures go; never overwritten."""
+    """Where curves.csv, results.csv, results.md and the pictures go; never overwritten.  The same command goes on with a comparison
+    that was cut."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Tabulate:
-    """Train every architecture of a space, or a sample, on your data, and keep the table; jaxnas bench reads a whole one."""
+    """Train every architecture of a space, or a sample, on your data, and keep the table, which jaxnas bench reads."""
 
     space: str = "nasbench201"
     """Where: see `jaxnas list`."""
@@ -158,6 +181,7 @@ COMMANDS = {
     "show": Show,
     "watch": Watch,
     "predict": Predict,
+    "export": Export,
     "bench": Bench,
     "tabulate": Tabulate,
     "rank": Rank,
@@ -232,6 +256,7 @@ def parse(arguments: list[str]) -> Any:
                 near = difflib.get_close_matches(flag, flags, 1)
                 hint = f"did you mean {near[0]}?" if near else f"see jaxnas {arguments[0]} --help"
                 raise ValueError(f"unknown flag {flag}: {hint}")
+    _check_values(arguments, command)
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
@@ -241,5 +266,28 @@ def parse(arguments: list[str]) -> Any:
     except SystemExit as end:
         if end.code in (0, None):
             raise
-        words = re.sub(r"[^\x20-\x7e]+|-{3,}", " ", errors.getvalue())
-        raise ValueError(re.sub(r"\s+", " ", words).strip() or "cannot read these arguments: see jaxnas --help") from None
+        raise ValueError(_plain(errors.getvalue()) or "cannot read these arguments: see jaxnas --help") from None
+
+
+def _check_values(arguments: list[str], command: type | None) -> None:
+    """Raises ValueError for an empty word, and for a flag of several values that is given none."""
+    before = arguments[0] if arguments else ""
+    for argument in arguments[1:]:
+        flag, equals, value = argument.partition("=")
+        if not argument.strip() or (flag.startswith("--") and equals and not value.strip()):
+            empty = flag if flag.startswith("--") else before if before.startswith("--") else f"what to {arguments[0]}"
+            raise ValueError(f"{empty} is empty: give a value, or leave it out")
+        before = argument
+    for field in dataclasses.fields(command) if command is not None else ():
+        flag = f"--{field.name}"
+        if typing.get_origin(field.type) is tuple and flag in arguments and not _value(arguments, flag):
+            one = {"use": "file"}.get(field.name, field.name.removesuffix("s"))
+            raise ValueError(f"{flag} has no value: give at least one {one}, or leave it out")
+
+
+def _plain(box: str) -> str:
+    """tyro's words without its frame, its headings, and the help of the argument, which --help has."""
+    lines = [line for line in box.splitlines() if not re.match(r"\s*[\u256d\u2570]", line)]
+    words = re.sub(r"[^\x20-\x7e]+|-{3,}", " ", " ".join(lines))
+    words = re.sub(r"Argument helptext: .*?(?=For full helptext|$)", "", re.sub(r"\s+", " ", words))
+    return re.sub(r"\.? ?For full helptext,? (?:run|see):? ", ": see ", words).strip()

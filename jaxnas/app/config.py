@@ -14,6 +14,7 @@ from jaxnas.app.methods import METHODS
 from jaxnas.app.methods.evaluators import EVALUATORS
 from jaxnas.app.settings import load_plugins, read_settings
 from jaxnas.app.spaces import NETS, SPACES
+from jaxnas.driver.files import parse_json, read_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +112,7 @@ def complete(config: Config) -> Config:
             config = dataclasses.replace(config, **{name: kind()})
         elif not isinstance(getattr(config, name), kind):
             config = dataclasses.replace(config, **{name: read_settings(kind, getattr(config, name), name)})
+    check_words({f"--{f.name.replace('_', '-')}": getattr(config, f.name) for f in dataclasses.fields(config)})
     EVALUATORS.find(config.evaluator)
     for field in ("steps", "batch", "channels", "cells", "candidate_steps", "supernet_steps", "train_steps", "seeds"):
         if getattr(config, field) < 1:
@@ -148,6 +150,13 @@ def _check_used(config: Config) -> None:
             raise ValueError(f"--{name.replace('_', '-')} is for {where}, and this searches {config.space}: leave it out")
 
 
+def check_words(values: dict[str, Any]) -> None:
+    """Raises ValueError for a text, among values by the names of their flags, that is empty: it names nothing."""
+    for name, value in values.items():
+        if any(isinstance(word, str) and not word.strip() for word in (value if isinstance(value, tuple) else (value,))):
+            raise ValueError(f"{name} is empty: give a value, or leave it out")
+
+
 def check_seed(seed: int) -> None:
     """Raises ValueError for a seed that no key can be made from."""
     if not 0 <= seed < 2**63:
@@ -162,6 +171,8 @@ def read_config(values: Any, where: str) -> Config:
     """
     if not isinstance(values, dict):
         raise ValueError(f"{where} must be a table of names and values")
+    if _depth(values) > 4:
+        raise ValueError(f"{where} is nested too deeply: it is a table of names and values")
     nested = {name: values[name] for name in SETTINGS if name in values}
     config = read_settings(Config, {k: v for k, v in values.items() if k not in nested}, where)
     load_plugins(config.use)
@@ -169,6 +180,12 @@ def read_config(values: Any, where: str) -> Config:
         kind = SETTINGS[name](config).settings
         nested[name] = None if held is None else read_settings(kind, held, f"{where}, {name}")
     return complete(dataclasses.replace(config, **nested))
+
+
+def _depth(value: Any, most: int = 5) -> int:
+    """How deeply tables and lists are nested; it is not counted beyond `most`."""
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max((_depth(part, most - 1) for part in parts), default=0) if most else 0
 
 
 def read_config_file(path: str) -> Config:
@@ -185,9 +202,12 @@ def read_config_file(path: str) -> Config:
     except OSError as error:
         raise ValueError(f"--config {path} cannot be read ({error.strerror})") from None
     try:
-        values = json.loads(text) if file.suffix == ".json" else tomllib.loads(text.decode())
+        values = parse_json(text) if file.suffix == ".json" else tomllib.loads(text.decode())
+    except UnicodeDecodeError:
+        raise ValueError(f"--config {path} is not {file.suffix[1:].upper()}: it is not text") from None
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"--config {path} is not {file.suffix[1:].upper()}: {error}") from None
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise ValueError(f"--config {path} is not {file.suffix[1:].upper()}: {why}") from None
     return read_config(values, f"--config {path}")
 
 
@@ -199,6 +219,7 @@ def empty(out: str | pathlib.Path) -> Generator[pathlib.Path, None, None]:
         FileExistsError: for a directory that is not empty.
         PermissionError: for one that cannot be made.
     """
+    check_words({"--out": out})
     directory = pathlib.Path(out)
     made = [p for p in (directory, *directory.parents) if not p.exists()]
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
@@ -223,6 +244,7 @@ def prepare(out: str | None, config: Config) -> pathlib.Path:
         PermissionError: for one that cannot be written.
     """
     config = complete(config)
+    check_words({"--out": out})
     if out is None:
         base = pathlib.Path("runs")
         number = next(i for i in range(1, 1_000_000) if not (base / f"{config.strategy}-{i}").exists())
@@ -230,7 +252,9 @@ def prepare(out: str | None, config: Config) -> pathlib.Path:
     else:
         directory = pathlib.Path(out)
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise FileExistsError(f"{directory} exists: continue it with jaxnas resume {directory}, or give another --out")
+        there = (directory / "config.json").exists()
+        how = f"continue it with jaxnas resume {directory}, or give another --out" if there else "give another --out"
+        raise FileExistsError(f"{directory} exists{'' if there else ', and is no run'}: {how}")
     try:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
@@ -262,12 +286,16 @@ def load_config(directory: str | pathlib.Path) -> Config:
     Raises:
         ValueError: where there is none, or one of another version.
     """
+    if not str(directory).strip():
+        raise ValueError("the run has no name: give its directory, such as runs/portfolio-1")
     path = pathlib.Path(directory) / "config.json"
     try:
-        values = json.loads(path.read_text())
+        values = read_json(path)
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"{directory} is not a run: it has no config.json (start one with jaxnas search)") from None
-    except (ValueError, RecursionError) as error:
+    except IsADirectoryError:
+        raise ValueError(f"{path} is a folder: start anew with jaxnas search") from None
+    except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}): start anew with jaxnas search") from None
     try:
         return read_config(values, str(path))

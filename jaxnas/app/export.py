@@ -32,6 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.data.dataset import Dataset
+from jaxnas.data.inputs import Inputs
 from jaxnas.data.target import Target
 
 PLATFORMS = ("cpu", "cuda", "tpu")  # whatever it was trained on
@@ -46,7 +47,7 @@ def save_weights(path: str | pathlib.Path, variables: dict[str, Any]) -> None:
 
 
 def load_weights(path: str | pathlib.Path) -> dict:
-    with np.load(path) as file:
+    with open(path, "rb") as opened, np.load(opened) as file:  # closed even where it is damaged
         return flax.traverse_util.unflatten_dict({name: jnp.asarray(file[name]) for name in file.files}, sep="/")
 
 
@@ -73,12 +74,7 @@ def export_network(
     """
     inputs, target, directory = dataset.inputs, dataset.target, pathlib.Path(directory)
     shape, dtype = (dataset.image, jnp.float32) if inputs is None else (inputs.raw_shape, inputs.raw_dtype)
-
-    def predict(raw: jax.Array) -> jax.Array:
-        x = raw if inputs is None else inputs.normalise(raw)
-        outputs: Any = module.apply(variables, x)
-        return predicted(target, outputs, temperature)
-
+    predict = inference(module, variables, inputs, target, temperature)
     (batch,) = jax.export.symbolic_shape("b")
     x = jax.ShapeDtypeStruct((batch, *shape), dtype)
     with _without_paths():
@@ -107,6 +103,19 @@ def _without_paths() -> Generator[None, None, None]:
         yield
     finally:
         jax.config.update("jax_traceback_in_locations_limit", frames)
+
+
+def inference(
+    module: nn.Module, variables: dict[str, Any], inputs: Inputs | None, target: Target, temperature: float = 1.0
+) -> Callable[[jax.Array], jax.Array]:
+    """raw examples -> what is predicted, to be traced: see `export_network`."""
+
+    def predict(raw: jax.Array) -> jax.Array:
+        x = raw if inputs is None else inputs.normalise(raw)
+        outputs: Any = module.apply(variables, x)
+        return predicted(target, outputs, temperature)
+
+    return predict
 
 
 def predicted(target: Target, outputs: jax.Array, temperature: float = 1.0) -> jax.Array:

@@ -1,6 +1,6 @@
 """A network that a run has kept, for use: `nas.load(run).predict(x)` of raw examples.
 
-It needs export.bin and network.json of the run directory, and neither the space nor the strategy that it comes from.
+It needs export.bin and network.json of the run directory, and neither the space nor the strategy that it comes from, but for ONNX.
 
 Axes: N examples, K classes, labels or numbers.
 """
@@ -36,6 +36,7 @@ class Network:
     genotype: str
     temperature: float
     data: str  # what it has learnt
+    run: pathlib.Path  # the directory that it comes from
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -80,6 +81,16 @@ class Network:
             return [tuple(name for name, p in zip(self.names, row, strict=True) if p > 0.5) for row in outputs]
         return outputs[:, 0] if self.target.outputs == 1 else outputs
 
+    def to_onnx(self, path: str | pathlib.Path) -> None:
+        """Writes the network as ONNX, from raw examples "x" to what `outputs` gives: see `jaxnas.app.onnx`.
+
+        Raises:
+            ValueError: in one line, where the extra `onnx` is not installed, or the network cannot be converted.
+        """
+        from jaxnas.app import onnx
+
+        onnx.write(self, self.run, pathlib.Path(path))
+
     def _examples(self, x: Any) -> np.ndarray:
         if self.inputs is not None:
             return self.inputs.examples(x)
@@ -98,6 +109,8 @@ def load(run: str | pathlib.Path) -> Network:
     Raises:
         ValueError: in one line, for what is no run, is not finished, has no export, or is damaged.
     """
+    if not str(run).strip():
+        raise ValueError("the run has no name: give its directory")
     run = pathlib.Path(run).expanduser()
     if not run.is_dir():
         raise ValueError(f"there is no run {run}: give the directory of one")
@@ -116,6 +129,7 @@ def load(run: str | pathlib.Path) -> Network:
             genotype=held["genotype"],
             temperature=held["temperature"],
             data=held["name"],
+            run=run,
         )
         if held["sha256"] == hashlib.sha256((run / "export.bin").read_bytes()).hexdigest():
             return network
@@ -130,6 +144,8 @@ def _why(run: pathlib.Path, absent: Sequence[str]) -> str:
         return f"{run} is not a run: it has no export.bin (start one with jaxnas search)"
     if not (run / "result.json").is_file():
         return f"{run} has no network yet: finish it with jaxnas resume {run}"
+    if len(absent) == 2 and '"no finite score"' in (run / "result.json").read_text(errors="replace"):
+        return f"{run} has no network: no candidate of its search had a finite score"
     if len(absent) == 2:
         return f"{run} has no export.bin: a network that reads text is kept as weights alone"
     return f"{run} has no {absent[0]}: make it with jaxnas resume {run}"

@@ -10,7 +10,6 @@ Axes: N examples, K classes, labels or numbers.
 """
 
 import csv
-import json
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
@@ -27,6 +26,7 @@ from jaxnas.data.npz import read_npz
 from jaxnas.data.raw import TARGETS, Ask
 from jaxnas.data.target import names_of
 from jaxnas.data.values import as_targets
+from jaxnas.driver.files import read_json
 
 
 class Examples(NamedTuple):
@@ -245,6 +245,6 @@ def score(network: Network, outputs: np.ndarray, y: Any) -> str:
 def said_target(run: str | os.PathLike[str]) -> str | None:
     """The --target of the run, if it had one."""
     try:
-        return json.loads((pathlib.Path(run) / "config.json").read_text()).get("target")
+        return read_json(pathlib.Path(run) / "config.json").get("target")
     except (OSError, ValueError, AttributeError):
         return None  # the network is enough

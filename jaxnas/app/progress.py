@@ -1,7 +1,6 @@
 """A run seen from outside, by what its directory holds: a bar in the terminal, and `jaxnas watch`.  Nothing here writes there."""
 
 import contextlib
-import json
 import math
 import pathlib
 import sys
@@ -11,26 +10,31 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from jaxnas.app.config import Config
+from jaxnas.driver.files import read_json, read_rows
 
 Say = Callable[[str], None]
+COUNTS = {"number", "start", "stop", "params", "macs", "seconds", "waited", "at"}
 FIELDS = {"arm", "number", "start", "stop", "genotype", "score", "error", "loss", "params", "macs", "seconds", "waited", "at"}
 
 
 def rows(path: pathlib.Path) -> list[dict]:
-    """The lines of a .jsonl file, without what is just being written; none where there is no such file."""
-    found: list[dict] = []
-    with contextlib.suppress(ValueError, FileNotFoundError):
-        for line in path.read_text().splitlines(keepends=True):
-            if not line.endswith("\n"):
-                break
-            found += [row] if isinstance(row := json.loads(line), dict) else []
-    return found
+    """The lines of a .jsonl file up to one that is damaged or just being written; none where there is no such file."""
+    return read_rows(path)[0]
 
 
 def trials(directory: pathlib.Path) -> list[dict]:
     """What trials.jsonl says of each trial, in the order in which they ended; scores are numbers, -inf of what diverged."""
-    numbers = lambda row: row | {name: float(row[name]) for name in ("score", "error", "loss")}
-    return [numbers(row) for row in rows(directory / "trials.jsonl") if row.keys() >= FIELDS]
+    found = []
+    for row in rows(directory / "trials.jsonl"):
+        if row.keys() >= FIELDS and _numbers(row).keys() >= COUNTS:
+            with contextlib.suppress(ValueError, TypeError):  # another program's line
+                found.append(row | {name: float(row[name]) for name in ("score", "error", "loss")})
+    return found
+
+
+def _numbers(held: dict[str, Any]) -> dict[str, Any]:
+    """Those values that are numbers, which is all that is looked at."""
+    return {name: value for name, value in held.items() if isinstance(value, int | float)}
 
 
 def best_of(found: list[dict]) -> float:
@@ -96,12 +100,14 @@ def watch(directory: str | pathlib.Path, every: float = 1.0) -> Iterator[str]:
     Raises:
         ValueError: for what is no run directory.
     """
+    if not str(directory).strip():
+        raise ValueError("the run has no name: give its directory, such as runs/portfolio-1")
     directory = pathlib.Path(directory)
     if not directory.is_dir():
         raise ValueError(f"there is no run {directory}: give a run directory, such as runs/portfolio-1")
     if not (directory / "config.json").exists():
         raise ValueError(f"{directory} is not a run: it has no config.json (start one with jaxnas search)")
-    config = _read(directory / "config.json")
+    config = _numbers(_read(directory / "config.json"))
     told: dict[str, int] = {}
     while True:
         done = (directory / "result.json").exists()  # looked at first: what was written before it is told
@@ -115,9 +121,10 @@ def watch(directory: str | pathlib.Path, every: float = 1.0) -> Iterator[str]:
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
-    except ValueError:
+        held = read_json(path)
+    except (ValueError, OSError):
         return {}  # just being written
+    return held if isinstance(held, dict) else {}
 
 
 def _news(directory: pathlib.Path, config: dict[str, Any], told: dict[str, int]) -> Iterator[str]:
@@ -128,11 +135,11 @@ def _news(directory: pathlib.Path, config: dict[str, Any], told: dict[str, int])
         yield from enumerate(found[first:], first)
 
     found = trials(directory)
-    plan = _read(directory / "plan.json") if (directory / "plan.json").exists() else {}
+    plan = _numbers(_read(directory / "plan.json"))
     for i, row in fresh("trials", found):
         yield _trial(row, best_of(found[: i + 1]), i + 1, config, plan)
     for name, steps in (("", "steps"), ("found", "train_steps"), ("random", "train_steps")):
-        for _, row in fresh(f"log {name}", rows(directory / name / "log.jsonl")):
+        for _, row in fresh(f"log {name}", [row for row in rows(directory / name / "log.jsonl") if "step" in _numbers(row)]):
             yield _part(name or "search", row, config.get(steps))
     if (directory / "finals").is_dir():
         for _, path in fresh("finals", sorted((p for p in directory.glob("finals/*.npy") if ".part" not in p.name), key=_written)):
@@ -155,6 +162,6 @@ def _part(stage: str, row: dict, steps: int | None) -> str:
     numbers = ", ".join(f"{k} {row[k]:.4g}" for k in ("loss", "valid_loss", "score", "best_score") if isinstance(row.get(k), float))
     of = f" of {steps}" if steps and steps >= row["step"] else ""
     left = ""
-    if of and row["step"] and row.get("seconds"):
+    if of and row["step"] and _numbers(row).get("seconds"):
         left = f" (about {row['seconds'] * (steps - row['step']) / row['step']:.0f} s left)" if steps else ""
     return f"{stage}, {row.get('phase', '')}: step {row['step']}{of}{': ' + numbers if numbers else ''}{left}"

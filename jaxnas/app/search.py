@@ -1,29 +1,41 @@
 """The main job: search, derive, retrain from scratch, compare, test once, keep.
 
 A run directory holds config.json, log.jsonl, checkpoints/, found/ and random/ (the retraining of the found and of a random
-architecture), result.json, report.html, architecture.svg, curves.png, weights.npz, and where there are such gates.png, export.bin
-and network.json.  Every stage is a driver run with checkpoints of its own, so that a run that is cut anywhere goes on from there.
+architecture), result.json ("outcome": found, or "no finite score", with nothing but a verdict), report.html, architecture.svg,
+curves.png, weights.npz, and where there are such gates.png, export.bin and network.json.  Every stage is a driver run with
+checkpoints of its own, so that a run that is cut anywhere goes on from there.
 """
 
 import dataclasses
+import hashlib
 import json
+import logging
 import pathlib
 import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from jaxnas.app.config import Config, complete
+from jaxnas.app import times
+from jaxnas.app.config import SETTINGS, Config, complete
 from jaxnas.app.methods import METHODS, Job, check_needs
 from jaxnas.app.methods import plan as plan_of
 from jaxnas.app.spaces import NETS, SPACES, NetEntry
 from jaxnas.app.tasks import TASKS, Task, score_of
-from jaxnas.driver.errors import Stopped
+from jaxnas.driver.errors import NoFiniteScore, Stopped
+from jaxnas.driver.files import make_way, write_whole
+from jaxnas.driver.lock import locked
 
 if TYPE_CHECKING:
     from jaxnas.base import Key
     from jaxnas.driver import Result
     from jaxnas.nets.base import Net
     from jaxnas.spaces._space import Space
+
+log = logging.getLogger("jaxnas")
+NO_SCORE = "no finite score"
+FILES = ("result.json", "times.json", "report.html", "architecture.svg", "curves.png", "gates.png", "weights.npz", "export.bin")
+FILES += ("network.json", "trials.jsonl", "boosting.json", "boosting.npy")
+FOLDERS = ("found", "random", "members", "finals")
 
 
 def make_space(name: str, settings: Any = None, image: tuple[int, int, int] = (32, 32, 3)) -> "Space":
@@ -78,7 +90,37 @@ def execute(
         config: its config.
         progress: show bars on stderr.
         say: takes a line for a person at each stage.
+
+    Raises:
+        ValueError: for a config that is not the one the run began with, or a run that another process goes on with.
     """
+    directory = pathlib.Path(directory)
+    with locked(directory):
+        make_way(directory, files=FILES, folders=FOLDERS)
+        return _executed(directory, complete(config), progress, say)
+
+
+def identity(config: Config, dataset: Any) -> dict[str, Any]:
+    """What a run depends on, by the names of its flags; the data by what they hold, wherever they lie."""
+    from jaxnas.driver.fingerprint import of_arrays
+
+    held: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value, flag = getattr(config, field.name), "--" + field.name.replace("_", "-")
+        if field.name in SETTINGS:
+            prefix = "--" + field.name.removesuffix("_settings")
+            held |= {f"{prefix}.{name.replace('_', '-')}": v for name, v in dataclasses.asdict(value).items()}
+        elif field.name not in ("data", "use"):
+            held[flag] = value
+    meaning = [getattr(dataset, name, None) for name in ("target", "inputs", "vocabulary")]
+    words = json.dumps([m.to_json() if hasattr(m, "to_json") else m for m in meaning], sort_keys=True, default=str)
+    parts = (dataset.train, dataset.valid, dataset.test)
+    held["--data"] = f"{of_arrays(parts)} {hashlib.sha256(words.encode()).hexdigest()[:4]}"
+    return json.loads(json.dumps(held))
+
+
+def _executed(directory: pathlib.Path, config: Config, progress: bool, say: Callable[[str], None]) -> dict:
+    """`execute`, in a directory that is ours."""
     import jax
     import numpy as np
 
@@ -87,7 +129,6 @@ def execute(
     from jaxnas.app import report
     from jaxnas.driver import journal
 
-    directory, config = pathlib.Path(directory), complete(config)
     k_data, k_search, k_random, k_train = jax.random.split(jax.random.key(config.seed), 4)
     task = TASKS[net_entry(config).data]
     dataset = task.load(config, k_data)
@@ -96,13 +137,17 @@ def execute(
     if not net_entry(config).supernet:
         return _main_job(directory, config, job, k_search, say, progress)
     seeds = None if config.seeds == 1 else config.seeds
-    stage = Resumable(progress)
+    stage = Resumable(progress, identity(config, dataset))
 
     say(f"run directory: {directory}")
     for note in getattr(dataset, "notes", ()):
         say(f"data: {note}")
     say(f"searching: {config.strategy} in {config.space} on {config.data}, {config.steps} steps")
-    searched = stage.run(k_search, plan, directory, seeds=seeds)
+    result: dict[str, Any] = {"strategy": config.strategy, "space": config.space, "data": config.data, "seeds": config.seeds}
+    try:
+        searched = stage.run(k_search, plan, directory, seeds=seeds)
+    except NoFiniteScore as error:
+        return _no_answer(directory, result, error)
     lines = journal.read(directory)
     best, chosen, by = searched.best, 0, ""
     if seeds is not None:
@@ -114,13 +159,12 @@ def execute(
     title = f"{config.strategy} on {config.data}"
     plot.save(plot.architecture(space, best, title=title), directory / "architecture.svg")
 
-    result: dict[str, Any] = {"strategy": config.strategy, "space": config.space, "data": config.data, "seeds": config.seeds}
+    result["outcome"] = "found"
     result["genotype"] = space.to_text(best)
     result["collapsed"] = diagnostics.collapsed(space, best)
     if seeds is not None:
         every = [space.to_text(jax.tree.map(lambda a: np.asarray(a)[i], searched.best)) for i in range(seeds)]
         result.update(chosen_seed=chosen, chosen_by=by, genotypes=every)
-        result["search"] = {k: v for k, v in lines[-1].items() if isinstance(v, float)} if lines else {}
     for name, arch in rivals.items():
         say(f"training the {name} architecture from scratch: {space.to_text(arch)}")
         result[name] = _retrain(job, task, arch, stage, k_train, directory / name, keep=name == "found")
@@ -130,9 +174,19 @@ def execute(
     result["verdict"] = f"the found architecture is {verdict} one random architecture trained the same way ({score.margin(margin)})"
     if result["collapsed"]:
         result["verdict"] += f"; the search has collapsed: nothing but {result['collapsed']}"
-    _plots(directory, space, lines, journal.read(directory / "found"))
-    (directory / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+    try:
+        _plots(directory, space, lines, journal.read(directory / "found"))
+    except (ValueError, TypeError) as error:
+        log.warning("no curves are drawn: %s holds other values than this search logs (%s)", directory / "log.jsonl", error)
+    write_whole(directory / "result.json", json.dumps(result, indent=2) + "\n")
     report.write(directory, dataset, result)
+    return result
+
+
+def _no_answer(directory: pathlib.Path, result: dict[str, Any], error: NoFiniteScore) -> dict:
+    """The result of a search that has ended without one; it is kept, too."""
+    result = {**result, "outcome": NO_SCORE, "genotype": None, "verdict": str(error)}
+    write_whole(directory / "result.json", json.dumps(result, indent=2) + "\n")
     return result
 
 
@@ -154,14 +208,19 @@ def _main_job(directory: pathlib.Path, config: Config, job: Job, key: "Key", say
     algorithm = None if config.strategy == "portfolio" else asked
     steps = None if config.trials is None else config.train_steps
     effort = main_job.Effort(config.minutes, config.limit, config.batch, steps, config.trials)
-    result = {"strategy": config.strategy, "space": config.space, "data": config.data}
+    result = {"strategy": config.strategy, "space": config.space, "data": config.data, "outcome": "found"}
     try:
         with progress.bar(directory, config, say, shown=shown) as say:
-            named = dict(criterion=job.criterion, algorithm=algorithm, space_name=config.space, say=say)
+            named: dict[str, Any] = dict(criterion=job.criterion, algorithm=algorithm, space_name=config.space, say=say)
+            named["settings"] = identity(config, job.data)
             result |= main_job.run(directory, key, job.net, job.data, effort, **named)
     except KeyboardInterrupt:
         raise Stopped(signal.SIGINT, f"stopped; every finished trial is kept: continue with jaxnas resume {directory}") from None
-    (directory / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+    except NoFiniteScore as error:
+        return _no_answer(directory, result, error)
+    same, measured = times.apart(result)
+    write_whole(directory / "result.json", json.dumps(same, indent=2) + "\n")
+    times.write(directory, measured)
     report.write(directory, job.data, result)
     return result
 
@@ -171,12 +230,13 @@ class Resumable:
     """A driver run in a directory, or the rest of it."""
 
     progress: bool
+    settings: dict[str, Any]  # what the run depends on
 
     def run(self, key: "Key", plan: Any, where: pathlib.Path, **options: Any) -> "Result":
         from jaxnas.driver import run
 
         going = (where / "checkpoints").exists()
-        return run(key, plan, directory=where, resume=going, progress=self.progress, **options)
+        return run(key, plan, directory=where, resume=going, progress=self.progress, settings=self.settings, **options)
 
 
 def _retrain(job: Job, task: Task, arch, stage: Resumable, key, where: pathlib.Path, *, keep: bool) -> dict:

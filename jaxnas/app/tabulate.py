@@ -24,6 +24,7 @@ from jaxnas.data.npz import read_npz
 from jaxnas.driver.loop import compiler_options
 from jaxnas.evaluate.population import population
 from jaxnas.nets.base import Net
+from jaxnas.spaces._every import every
 from jaxnas.spaces._space import Space
 from jaxnas.training.scratch import accuracy
 
@@ -39,9 +40,7 @@ def choose(key: jax.Array, space: Space, n: int) -> np.ndarray:
     if not 0 <= n <= space.size or (n == 0 and space.size >= 1e6):
         raise ValueError(f"this space has {space.size:,.0f} architectures: tabulate 1 to {min(space.size, 999_999):,.0f} of them")
     if n in (0, space.size):
-        every = np.stack(np.unravel_index(np.arange(np.prod(space.arity, dtype=np.int64)), space.arity), -1).astype(np.int32)
-        settled = jax.jit(jax.vmap(lambda v: jnp.where(space.active(space.unflat(v)), v, 0)))(every)
-        return every[(np.asarray(settled) == every).all(1)]
+        return every(space)
     found = np.zeros((0, len(space.arity)), np.int32)
     while len(found) < n:
         key, k_draw = jax.random.split(key)
@@ -67,6 +66,7 @@ def tabulate(
     *,
     key: jax.Array,
     archs: np.ndarray,
+    name: str | None = None,
     chunk: int = 16,
     say: Callable[[str], None] = lambda line: None,
 ) -> int:
@@ -83,6 +83,7 @@ def tabulate(
         recipe: how each is trained.
         key: the root of all randomness; batches and weights do not depend on the chunk.
         archs: int32[N, D], such as `choose` gives.
+        name: of the space in `jaxnas list`, kept in the file for `jaxnas bench`; default: that of none.
         chunk: architectures between two writes.
         say: takes a line for a person after each chunk.
 
@@ -128,8 +129,10 @@ def tabulate(
         new = {"archs": archs[last], "cost": np.full(chunk, seconds), **{name: metrics[name] for name in held}}
         rows = {name: np.concatenate([values, new[name][keep]]) for name, values in rows.items()}
         trained = min(trained + chunk, len(archs))
+        more = {} if name is None else {"space": np.asarray(name)}
         with open(_part(path), "wb") as file:
-            np.savez_compressed(file, arity=net.space.arity, made=np.asarray(json.dumps(made)), trained=trained, **rows)
+            saved: dict[str, Any] = {"made": np.asarray(json.dumps(made)), "trained": trained, **rows, **more}
+            np.savez_compressed(file, arity=net.space.arity, **saved)
         os.replace(_part(path), path)
         say(f"{trained} of {len(archs)} architectures, {seconds:.2f} s each")
     return trained - len(rows["archs"])

@@ -114,10 +114,7 @@ def _train_examples(config, entry, net, dataset, arch) -> Training:
 
     from jaxnas import data, training
 
-    if entry.final is None:
-        module = net.specialize(arch)[0]
-    else:
-        module = entry.final(net.space, arch, dataset, config)
+    module = final_module(config, entry, net, dataset, arch)
     optimizer = training.sgd(optax.cosine_decay_schedule(config.learning_rate, config.train_steps))
     criterion = criterion_of(config, dataset)
     strategy = training.train(module, optimizer, dataset.image, steps=config.train_steps, criterion=criterion)
@@ -129,6 +126,15 @@ def _train_examples(config, entry, net, dataset, arch) -> Training:
         return {**{f"test_{name}": value for name, value in found.items()}, "test_examples": len(dataset.test.y)}
 
     return Training(strategy, feed, test, module, lambda variables: variables)
+
+
+def final_module(config, entry, net, dataset, arch) -> Any:
+    """The plain module of one architecture, as it is trained at the end."""
+    if not entry.supernet:
+        return net.build(net.space.choice(arch))
+    if entry.final is None:
+        return net.specialize(arch)[0]
+    return entry.final(net.space, arch, dataset, config)
 
 
 def _judge_examples(config, net, dataset, variables, arch):

@@ -29,6 +29,7 @@ import optax
 from jaxnas.ask_tell._genetic import survivors
 from jaxnas.base import Arch, AskTell
 from jaxnas.checks import NonNegative, Positive, PositiveNumber, Probability, checked
+from jaxnas.spaces._every import every
 from jaxnas.spaces._space import Space
 from jaxnas.trees import take
 
@@ -41,17 +42,42 @@ class ConstrainedState(NamedTuple):
     repeated: jax.Array  # int32[]: candidates that had been seen before
 
 
+ENUMERABLE = 2**18  # architectures that are all priced, to know the cheapest
+DRAWS = 1024  # architectures priced where they are more
+
+
+class Cheapest(NamedTuple):
+    arch: Arch
+    cost: float
+    exact: bool  # nothing in the space costs less; False: nothing that was looked at does
+
+
 @checked
-def cheapest(space: Space, cost: Callable[[Arch], jax.Array]) -> tuple[Arch, float]:
-    """An architecture, and its cost, none of whose neighbors is cheaper (host): the cheapest, where costs add up over decisions."""
-    arch = space.canonical(space.unflat(jnp.zeros(len(space.arity), jnp.int32)))
-    least = float(cost(arch))
+def cheapest(space: Space, cost: Callable[[Arch], jax.Array]) -> Cheapest:
+    """The cheapest architecture, by pricing all of them where they are at most `ENUMERABLE` (host).
+
+    In a larger space it is the end of a descent from neighbor to neighbor, begun at the cheapest of the first architecture and
+    `DRAWS` random ones: the cheapest where costs add up over decisions, and no more than a low cost otherwise.  A cost that
+    is NaN is never the cheapest.
+    """
+    price = lambda rows: np.asarray(jax.lax.map(lambda v: cost(space.unflat(v)), rows, batch_size=4096), np.float64)
+    if space.size <= ENUMERABLE:
+        rows = every(space)
+        costs = price(rows)
+        i = int(np.argmin(np.where(np.isnan(costs), np.inf, costs)))
+        return Cheapest(space.unflat(jnp.asarray(rows[i])), float(costs[i]), True)
+    first = space.canonical(space.unflat(jnp.zeros(len(space.arity), jnp.int32)))
+    drawn = jax.vmap(space.sample)(jax.random.split(jax.random.key(0), DRAWS))
+    rows = jnp.concatenate([space.flat(first)[None], jax.vmap(space.flat)(drawn)])
+    costs = price(rows)
+    i = int(np.argmin(np.where(np.isnan(costs), np.inf, costs)))
+    arch, least = space.unflat(rows[i]), float(costs[i])
     while True:
         around = space.neighbors(arch)
-        costs = np.asarray(jax.vmap(cost)(around))
-        i = int(np.argmin(costs))
-        if not costs[i] < least:
-            return arch, least
+        costs = np.asarray(jax.vmap(cost)(around), np.float64)
+        i = int(np.argmin(np.where(np.isnan(costs), np.inf, costs)))
+        if not (costs[i] < least or np.isnan(least)):
+            return Cheapest(arch, least, False)
         arch, least = take(around, i), float(costs[i])
 
 
@@ -77,8 +103,8 @@ def constrained_evolution(
         batch: B; parents: P; mutants: M; children: C; probability: p_m; capacity: N; draws: T.
 
     Raises:
-        ValueError: for a limit below the cheapest architecture's cost, a space with real dimensions, sizes below 1, more
-            mutants and children than candidates, a capacity below the batch, or odds outside (0, 1].
+        ValueError: for a limit below the cost of what `cheapest` finds, a space with real dimensions, sizes below 1, more mutants
+            and children than candidates, a capacity below the batch, or odds outside (0, 1].
     """
     if space.reals is not None:
         raise ValueError("this space has real dimensions: search it under a limit with nsga2's constraints")
@@ -89,9 +115,14 @@ def constrained_evolution(
         )
     if not 0 < probability <= 1:
         raise ValueError(f"mutation needs odds in (0, 1]; got probability={probability}")
-    least, price = cheapest(space, cost)
+    least, price, exact = cheapest(space, cost)
     if not price <= limit:
-        raise ValueError(f"no architecture costs {limit:g} or less: the cheapest found costs {price:g}, give at least that")
+        if exact:
+            raise ValueError(f"no architecture costs {limit:g} or less: the cheapest costs {price:g}, give at least that")
+        raise ValueError(
+            f"found no architecture that costs {limit:g} or less, in a space too large to price all of: the cheapest of {DRAWS:,} "
+            f"random ones, and of what a descent from it led to, costs {price:g}; there may be cheaper ones, or give at least that"
+        )
     arity, D = space.arity, len(space.arity)
     kind = np.repeat([0, 1, 2], [mutants, children, batch - mutants - children])  # mutant, child, random
 

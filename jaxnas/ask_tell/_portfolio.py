@@ -1,7 +1,8 @@
 """New members from a portfolio, and then from its winners: hand-made networks first, mutants of the best after them.
 
     member i <= n:  the i-th of those given
-    member i > n:   one of the best P so far, uniformly, mutated 1, 2 or 3 times;  of T such mutants the first that is new
+    member i > n:   one of the best P so far, uniformly, mutated 1, 2 or 3 times;  of T such mutants the first that is new;
+                    with odds `again` the mutants keep what `same` says, such as the network, whose program is there already
 
 Of two members the better is that of the larger budget, and at the same budget that of the higher score: scores at two budgets are
 never compared.  With successive halving, `asha(space, R, r, propose=portfolio(...))`, what is given is generation 0: the answer
@@ -10,6 +11,7 @@ cannot be worse than the best of it, but for the noise of the selection.
 Axes: n given, N capacity, P parents, B asked for at once, T draws, D decisions.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -19,7 +21,7 @@ from jaxnas.ask_tell.halving import Proposer
 from jaxnas.ask_tell.history import code, no_archs, seen
 from jaxnas.ask_tell.trial import Trial
 from jaxnas.base import Arch, Key
-from jaxnas.checks import Positive, checked, require_archs
+from jaxnas.checks import Positive, Probability, checked, require_archs
 from jaxnas.spaces._space import Space
 from jaxnas.trees import count, take
 
@@ -34,7 +36,15 @@ class PortfolioState(NamedTuple):
 
 @checked
 def portfolio(
-    space: Space, given: Arch, capacity: Positive, batch: Positive = 1, parents: Positive = 4, draws: Positive = 16
+    space: Space,
+    given: Arch,
+    capacity: Positive,
+    batch: Positive = 1,
+    parents: Positive = 4,
+    draws: Positive = 16,
+    *,
+    same: Callable[[Arch, Arch], Arch] | None = None,
+    again: Probability = 0.5,
 ) -> Proposer:
     """The proposer for `asha` and `brackets`.
 
@@ -45,9 +55,11 @@ def portfolio(
         batch: B, that of the algorithm.
         parents: P, default 4.
         draws: T, default 16; where none is new, the last one is taken as it is.
+        same: (parent, mutant) -> the mutant, with the parent's part of what is not to change; default: mutants change anywhere.
+        again: the odds of it, default 0.5.
 
     Raises:
-        ValueError: for nothing given, or sizes below 1.
+        ValueError: for nothing given, sizes below 1, or odds outside [0, 1].
     """
     require_archs(space, 1, given=given)
     n = count(given)
@@ -63,9 +75,12 @@ def portfolio(
     def mutant(key: Key, parent: Arch) -> Arch:
         k_times, *keys = jax.random.split(key, 4)
         times = jax.random.randint(k_times, (), 1, 4)
-        for i, k in enumerate(keys):
-            parent = jax.tree.map(lambda new, old, i=i: jnp.where(i < times, new, old), space.mutate(k, parent), parent)
-        return parent
+
+        def again(arch, at):
+            i, k = at
+            return jax.tree.map(lambda new, old: jnp.where(i < times, new, old), space.mutate(k, arch), arch), None
+
+        return jax.lax.scan(again, parent, (jnp.arange(3), jnp.stack(keys)))[0]
 
     def ask(key: Key, state: PortfolioState) -> Arch:
         order = jnp.lexsort((-state.scores, -state.budget))[:P]
@@ -73,9 +88,13 @@ def portfolio(
         codes = jax.vmap(lambda arch: code(space, arch))(state.archs)
 
         def one(key, b):
-            k_parent, k_mutant = jax.random.split(key)
+            k_parent, k_mutant, k_again = jax.random.split(key, 3)
             parent = take(state.archs, order[jax.random.randint(k_parent, (), 0, known)])
             some = jax.vmap(mutant, (0, None))(jax.random.split(k_mutant, draws), parent)
+            if same is not None:
+                keeps = jax.random.bernoulli(k_again, again)
+                kept = jax.vmap(same, (None, 0))(parent, some)
+                some = jax.tree.map(lambda a, b: jnp.where(keeps, a, b), kept, some)
             new = ~seen(jax.vmap(lambda arch: code(space, arch))(some), codes, state.budget > 0)
             at = jnp.where(jnp.any(new), jnp.argmax(new), draws - 1)
             i = state.started + b

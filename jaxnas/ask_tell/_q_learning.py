@@ -52,7 +52,7 @@ def q_learning(
         schedule: (epsilon, number of different models) one after another; the last epsilon stays.  N is their sum.  Scale
             it to the budget and the space: the default explores blindly for its first 1,500 models.
         replay: trajectories replayed a candidate, default 128.
-        alpha: learning rate.
+        alpha: learning rate; the published 0.01 needs thousands of models before Q says much, 0.3 learns from 150.
         initial: Q of a legal action before its first update.
         batch: B, default 1; candidates of one batch are walked with one Q, and told one after another.
 

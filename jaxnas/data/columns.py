@@ -76,7 +76,7 @@ class Column:
         else:
             gone = jnp.isnan(x)
             parts = [x == i for i in range(len(self.values))]
-        return jnp.stack([*parts, gone] if self.missing else parts, 1).astype(jnp.float32)
+        return jnp.stack([p.astype(jnp.float32) for p in ([*parts, gone] if self.missing else parts)], 1)
 
 
 def numbers(column: "Series") -> np.ndarray:

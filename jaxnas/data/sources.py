@@ -62,7 +62,7 @@ def load(
         raise DataError(f"the limit must be at least 1 example, not {limit}")
     if not isinstance(spec, str | os.PathLike):
         raise DataError(f"`spec` names a data set or a path; got {described(spec)}")
-    spec = os.fspath(spec)
+    spec = str(os.fspath(spec))
     k_split, k_train, k_test = jax.random.split(key, 3)
     keys = {"train": lambda: k_train, "test": lambda: k_test, "valid": lambda: jax.random.fold_in(key, 3)}
     picked: dict[tuple[str, int], np.ndarray] = {}

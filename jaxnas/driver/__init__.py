@@ -8,12 +8,25 @@ _HOME = {
     "Checkpoints": "checkpoint",
     "Diverged": "errors",
     "Journal": "journal",
+    "NoFiniteScore": "errors",
     "Result": "loop",
+    "RunIsLocked": "lock",
     "Stopped": "errors",
     "compiler_options": "loop",
     "run": "loop",
 }
-__all__ = ["CheckpointError", "Checkpoints", "Diverged", "Journal", "Result", "Stopped", "compiler_options", "run"]
+__all__ = [
+    "CheckpointError",
+    "Checkpoints",
+    "Diverged",
+    "Journal",
+    "NoFiniteScore",
+    "Result",
+    "RunIsLocked",
+    "Stopped",
+    "compiler_options",
+    "run",
+]
 
 
 def __getattr__(name):

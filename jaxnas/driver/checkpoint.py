@@ -1,5 +1,8 @@
 """Checkpoints of a run: (step, state) on disk, written atomically; the last good one is read back.
 
+Each says of which step it is, and of what run: see `jaxnas.driver.fingerprint`.  One of another run is refused by the name of what
+differs.
+
 A thin layer over Orbax.  A save that is cut short (kill -9) leaves nothing behind that `restore` would read; a checkpoint
 that was damaged later is skipped with a warning in the log "jaxnas".
 """
@@ -7,6 +10,8 @@ that was damaged later is skipped with a warning in the log "jaxnas".
 import collections
 import contextlib
 import gc
+import hashlib
+import json
 import logging
 import pathlib
 import shutil
@@ -17,8 +22,32 @@ import jax
 import numpy as np
 
 from jaxnas.base import State
+from jaxnas.driver.fingerprint import Fingerprint, difference
 
 log = logging.getLogger("jaxnas")
+
+
+SEED = "resume with the same seed, or start anew in another directory (--out)"
+
+
+def other(field: str, was: object, now: object) -> str:
+    """How two runs differ, and what to do."""
+    words = f"{field} changed from {_short(was)} to {_short(now)}"
+    return f"{words}; set it back (in config.json, where there is one), or start anew in another directory (--out)"
+
+
+def again(directory: pathlib.Path) -> str:
+    """The way out where checkpoints are lost."""
+    return f"remove {directory}, and a resume takes these steps again, to the same result"
+
+
+def _short(value: object) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _sum(said: dict) -> str:
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class CheckpointError(ValueError):
@@ -39,14 +68,24 @@ def _quiet():
 
 
 class Checkpoints:
-    """The checkpoints under `directory`, by step; the newest `keep` stay."""
+    """The checkpoints under `directory`, by step; the newest `keep` stay.
 
-    def __init__(self, directory: str | pathlib.Path, keep: int | None = 2) -> None:
+    Args:
+        directory: theirs alone.
+        keep: so many; None: all.
+        of: the fingerprint of the run.
+        grows: the field of it that may become larger when a run is gone on with.
+    """
+
+    def __init__(
+        self, directory: str | pathlib.Path, keep: int | None = 2, of: Fingerprint | None = None, grows: str | None = None
+    ) -> None:
         import orbax.checkpoint as ocp  # takes a second: only runs that keep something pay it
 
         self._ocp = ocp
         self._path = pathlib.Path(directory).absolute()
         self._keep = keep
+        self._of, self._grows = of or {}, grows
         self._writer = ocp.StandardCheckpointer()
 
     def steps(self) -> list[int]:
@@ -58,7 +97,8 @@ class Checkpoints:
     def save(self, step: int, key: jax.Array, state: State) -> None:
         """Writes the state after `step` steps of the run with root `key`; returns when it is safe on disk."""
         tree = {"key": np.asarray(jax.random.key_data(key)), "state": state}
-        self._writer.save(self._path / str(step), tree, force=True)
+        said = {"step": step, "fingerprint": self._of}
+        self._writer.save(self._path / str(step), tree, force=True, custom_metadata={**said, "sum": _sum(said)})
         self._writer.wait_until_finished()
         if self._keep is not None:
             for old in [s for s in self.steps() if s <= step][: -self._keep]:  # a later one is damaged, or not ours to remove
@@ -78,32 +118,58 @@ class Checkpoints:
             (step, state), or None where there is no checkpoint.
 
         Raises:
-            CheckpointError: when there are checkpoints and none can be used.
+            CheckpointError: when there are checkpoints and none can be used, or one of another run.
         """
         tried = sorted(self.steps() if steps is None else steps, reverse=True)
         reasons = []
         for step in tried:
-            shapes = target_of(step)
-            if shapes is None:
-                continue
             data = np.asarray(jax.random.key_data(key))
             with _quiet():
-                found, reason = self._read(step, {"key": data, "state": shapes})
-                if found is None:
-                    gc.collect()
+                found, reason = self._held(step)
+            if found is not None:
+                self._check(found)
+                shapes = target_of(step)
+                if shapes is None:
+                    continue
+                with _quiet():
+                    found, reason = self._read(step, {"key": data, "state": shapes})
+                    if found is None:
+                        gc.collect()
             if found is None:
                 reasons.append(reason)
-                log.warning("checkpoint %s/%d is damaged or of another search; trying the one before", self._path, step)
+                log.warning("checkpoint %s/%d cannot be used (%s); trying the one before", self._path, step, reason)
                 continue
             if not np.array_equal(np.asarray(found["key"]), data):
-                raise CheckpointError(f"{self._path} was written from another key: resume with the same --seed, or use a new --out")
+                raise CheckpointError(f"{self._path} was written from another key: {SEED}")
             return step, found["state"]
         if reasons:
             raise CheckpointError(
-                f"no checkpoint in {self._path} can be read by this search ({reasons[0]}): "
-                "resume it with its own configuration (jaxnas resume RUN), or start anew in another --out"
+                f"no checkpoint in {self._path} can be read ({reasons[0]}): {again(self._path.parent / 'checkpoints')}"
             )
         return None
+
+    def _held(self, step):
+        """(the fingerprint of a checkpoint, None), or (None, why there is none)."""
+        try:
+            held = self._writer.metadata(self._path / str(step)).custom_metadata or {}
+            said = {name: held[name] for name in ("step", "fingerprint")}
+            if held["sum"] != _sum(said):
+                raise ValueError
+        except Exception:  # whatever a damaged file makes the reader raise
+            return None, "its metadata are damaged, or of another version"
+        if said["step"] != step:
+            return None, f"it is of step {said['step']}"
+        return said["fingerprint"], None
+
+    def _check(self, held: Fingerprint) -> None:
+        """Raises CheckpointError for the fingerprint of another run, in a line that says what differs."""
+        differs = difference(held, self._of, self._grows)
+        if differs is None:
+            return
+        field, was, now = differs
+        if field == "the root key":
+            raise CheckpointError(f"{self._path} was written from another key: {SEED}")
+        raise CheckpointError(f"{self._path} is of another run: {other(field, was, now)}")
 
     def _read(self, step, target):
         """(the checkpoint, None), or (None, why not)."""

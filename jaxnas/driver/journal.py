@@ -16,21 +16,27 @@ import jax
 import numpy as np
 
 from jaxnas.analysis.ranking import interval
+from jaxnas.driver.files import read_rows, set_aside, write_whole
 
 LARGEST = 8192  # elements of an array that still goes in a line
 SAVE_EVERY = 30.0  # seconds between checkpoints
 
 
 def read(directory: str | pathlib.Path) -> list[dict[str, Any]]:
-    """The lines of a run's log.jsonl, without a last one that was cut short; none where there is no such file."""
-    lines = []
-    path = pathlib.Path(directory) / "log.jsonl"
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return lines
+    """The lines of a run's log.jsonl up to the first that is damaged or was cut short; none where there is no such file."""
+    return _read(pathlib.Path(directory) / "log.jsonl")[0]
+
+
+def _read(path: pathlib.Path) -> tuple[list[dict[str, Any]], bool]:
+    """(its lines, whether there are others behind them)."""
+    rows, damaged = read_rows(path)
+    at = 0
+    for number, row in enumerate(rows):
+        step = row.get("step")
+        if not isinstance(step, int) or step <= at:
+            return rows[:number], True
+        at = step
+    return rows, damaged
 
 
 class Journal:
@@ -47,10 +53,11 @@ class Journal:
     def __enter__(self) -> Self:
         if self._path is not None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            kept = [line for line in read(self._path.parent) if line["step"] <= self._at]  # steps to be run again are not in it
-            whole = self._path.with_suffix(".tmp")
-            whole.write_text("".join(json.dumps(line) + "\n" for line in kept))
-            whole.replace(self._path)  # at once: a kill leaves the old log or the new one
+            lines, damaged = _read(self._path)
+            if damaged:
+                set_aside(self._path, "is damaged: what can be read of it is kept")
+            kept = [line for line in lines if line["step"] <= self._at]  # steps to be run again are not in it
+            write_whole(self._path, "".join(json.dumps(line) + "\n" for line in kept))
             self._file = self._path.open("a")
             try:
                 from tensorboardX import SummaryWriter

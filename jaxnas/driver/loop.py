@@ -17,7 +17,7 @@ import pathlib
 import signal
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -27,9 +27,12 @@ import numpy as np
 from jaxnas import sharding
 from jaxnas.base import Feed, Phase, Strategy, nothing, then
 from jaxnas.checks import Positive, RandomKey, checked
-from jaxnas.driver.checkpoint import Checkpoints
-from jaxnas.driver.errors import Diverged, Stopped
+from jaxnas.driver.checkpoint import CheckpointError, Checkpoints, again
+from jaxnas.driver.errors import Diverged, NoFiniteScore, Stopped
+from jaxnas.driver.files import make_way
+from jaxnas.driver.fingerprint import fingerprint, of_arrays, of_program
 from jaxnas.driver.journal import Journal
+from jaxnas.driver.lock import locked
 
 log = logging.getLogger("jaxnas")
 
@@ -67,6 +70,7 @@ def run(
     resume: bool = False,
     mesh: jax.sharding.Mesh | None = None,
     progress: bool = False,
+    settings: Mapping[str, Any] | None = None,
 ) -> Result:
     """Runs a search to its end.
 
@@ -79,12 +83,15 @@ def run(
         resume: continue from the last good checkpoint in `directory`.
         mesh: see `jaxnas.sharding.mesh`: shards seeds, population or batch.
         progress: show a bar on stderr.
+        settings: name -> a value that JSON holds: what else the run depends on.  They are kept with plan, data, key and versions in
+            every checkpoint; a resume with others is refused.  Only the steps of the last phase may have grown: that extends a run.
 
     Raises:
-        ValueError: for a plan without steps, or `resume` without a directory.
+        ValueError: for a plan without steps, `resume` without a directory, or a directory that another process goes on with.
         FileExistsError: for a directory that holds a run, unless `resume`.
-        CheckpointError: for checkpoints of another key or configuration.
+        CheckpointError: for checkpoints of another run; names what differs.
         Diverged: when the Info's `loss` is not finite for every seed; the last good checkpoint stays.
+        NoFiniteScore: at the end of a search of candidates none of which has a finite score, with any seed; all is saved.
         Stopped: on SIGTERM or Ctrl-C, after saving.
     """
     if isinstance(plan, Strategy):
@@ -97,27 +104,37 @@ def run(
         raise ValueError("steps, chunk and seeds must be at least 1")
     if resume and directory is None:
         raise ValueError("resume needs the directory of the run")
+    if directory is not None and not str(directory).strip():
+        raise ValueError("the directory has no name: give one, or None to keep nothing")
     store = None if directory is None else pathlib.Path(directory)
     if store is not None and not resume and (store / "checkpoints").exists():
-        raise FileExistsError(f"{store} holds a run already: continue it with jaxnas resume {store}, or name another directory")
+        raise FileExistsError(f"{store} holds a run already: continue it with {_resumed(store)}, or name another directory")
 
     keys = key if seeds is None else jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(seeds))
-    checkpoints = None if store is None else Checkpoints(store / "checkpoints")
-    ends = None if store is None else Checkpoints(store / "phases", keep=None)
     begin = np.cumsum([0] + [p.steps for p in plan]).tolist()
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(_signals())  # before anything is traced: a Ctrl-C that falls into JAX's gc callback is lost
-        for c in (checkpoints, ends):
-            if c is not None:
-                stack.callback(c.close)
-        if mesh is not None:
-            stack.enter_context(jax.set_mesh(mesh))
-            keys = jax.device_put(keys, sharding.over(mesh, "seed" if seeds else None))
-        place = lambda found: found if mesh is None else (found[0], jax.device_put(found[1], keys.sharding))
         programs = [_Program(p, number, keys, seeds, chunk) for number, p in enumerate(plan)]
         shapes: list[Any] = [None]
         for program in programs:
             shapes.append(program.shapes(shapes[-1]))
+        checkpoints = ends = None
+        if store is not None:
+            stack.enter_context(locked(store))
+            make_way(store, files=("log.jsonl",), folders=("checkpoints", "phases", "tensorboard"))
+            each = zip(plan, programs, shapes, strict=False)  # shapes: of the state before
+            phases = [(p.steps, of_arrays(p.data.arrays), program.digest(before)) for p, program, before in each]
+            of = fingerprint(key, seeds, phases, settings or {})
+            last = "the steps" if len(plan) == 1 else f"the steps of phase {len(plan)}"
+            checkpoints = Checkpoints(store / "checkpoints", of=of, grows=last)
+            stack.callback(checkpoints.close)
+            ends = Checkpoints(store / "phases", keep=None, of=of, grows=last)
+            stack.callback(ends.close)
+        if mesh is not None:
+            stack.enter_context(jax.set_mesh(mesh))
+            keys = jax.device_put(keys, sharding.over(mesh, "seed" if seeds else None))
+            programs = [_Program(p, number, keys, seeds, chunk) for number, p in enumerate(plan)]
+        place = lambda found: found if mesh is None else (found[0], jax.device_put(found[1], keys.sharding))
         at, state = 0, None
         if resume and checkpoints is not None:
             of_step = lambda s: next((shapes[p + 1] for p in range(len(plan)) if begin[p] < s <= begin[p + 1]), None)
@@ -125,9 +142,12 @@ def run(
         journal = stack.enter_context(Journal(store, at, begin[-1], progress, seeds))
         states, infos, previous = [], [], None
         for number, program in enumerate(programs):
-            if ends is not None and at > begin[number + 1]:  # a later phase has begun: this one's end is on disk
+            if store is not None and ends is not None and at > begin[number + 1]:  # a later phase has begun: its end is on disk
                 target = lambda s, number=number: shapes[number + 1] if s == number else None
-                _, previous = place(ends.restore(target, key, [number]))
+                found = ends.restore(target, key, [number]) if number in ends.steps() else None
+                if found is None:
+                    raise CheckpointError(f"{store / 'phases' / str(number)} is missing: {again(store / 'checkpoints')}")
+                _, previous = place(found)
                 states.append(previous)
                 infos.append(None)
                 continue
@@ -151,7 +171,7 @@ def run(
                     checkpoints.save(at, key, state)
                     journal.saved()
                 if leaving and stop.number is not None:  # a signal during the last save counts too
-                    kept = f"saved at step {at}: continue with jaxnas resume {store}" if checkpoints else "nothing was kept"
+                    kept = f"saved at step {at}: continue with {_resumed(store)}" if checkpoints else "nothing was kept"
                     raise Stopped(stop.number, f"stopped by {signal.Signals(stop.number).name}; {kept}")
             if ends and number + 1 < len(plan):
                 ends.save(number, key, state)  # before the next phase's first checkpoint, which needs it
@@ -159,6 +179,7 @@ def run(
             infos.append(jax.tree.map(lambda *a: np.concatenate(a, axis), *done) if done else None)
             states.append(state)
             previous = state
+        _check_scored(state)
         best = plan[-1].strategy.best
         best = best(state) if seeds is None else jax.vmap(best)(state)
     return Result(best, state, tuple(states), tuple(infos))
@@ -199,9 +220,16 @@ class _Program:
 
             return jax.lax.fori_loop(0, n, body, (state, blank))
 
-        self._keys = keys
+        self._keys, self._one_step = keys, one_step
         self._init = jax.jit(init, compiler_options=compiler_options(once=True))
         self._advance = jax.jit(advance, compiler_options=compiler_options(), donate_argnums=1)
+
+    def digest(self, previous):
+        """A hash of what it computes, given the shapes of the state before."""
+        count, arrays = jax.ShapeDtypeStruct((), jnp.int32), self.phase.data.arrays
+        fixed = previous if self.phase.fix is not None else None
+        step = self._one_step.trace(self._keys, self.shapes(previous), count, arrays, fixed)
+        return of_program(self._init.trace(self._keys, previous).jaxpr, step.jaxpr)
 
     def shapes(self, previous):
         return jax.eval_shape(self._init, self._keys, previous)
@@ -218,6 +246,21 @@ class _Program:
 def _next_pace(n: int, seconds: float, aim: float = 2.0) -> int:
     """How many steps fill about `aim` seconds; grows at most tenfold, since the first chunk includes the compilation."""
     return max(1, min(10 * n, int(n * aim / max(seconds, 1e-6))))
+
+
+def _resumed(store: pathlib.Path | None) -> str:
+    """How a person goes on with a run: of the command line, a stage of one, or a program's own."""
+    whole = next((d for d in (store, store.parent) if (d / "config.json").exists()), None) if store else None
+    return "resume=True" if whole is None else f"jaxnas resume {whole}"
+
+
+def _check_scored(state):
+    score = getattr(state, "best_score", None)
+    if score is not None and not np.isfinite(np.asarray(score)).any():
+        raise NoFiniteScore(
+            "no candidate had a finite score, so there is no answer: look at what scores them, lower the learning rate, "
+            "or look for bad examples"
+        )
 
 
 def _check_finite(info, seeds, at, checkpoints):

@@ -12,7 +12,10 @@ backend.
 Padding is k // 2 (times the dilation) on both sides, as in PyTorch: `SAME` would pad a strided convolution unevenly.
 """
 
+import contextlib
+import contextvars
 import functools
+from collections.abc import Generator
 from functools import partial
 from typing import Any
 
@@ -27,10 +30,25 @@ from jax.interpreters import ad, batching, mlir
 
 from jaxnas.nets import probe
 
+_plain = contextvars.ContextVar("plain", default=False)
+
+
+@contextlib.contextmanager
+def plain() -> Generator[None, None, None]:
+    """Nets that are traced inside consist of JAX's own operations: dense convolutions of [B, C, H, W], and no fences.
+
+    For a converter, which reads the traced program and knows no other primitives and no other axes.
+    """
+    token = _plain.set(True)
+    try:
+        yield
+    finally:
+        _plain.reset(token)
+
 
 def default_form() -> str:
-    """The form that is fast on the default backend: "shifts" on CPU, "dense" elsewhere."""
-    return "shifts" if jax.default_backend() == "cpu" else "dense"
+    """The form that is fast on the default backend: "shifts" on CPU, "dense" elsewhere, and where nets are `plain`."""
+    return "shifts" if jax.default_backend() == "cpu" and not _plain.get() else "dense"
 
 
 _fence = Primitive("fence")  # x, and its cotangent, made in full before anyone reads them
@@ -53,7 +71,7 @@ mlir.register_lowering(_fence, mlir.lower_fun(lambda x: x, multiple_results=Fals
 
 def fence(x: jax.Array) -> jax.Array:
     """x, computed once and kept, whoever reads it (CPU; elsewhere the compiler decides)."""
-    return _fence.bind(x)
+    return x if _plain.get() else _fence.bind(x)
 
 
 def _out(size: int, k: int, stride: int, dilation: int, padding: int) -> int:
@@ -256,15 +274,17 @@ def _dense(x, w, stride, dilation, padding, form):
 
 
 def _lax_conv(x, w, stride, dilation, padding=None, groups=1):
-    return lax.conv_general_dilated(
-        x,
+    axes = "NCHW" if _plain.get() else "CHWN"
+    y = lax.conv_general_dilated(
+        x.transpose(3, 0, 1, 2) if _plain.get() else x,
         w,
         _two(stride),
         [(p, p) for p in _pad(w.shape[2:], dilation, padding)],
         rhs_dilation=(dilation, dilation),
-        dimension_numbers=("CHWN", "OIHW", "CHWN"),
+        dimension_numbers=(axes, "OIHW", axes),
         feature_group_count=groups,
     )
+    return y.transpose(1, 2, 3, 0) if _plain.get() else y
 
 
 def _windows(x, axis, k, stride, padding, fill):

@@ -4,6 +4,7 @@ from jaxnas.spaces._chain import chain
 from jaxnas.spaces._darts import darts
 from jaxnas.spaces._darts_rnn import darts_rnn
 from jaxnas.spaces._elastic import ElasticSpec, Unit, elastic, largest, ofa_mobilenet_v3, ofa_small, smallest
+from jaxnas.spaces._every import every
 from jaxnas.spaces._layerwise import LayerSpec, layerwise
 from jaxnas.spaces._limited import limited
 from jaxnas.spaces._macro import Staged, StagedSpec, macro
@@ -52,6 +53,7 @@ __all__ = [
     "enas_macro",
     "enas_micro",
     "enas_rnn",
+    "every",
     "fbnet",
     "largest",
     "layerwise",

@@ -243,10 +243,10 @@ def from_text(spec: StagedSpec, text: str) -> Staged:
 
 
 FAMILIES = {  # block, kernel and depth of each stage, and what is shared
-    "resnet": ("residual3", 2, "batch relu average"),
+    "plain": ("plain3", 1, "batch relu average"),  # what compiles soonest comes first
     "vgg": ("plain3", 2, "batch relu flatten"),
+    "resnet": ("residual3", 2, "batch relu average"),
     "mobilenet": ("inverted3e4", 2, "batch relu average"),
-    "plain": ("plain3", 1, "batch relu average"),
 }
 RECIPES = (
     "rate=0.05 decay=0.0005 augment=none dropout=0.0",

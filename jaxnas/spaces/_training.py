@@ -31,6 +31,12 @@ def with_recipe(space: Space, arch: Arch, recipe: str) -> Arch | None:
         return None
 
 
+def retrained(network: Any, training: Any) -> Any:
+    """The network of one architecture with the training of another."""
+    decided = [name for name in TrainingChoice._fields if name in training._fields]
+    return network._replace(**{name: getattr(training, name) for name in decided})
+
+
 def written(base: Space, spec: Any, choice_of: Callable[..., Any], to_text: Callable, from_text: Callable) -> Space:
     """A space whose architectures are described, and so written and read, in words.
 

@@ -4,8 +4,8 @@ Reference: Chen, Wang, Cheng, Tang and Hsieh, DrNAS: Dirichlet Neural Architectu
 
     min over beta of  E_{gates ~ Dirichlet(beta)} L_valid(w, gates) + lambda d(beta, 1)
 
-Its progressive schedule is a plan of two phases: `narrowed` leaves the strongest operations of each edge, `cell_net` is
-built anew with more channels (a smaller `partial`), and `widened` carries the weights over; see `experiments/drnas.py`.
+Its progressive schedule is a plan of two phases: `strongest_operations` leaves those of each edge, `cell_net` is built anew with
+more channels (a smaller `partial`), and `copy_channels` carries the weights over; see `experiments/drnas.py`.
 """
 
 import jax

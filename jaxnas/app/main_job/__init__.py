@@ -5,10 +5,11 @@
     2. on tables gradient boosting, its settings tuned for as long at most
     3. the best of each, by validation, trained again on train and valid together from several seeds, and tested once: see `finals`
 
-The run directory: config.json, plan.json, trials.jsonl (a line a trial), members/ (what was trained to the end), finals/, and at
-the end result.json, report.html, architecture.svg, weights.npz, export.bin and network.json.
+The run directory: config.json, plan.json, trials.jsonl (a line a trial), members/ (what each has learned), finals/, and at the
+end result.json, times.json (what clocks have measured), report.html, architecture.svg, weights.npz, export.bin and network.json.
 """
 
+import math
 import pathlib
 import time
 from collections.abc import Callable
@@ -28,10 +29,12 @@ from jaxnas.ask_tell._portfolio import portfolio
 from jaxnas.ask_tell._random_search import random_search
 from jaxnas.base import AskTell, Key
 from jaxnas.data.dataset import Dataset
+from jaxnas.driver.fingerprint import Fingerprint, fingerprint, of_arrays
+from jaxnas.driver.loop import compiler_options
 from jaxnas.nets.blueprints import Blueprints
 from jaxnas.spaces._limited import limited
 from jaxnas.spaces._space import Space
-from jaxnas.spaces._training import with_recipe
+from jaxnas.spaces._training import retrained, with_recipe
 
 CAPACITY, WORKERS = 256, 4
 Say = Callable[[str], None]
@@ -41,7 +44,7 @@ class Effort(NamedTuple):
     """How much a run may do."""
 
     minutes: float  # for all of it
-    limit: str | None = None  # of a network, such as "params=200k" or "macs=5M"
+    limit: str | None = None  # of a network, such as "params=200k", "macs=5M" or "latency=0.2ms"
     batch: int = 64  # examples a step
     steps: int | None = None  # of a whole training, and
     trials: int | None = None  # of each arm, where the minutes should not decide: then equal runs write equal trials anywhere
@@ -58,6 +61,7 @@ def run(
     algorithm: Callable[[Space], tuple[AskTell, int]] | None = None,
     space_name: str = "macro",
     say: Say = lambda line: None,
+    settings: dict[str, Any] | None = None,
 ) -> dict:
     """Runs, or goes on with, the main job in `directory`.
 
@@ -72,6 +76,11 @@ def run(
             halving of the portfolio and its mutants.
         space_name: what network.json calls the space.
         say: takes a line for a person.
+        settings: name -> a value that JSON holds: what else the run depends on.
+
+    Raises:
+        ValueError: for a directory that holds a run of another effort, other data, settings, key or version; it names what differs.
+        NoFiniteScore: where every training has diverged.
     """
     began = time.perf_counter()
     k_search, k_random, k_final = jax.random.split(key, 3)
@@ -79,22 +88,30 @@ def run(
     table = len(dataset.image) == 1
     together = [jnp.concatenate([a, b]) for a, b in zip(dataset.train, dataset.valid, strict=True)]
     trainer = Trainer(Examples(*together, train=len(dataset.train.y)), net, effort.batch, criterion.loss)
+    of = _fingerprint(key, dataset, effort, criterion, space_name, settings or {})
+    plan = budget.load_plan(directory, of)
     kept = Trials(directory)
+    if plan is not None:
+        kept.check()
     before = kept.elapsed
     clock = lambda: before + time.perf_counter() - began
     try:
-        plan = budget.load_plan(directory)
         if plan is None:
             plan = budget.make_plan(trainer, 60 * effort.minutes, effort.limit, effort.steps, clock, 3 if table else 2)
-            budget.save_plan(directory, plan)
+            budget.save_plan(directory, plan, of)
         say(plan.said())
         space = limited(net.space, _excess(net, plan), 1.0)
-        hand_made = _generation_0(net, budget.scaled(trainer, plan))
+        hand_made = _generation_0(net, plan.networks)
         for arch in () if algorithm else hand_made.values():
             trainer.prepare(net.space.choice(arch))  # they come first
         searching = algorithm(space) if algorithm else _halved_portfolio(space, hand_made)
         common = dict(
-            total=plan.steps, most=effort.trials, score=scorer(criterion, dataset.valid.y), sizes=_sizes(net), held=dataset.valid.x
+            total=plan.steps,
+            most=effort.trials,
+            score=scorer(criterion, dataset.valid.y),
+            sizes=_sizes(net),
+            held=dataset.valid.x,
+            slowest=plan.limit_ms or math.inf,
         )
         for name, (asks, largest), k in (("search", searching, k_search), ("random", (random_search(space), 1), k_random)):
             arm = Arm(name=name, space=net.space, algorithm=asks, budget=largest, **common)
@@ -106,15 +123,23 @@ def run(
         if table:
             boosted = boost(directory, dataset, criterion, plan.arm, effort.trials)
             say(f"gradient boosting: {boosted.validation:.4f}, the best of {boosted.tried} settings: {boosted.text}")
-        searched = Searched(directory, dataset, trainer, kept, plan, space_name, criterion)
+        left = lambda: math.inf if effort.trials else plan.seconds - clock()
+        searched = Searched(directory, dataset, trainer, kept, plan, space_name, criterion, left)
         return compare(searched, k_final, 0 if algorithm else len(hand_made), boosted, say)
     finally:
         trainer.close()
 
 
+def _fingerprint(key, dataset, effort, criterion, space_name, settings) -> Fingerprint:
+    of = {**settings, **{f"the {name} of the effort": value for name, value in effort._asdict().items()}}
+    of |= {"the space": space_name, "the score": criterion.name}
+    of["the examples"] = of_arrays((dataset.train, dataset.valid, dataset.test))
+    return fingerprint(key, None, [], of)
+
+
 def _halved_portfolio(space: Space, hand_made: dict[str, Any]) -> tuple[AskTell, int]:
     given = jax.tree.map(lambda *a: jnp.stack(a), *hand_made.values())
-    propose = portfolio(space, given, CAPACITY, WORKERS)
+    propose = portfolio(space, given, CAPACITY, WORKERS, same=retrained)
     return asha(space, budget.ETA, 1, budget.ETA, capacity=CAPACITY, batch=WORKERS, propose=propose), budget.ETA
 
 
@@ -122,8 +147,8 @@ def _excess(net: Blueprints, plan: budget.Plan) -> Callable[[Any], jax.Array]:
     """arch -> what it costs in units of the limits: at most 1 where it is within all of them."""
 
     def excess(arch):
-        cost, parts = net.cost(arch), [jnp.zeros(())]
-        parts += [] if plan.limit is None else [cost.macs / plan.limit]
+        cost = net.cost(arch)
+        parts = [cost.macs / plan.limit]
         parts += [] if plan.limit_params is None else [cost.params / plan.limit_params]
         return jnp.max(jnp.stack(parts))
 
@@ -131,7 +156,7 @@ def _excess(net: Blueprints, plan: budget.Plan) -> Callable[[Any], jax.Array]:
 
 
 def _sizes(net: Blueprints) -> Callable[[Any], tuple[int, int]]:
-    cost = jax.jit(net.cost)
+    cost = jax.jit(net.cost, compiler_options=compiler_options(once=True))
 
     def sizes(arch):
         found = cost(arch)
@@ -140,9 +165,10 @@ def _sizes(net: Blueprints) -> Callable[[Any], tuple[int, int]]:
     return sizes
 
 
-def _generation_0(net: Blueprints, networks: dict[str, Any]) -> dict[str, Any]:
+def _generation_0(net: Blueprints, networks: dict[str, str]) -> dict[str, Any]:
     """text -> architecture: each hand-made network with each of the trainings."""
-    each = [with_recipe(net.space, arch, recipe) or arch for arch in networks.values() for recipe in net.recipes]
+    archs = [net.space.from_text(text) for text in networks.values()]
+    each = [with_recipe(net.space, arch, recipe) or arch for arch in archs for recipe in net.recipes]
     return {net.space.to_text(arch): arch for arch in each}
 
 

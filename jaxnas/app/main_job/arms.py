@@ -6,6 +6,7 @@ told, and goes on with the next: the same bits, since keys follow from the trial
 
 import itertools
 import json
+import logging
 import math
 import pathlib
 from collections.abc import Callable, Iterator
@@ -18,9 +19,12 @@ import numpy as np
 from jaxnas.app.main_job.trainer import Outcome, Trainer
 from jaxnas.ask_tell.trial import Trial
 from jaxnas.base import AskTell, Key
+from jaxnas.driver.files import read_rows, set_aside, write_whole
 from jaxnas.driver.loop import compiler_options
 from jaxnas.spaces._space import Space
 from jaxnas.trees import take
+
+log = logging.getLogger("jaxnas")
 
 
 class Record(NamedTuple):
@@ -43,28 +47,71 @@ class Record(NamedTuple):
     at: float  # seconds since the run began, pauses left out
 
 
+def _read_record(row: dict[str, Any]) -> Record:
+    """One line of trials.jsonl; ValueError, TypeError or KeyError for what is none."""
+    record = Record(**row | {name: float(row[name]) for name in ("score", "error", "loss")})
+    for name, kind in Record.__annotations__.items():
+        value = getattr(record, name)
+        if not isinstance(value, int | float if kind is float else kind) or isinstance(value, bool):
+            raise TypeError(f"{name} is {value!r}")
+    return record
+
+
+def _readable(where: pathlib.Path) -> bool:
+    """Whether the predictions and the weights of a member can be read."""
+    from jaxnas.app.export import load_weights
+
+    try:
+        np.load(where.with_suffix(".npy"))
+        load_weights(where.with_suffix(".npz"))
+    except Exception:  # damage shows in many ways: OSError, ValueError, EOFError, BadZipFile, zlib.error, ...
+        return False
+    return True
+
+
 class Trials:
-    """trials.jsonl, and the predictions and weights of what was trained to the end."""
+    """trials.jsonl, and the predictions and weights of each trial."""
 
     def __init__(self, directory: pathlib.Path):
         self.directory, self.path = directory, directory / "trials.jsonl"
         self.records, self.ended = self._read()
 
     def _read(self) -> tuple[list[Record], dict[str, int]]:
-        records, ended, lines = [], {}, []
-        for line in self.path.read_text().splitlines(keepends=True) if self.path.exists() else ():
+        records, ended = [], {}
+        rows, damaged = read_rows(self.path)
+        for row in rows:
             try:
-                row = json.loads(line)
                 if "ended" in row:
-                    ended[row["arm"]] = row["ended"]
+                    ended[str(row["arm"])] = int(row["ended"])
                 else:
-                    records.append(Record(**row | {name: float(row[name]) for name in ("score", "error", "loss")}))
+                    records.append(_read_record(row))
             except (ValueError, TypeError, KeyError):
-                break  # it was being written, or is damaged: what follows is trained again
-            lines.append(line)
-        if self.path.exists():
-            self.path.write_text("".join(lines))
+                damaged = True
+                break  # what follows is trained again
+        if damaged:
+            set_aside(self.path, f"is damaged: its first {len(records)} trials are kept, and what followed is trained again")
+        if damaged or self.path.exists():
+            self._write(records, ended)
         return records, ended
+
+    def _write(self, records: list[Record], ended: dict[str, int]) -> None:
+        """All of it anew: each arm's end is behind its trials."""
+        lines = []
+        for arm in dict.fromkeys((*(r.arm for r in records), *ended)):
+            lines += [self._line(r._asdict()) for r in records if r.arm == arm]
+            lines += [self._line({"arm": arm, "ended": ended[arm]})] if arm in ended else []
+        write_whole(self.path, "".join(lines))
+
+    def check(self) -> None:
+        """Forgets the trials from the first on whose predictions or weights are lost."""
+        for i, r in enumerate(self.records):
+            where = self.directory / "members" / f"{r.arm}-{r.number}"
+            if math.isfinite(r.score) and not _readable(where):
+                log.warning("%s.npy or .npz is damaged: %s %d and what followed are trained again", where, r.arm, r.number)
+                self.records = self.records[:i]
+                self.ended = {arm: n for arm, n in self.ended.items() if len(self.of(arm)) == n and arm != r.arm}
+                self._write(self.records, self.ended)
+                return
 
     @staticmethod
     def _line(row: dict) -> str:
@@ -77,10 +124,10 @@ class Trials:
     def of(self, arm: str) -> list[Record]:
         return [r for r in self.records if r.arm == arm]
 
-    def keep(self, record: Record, outcome: Outcome, complete: bool) -> None:
-        if complete:
-            from jaxnas.app.export import save_weights
+    def keep(self, record: Record, outcome: Outcome) -> None:
+        from jaxnas.app.export import save_weights
 
+        if math.isfinite(record.score):
             (self.directory / "members").mkdir(exist_ok=True)
             where = self.directory / "members" / f"{record.arm}-{record.number}"
             np.save(where.with_suffix(".npy"), outcome.outputs)
@@ -94,12 +141,15 @@ class Trials:
             self._append({"arm": arm, "ended": self.ended[arm]})
 
     def outputs(self, record: Record) -> np.ndarray:
-        """Predictions of the validation data [n, K], of a member that was trained to the end."""
+        """Predictions of the validation data [n, K]."""
         return np.load(self.directory / "members" / f"{record.arm}-{record.number}.npy")
 
     @property
     def elapsed(self) -> float:
         return max((r.at for r in self.records), default=0.0)
+
+
+REFUSED = Outcome(np.full((1, 1), np.nan), math.nan, None, 0.0, 0.0)
 
 
 class Arm(NamedTuple):
@@ -114,6 +164,7 @@ class Arm(NamedTuple):
     score: Callable[[np.ndarray], np.ndarray]  # validation outputs [n, K] -> [n], larger is better
     sizes: Callable[[Any], tuple[int, int]]  # arch -> (parameters, multiply-adds)
     held: jax.Array  # x of the validation data
+    slowest: float = math.inf  # milliseconds of an example; what takes longer is refused, untrained
 
 
 def run_arm(
@@ -136,16 +187,17 @@ def run_arm(
     state = init(k_init)
     had_ended = arm.name in trials.ended
     members: dict[int, int] = {}  # slot -> the number of the trial that its member began with
-    steps = lambda n: round(int(n) / arm.budget * arm.total)
 
     def trained(t: Trial) -> Record:
         member = members[int(t.slot)] if t.start else told
-        where = steps(t.start), steps(t.stop)
-        out = trainer.train(
-            (arm.name, member), jax.random.fold_in(k_train, member), arm.space.choice(t.arch), *where, arm.total, on=arm.held
-        )
+        where, choice = _steps(arm, t), arm.space.choice(t.arch)
+        if arm.slowest < math.inf and trainer.latency(choice) > arm.slowest:
+            out = REFUSED
+        else:
+            k_member = jax.random.fold_in(k_train, member)
+            out = trainer.train((arm.name, member), k_member, choice, *where, arm.total, on=arm.held)
         record = _record(arm, t, out, told, member, where, clock())
-        trials.keep(record, out, where[1] == arm.total)
+        trials.keep(record, out)
         return record
 
     for step in itertools.count():
@@ -161,11 +213,14 @@ def run_arm(
                 continue
             if told < len(before):
                 record = before[told]
-            elif (
-                had_ended
-                or told == arm.most
-                or (arm.most is None and told and not room(arm.sizes(t.arch)[1], steps(t.stop) - steps(t.start)))
-            ):
+                if not _is(record, arm, t, told):
+                    last = _unfinished(arm, before[:told])
+                    if last is None or told + 1 < len(before) or not _is(record, arm, last, told):
+                        raise ValueError(_other(trials.path, arm.name, told))
+                    yield record
+                    trials.end(arm.name)
+                    return
+            elif had_ended or told == arm.most or (arm.most is None and told and not room(arm.sizes(t.arch)[1], _length(arm, t))):
                 if not had_ended and (last := _unfinished(arm, trials.of(arm.name))):
                     yield trained(last)
                 trials.end(arm.name)
@@ -176,6 +231,30 @@ def run_arm(
             scores[b], told = record.score, told + 1
             yield record
         state = tell(jax.random.fold_in(k_tell, step), state, asked, jnp.asarray(scores))
+
+
+def _steps(arm: Arm, t: Trial) -> tuple[int, int]:
+    """From which step to which a trial goes."""
+    start, stop = (round(int(n) / arm.budget * arm.total) for n in (t.start, t.stop))
+    return start, stop
+
+
+def _length(arm: Arm, t: Trial) -> int:
+    start, stop = _steps(arm, t)
+    return stop - start
+
+
+def _is(record: Record, arm: Arm, t: Trial, number: int) -> bool:
+    """Whether a kept trial is this one."""
+    held = (record.number, record.slot, record.start, record.stop, record.genotype)
+    return held == (number, int(t.slot), *_steps(arm, t), arm.space.to_text(t.arch))
+
+
+def _other(path: pathlib.Path, arm: str, number: int) -> str:
+    return (
+        f"{path}: trial {number} of {arm} is not what this search asks for: remove what follows the line before it, and a resume "
+        "trains it again, or start anew with jaxnas search"
+    )
 
 
 def _unfinished(arm: Arm, records: list[Record]) -> Trial | None:

@@ -1,18 +1,22 @@
 """The end of the main job: what is compared is trained again, on train and valid together, and tested once.
 
-    found      the best of all by validation
-    hand-made  the best of the hand-made networks, with its training
-    random     the best of the random networks
-    small      the cheapest within a standard error of the best
-    ensemble   a greedy one of all that was trained to the end anyway
+    found       the best of the search by validation, at the step where it was best
+    hand-made   the best of the hand-made networks, with its training
+    random      the best of the random networks, which had as much time as the search
+    small       the cheapest of all within a standard error of the best      (where there is time)
+    one-random  the first of the random networks                            (where there is time)
+    ensemble    a greedy one of all that was trained anyway
 
-The relative improvement over random is that of Yang, Esperanca and Carlucci, NAS Evaluation is Frustratingly Hard, ICLR 2020,
-arXiv:1912.12522; it is not to be read without the intervals.
+What is kept is the best by validation, found or random; but where the test data say clearly that another is better, that one is
+kept, and the verdict says so.
 
-If a hand-made or a random network is clearly better than the found one on the test data, it is kept, and the verdict says so.
+The relative improvement over a random network is that of Yang, Esperanca and Carlucci, NAS Evaluation is Frustratingly Hard, ICLR
+2020, arXiv:1912.12522; it is not to be read without the intervals.
 """
 
 import hashlib
+import json
+import math
 import pathlib
 import shutil
 from collections.abc import Callable
@@ -24,7 +28,7 @@ import numpy as np
 
 from jaxnas import plot, training
 from jaxnas.analysis.calibration import temperature
-from jaxnas.analysis.paired import difference
+from jaxnas.analysis.paired import Difference, difference
 from jaxnas.app import export
 from jaxnas.app.main_job.arms import Record, Trials
 from jaxnas.app.main_job.boosting import Boosted
@@ -33,7 +37,12 @@ from jaxnas.app.main_job.ensemble import averaged, greedy
 from jaxnas.app.main_job.trainer import Trainer
 from jaxnas.base import Key
 from jaxnas.data.dataset import Dataset
+from jaxnas.driver.errors import NoFiniteScore
+from jaxnas.driver.files import read_json, set_aside, write_whole
 from jaxnas.nets.blueprints import Blueprints
+
+MOST_SEEDS = 5
+OPTIONAL = ("small", "one-random")
 
 
 class Searched(NamedTuple):
@@ -46,6 +55,7 @@ class Searched(NamedTuple):
     plan: Plan
     space: str  # what it is called
     criterion: training.Criterion
+    left: Callable[[], float]  # seconds
 
     @property
     def net(self) -> Blueprints:
@@ -65,59 +75,96 @@ def compare(
         say: takes a line for a person.
 
     Raises:
-        ValueError: where nothing was trained to the end.
+        ValueError: where nothing was trained.
+        NoFiniteScore: where all that was has diverged, or was refused.
     """
-    dataset, kept, plan = run.dataset, run.kept, run.plan
-    whole = [r for r in kept.records if r.stop == plan.steps and np.isfinite(r.score)]
-    if not whole:
-        raise ValueError("no network was trained to the end: give more --minutes, or look at the data")
-    top = lambda records: max(records, key=lambda r: r.score, default=None)
-    hand_made = top([r for r in kept.of("search") if r.member < generation and r.stop == plan.steps]) or top(
-        [r for r in kept.of("search") if r.member < generation]
-    )
-    rivals = {"found": top(whole), "hand-made": hand_made, "random": top([r for r in whole if r.arm == "random"])}
-    rivals = {name: r for name, r in rivals.items() if r is not None}
+    criterion, dataset = run.criterion, run.dataset
+    fine = [r for r in run.kept.records if np.isfinite(r.score)]
+    if run.kept.records and not fine:
+        raise NoFiniteScore(
+            f"none of {len(run.kept.records)} trainings has a finite score, so there is no answer: look for bad examples, or for a "
+            "limit that no network keeps"
+        )
+    if not fine:
+        raise ValueError("no network was trained: give more --minutes, or look at the data")
+    rivals, seeds = _affordable(run, _rivals(fine, generation))
     say("comparing: " + "; ".join(f"{name} {r.genotype}" for name, r in rivals.items()))
     tested: dict[str, list[np.ndarray]] = {}
     for name, r in rivals.items():
-        if r.genotype not in tested:
-            tested[r.genotype] = [_final(run, r.genotype, key, s) for s in range(plan.seeds)]
-            say(f"{name}: trained {plan.seeds} times on all {len(run.trainer.data.y)} examples")
-    criterion = run.criterion
+        if _file(r) not in tested:
+            tested[_file(r)] = [_final(run, r, key, s) for s in range(seeds)]
+            say(f"{name}: trained {seeds} times on all {len(run.trainer.data.y)} examples")
     right = lambda outputs: np.asarray(criterion.score(jnp.asarray(outputs), dataset.test.y), np.float64)
-    scores = {text: np.stack([right(o) for o in outputs]) for text, outputs in tested.items()}
-    result: dict[str, Any] = {name: _report(dataset, r, tested[r.genotype]) for name, r in rivals.items()}
+    scores = {name: np.stack([right(o) for o in tested[_file(r)]]) for name, r in rivals.items()}
+    result: dict[str, Any] = {name: _report(dataset, r, tested[_file(r)]) for name, r in rivals.items()}
+    against = {name: difference(scores["found"], scores[name]) for name in rivals if name != "found"}
     if boosted is not None:
         result["gradient-boosting"] = _report_boosted(dataset, boosted)
-    found = rivals["found"].genotype
-    against = {name: difference(scores[found], scores[r.genotype]) for name, r in rivals.items() if name != "found"}
-    beaten = [name for name, d in against.items() if d.verdict == "worse"]
-    best = max(beaten, key=lambda name: scores[rivals[name].genotype].mean()) if beaten else "found"
-    result["kept"], result["genotype"] = best, rivals[best].genotype
-    result["against"] = {
-        name: {**d._asdict(), "verdict": d.verdict, "same_network": rivals[name].genotype == found} for name, d in against.items()
-    }
-    if boosted is not None:
-        d = difference(scores[found], np.repeat(right(boosted.outputs)[None], plan.seeds, 0))
-        result["against"]["gradient-boosting"] = {**d._asdict(), "verdict": d.verdict, "same_network": False}
-    if "random" in rivals and run.criterion.name != "negative_squared_error":
-        least = scores[rivals["random"].genotype].mean()
-        result["relative_improvement"] = float(scores[found].mean() / max(least, 1e-9) - 1)
-    result["small"] = _small(whole, rivals["found"])
-    result["ensemble"] = _ensemble(run, whole)
-    result["trials"] = {name: len(kept.of(name)) for name in ("search", "random")}
-    result["waited_share"] = round(sum(r.waited for r in kept.records) / max(sum(r.seconds for r in kept.records), 1e-9), 4)
-    result["milliseconds"] = {name: _milliseconds(run, r.genotype) for name, r in rivals.items()}
+        against["gradient-boosting"] = difference(scores["found"], np.repeat(right(boosted.outputs)[None], seeds, 0))
+    same = lambda name: name in rivals and _file(rivals[name]) == _file(rivals["found"])
+    result["against"] = {n: {**d._asdict(), "verdict": d.verdict, "same_network": same(n)} for n, d in against.items()}
+    result["kept"] = best = _kept(rivals, scores, against)
+    result["genotype"], result["steps"] = rivals[best].genotype, rivals[best].stop
+    if "one-random" in rivals and criterion.name != "negative_squared_error":
+        result["relative_improvement"] = float(scores["found"].mean() / max(scores["one-random"].mean(), 1e-9) - 1)
+    result["ensemble"] = _ensemble(run, fine)
+    result["trials"] = {name: len(run.kept.of(name)) for name in ("search", "random")}
+    result["waited_share"] = round(sum(r.waited for r in fine) / max(sum(r.seconds for r in fine), 1e-9), 4)
+    result["milliseconds"] = {name: _milliseconds(run, r) for name, r in rivals.items()}
     result["verdict"] = verdict(result, criterion.name)
-    result["temperature"] = _temperature(run, rivals[best])
-    _keep(run, rivals[best].genotype, result["temperature"])
+    result["temperature"] = temperature(run.kept.outputs(rivals[best]), dataset.valid.y, dataset.target.kind)
+    _keep(run, rivals[best], result["temperature"])
     return result
+
+
+def _rivals(fine: list[Record], generation: int) -> dict[str, Record]:
+    """name -> the trial; those that cost nothing to be without come last."""
+    top = lambda records: max(records, key=lambda r: (r.score, r.stop), default=None)
+    searched, random = [[r for r in fine if r.arm == arm] for arm in ("search", "random")]
+    found = top(searched) or top(random)
+    best = max(fine, key=lambda r: r.score)
+    small = min((r for r in fine if r.score >= best.score - best.error), key=lambda r: (r.macs, -r.score))
+    hand_made = top([r for r in searched if r.member < generation])
+    first = random[0] if random else None
+    each = {"found": found, "hand-made": hand_made, "random": top(random), "small": small, "one-random": first}
+    return {name: r for name, r in each.items() if r is not None}
+
+
+def _affordable(run: Searched, rivals: dict[str, Record]) -> tuple[dict[str, Record], int]:
+    """(what is compared, the trainings of each), by the time that is left and the seconds that each one's steps have taken; kept in
+    finals/compared.json, for a run that is cut."""
+    path = run.directory / "finals" / "compared.json"
+    if path.exists():
+        kept = read_json(path)
+        return {name: rivals[name] for name in kept["rivals"]}, kept["seeds"]
+    longer, left = len(run.trainer.data.y) / run.trainer.data.train, run.left()
+    seconds = {_file(r): longer * r.stop * (r.seconds - r.waited) / (r.stop - r.start) for r in rivals.values()}
+    must = {_file(r): seconds[_file(r)] for name, r in rivals.items() if name not in OPTIONAL}
+    seeds = 2 if left == math.inf else int(np.clip(left / max(sum(seconds.values()), 1e-9), 2, MOST_SEEDS))
+    seeds = seeds if seeds * sum(must.values()) <= left else 1
+    compared, left = {}, left - seeds * sum(must.values())
+    for name, r in rivals.items():
+        more = 0.0 if _file(r) in must else seeds * seconds[_file(r)]
+        if more <= max(left, 0.0):
+            compared[name], left, must = r, left - more, must | {_file(r): 0.0}
+    path.parent.mkdir(exist_ok=True)
+    write_whole(path, json.dumps({"seeds": seeds, "rivals": list(compared)}) + "\n")
+    return compared, seeds
+
+
+def _kept(rivals: dict[str, Record], scores: dict[str, np.ndarray], against: dict[str, Difference]) -> str:
+    """Which of the networks the user leaves with."""
+    worse = [name for name in rivals if name != "found" and against[name].verdict == "worse"]
+    if worse:
+        return max(worse, key=lambda name: scores[name].mean())
+    by_validation = "random" in rivals and rivals["random"].score > rivals["found"].score
+    return "random" if by_validation and against["random"].verdict != "better" else "found"
 
 
 def _report(dataset: Dataset, r: Record, outputs: list[np.ndarray]) -> dict:
     """A compared network: its tests and its costs."""
     costs = {"parameters": r.params, "multiply_adds": r.macs}
-    return {"genotype": r.genotype, **_tests(dataset, outputs), **costs, "validation": r.score}
+    return {"genotype": r.genotype, "steps": r.stop, **_tests(dataset, outputs), **costs, "validation": r.score}
 
 
 def _report_boosted(dataset: Dataset, boosted: Boosted) -> dict:
@@ -133,20 +180,14 @@ def _tests(dataset: Dataset, outputs: list[np.ndarray]) -> dict:
     return {**means, "test_examples": len(dataset.test.y), "of_each_seed": [m[first] for m in each]}
 
 
-def _small(whole: list[Record], best: Record) -> dict:
-    """The cheapest that is within a standard error of the best, by validation."""
-    r = min((r for r in whole if r.score >= best.score - best.error), key=lambda r: (r.macs, -r.score))
-    return {"genotype": r.genotype, "parameters": r.params, "multiply_adds": r.macs, "validation": r.score}
-
-
-def _ensemble(run: Searched, whole: list[Record]) -> dict:
-    """The greedy ensemble of what was trained to the end, tested as its members were trained then: without the validation data."""
+def _ensemble(run: Searched, fine: list[Record]) -> dict:
+    """The greedy ensemble of what was trained, tested as its members were trained then: without the validation data."""
     dataset, target = run.dataset, run.dataset.target
     y = jnp.asarray(dataset.valid.y)
     score = lambda outputs: np.asarray(run.criterion.score(jnp.asarray(outputs), y), np.float64)
-    whole = sorted(whole, key=lambda r: -r.score)[:20]
-    counts, validation = greedy(target, [run.kept.outputs(r) for r in whole], score)
-    members = [(r, n) for r, n in zip(whole, counts, strict=True) if n]
+    best = sorted(fine, key=lambda r: -r.score)[:20]
+    counts, validation = greedy(target, [run.kept.outputs(r) for r in best], score)
+    members = [(r, n) for r, n in zip(best, counts, strict=True) if n]
     predicted = []
     for r, _ in members:
         variables = export.load_weights(run.directory / "members" / f"{r.arm}-{r.number}.npz")
@@ -170,13 +211,14 @@ def verdict(result: dict, name: str) -> str:
     called = {
         "hand-made": "the best hand-made network",
         "random": f"the best of {result['trials']['random']} random networks",
+        "one-random": "one random network",
         "gradient-boosting": f"gradient boosting, the best of {result.get('gradient-boosting', {}).get('tried')} settings",
     }
     for rival, d in result["against"].items():
-        what = called[rival]
         if d["same_network"]:
-            parts.append(f"the found network is {what}")
+            parts += [] if rival in ("small", "one-random") else [f"the found network is {called[rival]}"]
             continue
+        what = called[rival] if rival != "small" else _cheaper(result)
         low, value, high = (f"{factor * d[k]:+.3g}" for k in ("low", "value", "high"))
         joined = {"better": "better than", "worse": "worse than", "level": "level with"}[d["verdict"]]
         parts.append(f"{joined} {what} ({value} {unit}{name.replace('_', ' ')}, 95 % {low} to {high})")
@@ -189,44 +231,52 @@ def verdict(result: dict, name: str) -> str:
     return said if said.startswith("the found network") else f"the found network is {said}"
 
 
-def _milliseconds(run: Searched, genotype: str) -> float:
+def _cheaper(result: dict) -> str:
+    times = result["found"]["multiply_adds"] / max(result["small"]["multiply_adds"], 1)
+    return f"the small network, which has {times:.2g} times fewer multiply-adds"
+
+
+def _milliseconds(run: Searched, r: Record) -> float:
     """Of one example among many, here and now."""
-    variables = export.load_weights(run.directory / "finals" / f"{short_name(genotype)}-0.npz")
-    return round(run.trainer.milliseconds(run.net.space.choice(run.net.space.from_text(genotype)), variables), 5)
+    variables = export.load_weights(run.directory / "finals" / f"{_file(r)}-0.npz")
+    return round(run.trainer.milliseconds(run.net.space.choice(run.net.space.from_text(r.genotype)), variables), 5)
 
 
-def _temperature(run: Searched, r: Record) -> float:
-    """By validation data, of the member that was trained without them; 1 for one that was not trained to the end."""
-    if r.stop < run.plan.steps:
-        return 1.0
-    return temperature(run.kept.outputs(r), run.dataset.valid.y, run.dataset.target.kind)
-
-
-def _keep(run: Searched, genotype: str, heat: float) -> None:
+def _keep(run: Searched, r: Record, heat: float) -> None:
     """Weights, export and drawing of the network that is kept: of its first final training."""
     where, space = run.directory, run.net.space
-    shutil.copyfile(where / "finals" / f"{short_name(genotype)}-0.npz", where / "weights.npz")
-    arch, variables = space.from_text(genotype), export.load_weights(where / "weights.npz")
+    shutil.copyfile(where / "finals" / f"{_file(r)}-0.npz", where / "weights.npz")
+    arch, variables = space.from_text(r.genotype), export.load_weights(where / "weights.npz")
     module = run.net.build(space.choice(arch))
-    export.export_network(where, module, variables, run.dataset, space=run.space, genotype=genotype, temperature=heat)
+    export.export_network(where, module, variables, run.dataset, space=run.space, genotype=r.genotype, temperature=heat)
     plot.save(plot.architecture(space, arch, title=run.dataset.name), where / "architecture.svg")
 
 
-def short_name(genotype: str) -> str:
-    """A name for the files of a genotype."""
-    return hashlib.sha256(genotype.encode()).hexdigest()[:12]
+def file_name(genotype: str, steps: int) -> str:
+    """How the files in finals/ begin, of a network that was trained for so many steps of the plan's."""
+    return hashlib.sha256(f"{genotype} {steps}".encode()).hexdigest()[:12]
 
 
-def _final(run: Searched, genotype: str, key: Key, seed: int) -> np.ndarray:
+def _file(r: Record) -> str:
+    return file_name(r.genotype, r.stop)
+
+
+def _final(run: Searched, r: Record, key: Key, seed: int) -> np.ndarray:
     """Test outputs [n, K] of one final training, on train and valid; kept in finals/, and not trained again."""
     (run.directory / "finals").mkdir(exist_ok=True)
-    where = run.directory / "finals" / f"{short_name(genotype)}-{seed}"
+    where = run.directory / "finals" / f"{_file(r)}-{seed}"
     if where.with_suffix(".npy").exists():
-        return np.load(where.with_suffix(".npy"))
-    total = round(run.plan.steps * len(run.trainer.data.y) / run.trainer.data.train)
-    choice = run.net.space.choice(run.net.space.from_text(genotype))
-    k = jax.random.fold_in(key, seed)
-    out = run.trainer.train((genotype, seed), k, choice, 0, total, total, on=run.dataset.test.x, whole=True)
+        try:
+            export.load_weights(where.with_suffix(".npz"))
+            return np.load(where.with_suffix(".npy"))
+        except Exception:  # damage shows in many ways: ValueError, EOFError, BadZipFile, zlib.error, ...
+            set_aside(where.with_suffix(".npy"), "or the .npz beside it is damaged: this training is done again")
+    longer = len(run.trainer.data.y) / run.trainer.data.train
+    stop, total = round(r.stop * longer), round(run.plan.steps * longer)
+    choice = run.net.space.choice(run.net.space.from_text(r.genotype))
+    k, name = jax.random.fold_in(key, seed), (_file(r), seed)
+    out = run.trainer.train(name, k, choice, 0, stop, total, on=run.dataset.test.x, whole=True)
+    run.trainer.forget(name)
     export.save_weights(where.with_suffix(".npz"), out.variables)
     part = where.with_suffix(".part.npy")
     np.save(part, out.outputs)

@@ -74,6 +74,7 @@ class Trainer:
         self._compiler = concurrent.futures.ThreadPoolExecutor(1, "compiler")
         self._programs: dict[tuple, concurrent.futures.Future] = {}
         self._members: dict[Any, MemberState] = {}
+        self._latencies: dict[tuple, float] = {}
 
     def close(self) -> None:
         """Stops compiling: what has not begun is not begun."""
@@ -136,6 +137,14 @@ class Trainer:
     def forget(self, name: Any) -> None:
         """Drops a member that will not go on."""
         self._members.pop(name, None)
+
+    def latency(self, choice: Any) -> float:
+        """Milliseconds of a network, measured once."""
+        if choice.network not in self._latencies:
+            program = self.program(choice)
+            state = program.init(jax.random.key(0))
+            self._latencies[choice.network] = self.milliseconds(choice, program.variables(state))
+        return self._latencies[choice.network]
 
     def milliseconds(self, choice: Any, variables: Any, times: int = 9) -> float:
         """What an example takes on this machine, of `CHUNK` at once: the median of so many calls."""

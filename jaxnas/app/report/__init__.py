@@ -10,7 +10,6 @@ Axes: N examples of the test part, K classes, labels or numbers.
 """
 
 import dataclasses
-import json
 import pathlib
 import shlex
 from typing import Any
@@ -22,6 +21,7 @@ from jaxnas.app.config import SETTINGS, Config, load_config, named
 from jaxnas.app.report import mistakes, page, tried
 from jaxnas.app.report.page import escape, short
 from jaxnas.app.tasks import score_of
+from jaxnas.driver.files import read_json
 
 WORDS = {"better": ("better", "good"), "worse": ("worse: a loss", "bad"), "level": ("level", "")}
 
@@ -37,7 +37,7 @@ def write(directory: str | pathlib.Path, dataset: Any, result: dict) -> None:
     directory = pathlib.Path(directory)
     config = load_config(directory)
     trials = progress.trials(directory)
-    plan = json.loads((directory / "plan.json").read_text()) if (directory / "plan.json").exists() else {}
+    plan = read_json(directory / "plan.json") if (directory / "plan.json").exists() else {}
     data = pathlib.Path(config.data).name or config.data
     outputs = _kept_outputs(directory, result)
     parts = [
@@ -61,9 +61,9 @@ def _sentence(words: str) -> str:
 
 def _kept_outputs(directory: pathlib.Path, result: dict) -> np.ndarray | None:
     """Test outputs [N, K] of the network that is kept; None where a run has none, or they are not finite."""
-    from jaxnas.app.main_job.finals import short_name
+    from jaxnas.app.main_job.finals import file_name
 
-    path = directory / "finals" / f"{short_name(result.get('genotype') or '')}-0.npy"
+    path = directory / "finals" / f"{file_name(result.get('genotype') or '', result.get('steps', 0))}-0.npy"
     outputs = np.load(path).astype(np.float64) if path.exists() else np.full(1, np.nan)
     return outputs if np.isfinite(outputs).all() else None
 

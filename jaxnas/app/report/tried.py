@@ -46,7 +46,7 @@ def _pareto(trials: list[dict], arms: list[str], plan: dict, result: dict) -> st
         hint = f"{t['arm']} {t['number']}: {t['score']:.4f}, {short(t['macs'])} multiply-adds, {t['stop']} steps: {t['genotype']}"
         parts.append(page.mark(arms.index(t["arm"]), *plane.at(t["macs"], t["score"]), hint, hollow=t["stop"] < steps))
     labels: dict[str, list[str]] = {}
-    for name in ("found", "small", *result.get("against", {})):
+    for name in dict.fromkeys(("found", "small", *result.get("against", {}))):
         genotype = result[name].get("genotype") if isinstance(result.get(name), dict) else None
         if genotype is not None and any(t["genotype"] == genotype for t in trials):
             labels.setdefault(genotype, []).append(name)

@@ -37,10 +37,10 @@ def every(space: Space) -> np.ndarray:
 
 
 def _settled(space: Space, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(the different ones of rows [N, D] once they are canonical, in order, and which of their decisions are active)."""
+    """(the different ones of rows [N, D], where tokens are repaired, in order, and which of their decisions are active)."""
 
     def one(v: Any) -> tuple[jax.Array, jax.Array]:
-        arch = space.canonical(space.unflat(v))
+        arch = space.unflat(v)
         return space.flat(arch), space.active(arch)
 
     size, each = CHUNKS[len(rows) > CHUNKS[0]], jax.vmap(one)

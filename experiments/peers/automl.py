@@ -3,7 +3,8 @@
     python experiments/peers/automl.py RUN [RUN ...]      (needs the extra `peers`: FLAML)
 
 RUN is a finished run directory of `jaxnas search --minutes M`.  FLAML is given its train and valid parts together for M minutes,
-rows as they are, images and series as rows of numbers; both are tested on the same test part.  FLAML's learners are boosted trees, forests, nearest neighbours and linear models, tuned by a cost-frugal search.
+rows as they are, images and series as rows of numbers; both are tested on the same test part.  FLAML's
+learners are boosted trees, forests, nearest neighbours and linear models, tuned by a cost-frugal search.
 
 One pinned core a run.
 

@@ -11,7 +11,7 @@ Results: docs/results.md#every-algorithm-against-random-search
 
 import sys
 
-from jaxnas.app import bench
+from jaxnas.app import bench, regret
 from jaxnas.evaluate.benchmark import find
 
 TABLES = ("nasbench201:cifar10", "nasbench201:cifar100")
@@ -19,7 +19,7 @@ TABLES = ("nasbench201:cifar10", "nasbench201:cifar100")
 
 def main(out: str = "bench") -> None:
     lines = bench.compare_algorithms(out, [find(name) for name in TABLES], [], queries=150, seeds=200, say=print)
-    print(bench.results_table(lines))
+    print(regret.results_table(lines))
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ queries, curves, regrets = 100, {}, {}
 for name, seeds in {"random": 50, "local": 50, "aging": 50, "tpe": 50, "gp": 16}.items():
     make, at_once = nas.app.bench.algorithm(name), 8 if name == "gp" else None
     history = nas.app.bench.search(jax.random.key(0), make, table, queries=queries, seeds=seeds, at_once=at_once)
-    regrets[name] = nas.app.bench.regret_curve(table, history.index)
+    regrets[name] = nas.app.regret.regret_curve(table, history.index)
     curves[name] = (np.arange(1, queries + 1), regrets[name])
     print(f"{name:<8}{seeds} seeds in {history.seconds:.2f} s, compiled in {history.compiling:.1f} s")
 
@@ -54,7 +54,7 @@ nas.plot.regret(curves, title="NAS-Bench-201, CIFAR-10", xlabel="queries")
 # corrected for the number of comparisons.
 
 # %%
-print(nas.app.bench.results_table(nas.app.bench.summarise("CIFAR-10", table, regrets)))
+print(nas.app.regret.results_table(nas.app.regret.summarise("CIFAR-10", table, regrets)))
 
 # %% [markdown]
 # ## Your own composition is a row like any other
@@ -71,8 +71,8 @@ def mine(space, budget):
 
 
 history = nas.app.bench.search(jax.random.key(0), mine, table, queries=queries, seeds=16, at_once=8)
-regrets["mine"] = nas.app.bench.regret_curve(table, history.index)
-print(nas.app.bench.results_table(nas.app.bench.summarise("CIFAR-10", table, regrets)))
+regrets["mine"] = nas.app.regret.regret_curve(table, history.index)
+print(nas.app.regret.results_table(nas.app.regret.summarise("CIFAR-10", table, regrets)))
 
 # %% [markdown]
 # ## The settings of an algorithm can be vmapped too

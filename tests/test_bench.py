@@ -11,7 +11,8 @@ from nb201_file import needs_file
 from scipy import stats
 
 from jaxnas import spaces
-from jaxnas.app import bench, cli
+from jaxnas.app import bench, cli, regret
+from jaxnas.app.asked import Kept
 from jaxnas.evaluate import benchmark
 from jaxnas.spaces._nasbench201 import representatives
 
@@ -107,29 +108,29 @@ def test_regret_is_that_of_the_answer_by_accuracy():
     table = toy(test=-SEEN, cost=np.full(12, 2.0))  # the better the accuracy, the worse the test
     index = np.asarray([[1, 0, 3, 2, 9], [9, 9, 4, 4, 11]])
     want = np.asarray([[1, 5, 5, 8, 8], [0, 0, 9, 9, 11]])  # of the test scores 0, -1, .. -11
-    np.testing.assert_array_equal(bench.regret_curve(table, index), want)
-    seconds, over = bench.over_time(table, index, want, points=9)
+    np.testing.assert_array_equal(regret.regret_curve(table, index), want)
+    seconds, over = regret.over_time(table, index, want, points=9)
     np.testing.assert_allclose(seconds, np.linspace(2, 10, 9))
     np.testing.assert_array_equal(over, np.repeat(want, 2, 1)[:, :9])
 
 
 def test_regret_skips_what_has_no_result():
     holes = benchmark.benchmark("toy", TOY, ARCHS[:6], SEEN[:6])
-    np.testing.assert_array_equal(bench.regret_curve(holes, np.asarray([[7, 0, 8, 2]])), [[np.nan, 4, 4, 1]])
+    np.testing.assert_array_equal(regret.regret_curve(holes, np.asarray([[7, 0, 8, 2]])), [[np.nan, 4, 4, 1]])
 
 
 def test_holes_are_searched_and_their_share_is_said():
     holes = benchmark.benchmark("toy", TOY, ARCHS[:6], SEEN[:6], cost=np.full(6, 3.0))
     assert (holes.there, holes.of) == (6, 12)
     index = {"random": np.asarray([[7, 0, 8, 2], [1, 2, 3, 4]])}
-    assert bench.missing(holes, index["random"]) == 0.25
-    np.testing.assert_array_equal(bench.spent(holes, index["random"])[0], [3, 6, 9, 12])  # no row: the mean cost
-    (line,) = bench.summarise("toy", holes, {"random": bench.regret_curve(holes, index["random"])}, index)
-    assert line.missing == 0.25 and "| 25 % |" in bench.results_table([line])
+    assert regret.missing(holes, index["random"]) == 0.25
+    np.testing.assert_array_equal(regret.spent(holes, index["random"])[0], [3, 6, 9, 12])  # no row: the mean cost
+    (line,) = regret.summarise("toy", holes, {"random": regret.regret_curve(holes, index["random"])}, index)
+    assert line.missing == 0.25 and "| 25 % |" in regret.results_table([line])
     history = bench.search(jax.random.key(0), bench.algorithm("random"), holes, queries=8, seeds=50)
-    assert 0.35 < bench.missing(holes, history.index) < 0.65
+    assert 0.35 < regret.missing(holes, history.index) < 0.65
     never = {"random": np.full((2, 3), np.nan)}  # no query of any seed hit a row
-    (line,) = bench.summarise("toy", holes, never, {"random": np.full((2, 3), 7)})
+    (line,) = regret.summarise("toy", holes, never, {"random": np.full((2, 3), 7)})
     assert np.isnan(line.regret) and line.missing == 1.0
 
 
@@ -141,7 +142,7 @@ def test_a_whole_table_of_a_conditional_space_is_whole():
     whole = benchmark.benchmark("whole", space, archs, [1.0, 2.0, 3.0, 4.0])
     assert (whole.there, whole.of) == (4, 4)
     history = bench.search(jax.random.key(0), bench.algorithm("random"), whole, queries=5, seeds=20)
-    assert bench.missing(whole, history.index) == 0
+    assert regret.missing(whole, history.index) == 0
 
 
 def test_one_row_serves_all_settings_of_a_network():
@@ -159,13 +160,13 @@ def test_one_row_serves_all_settings_of_a_network():
 def test_equal_cost_is_what_the_cheapest_search_has_spent():
     table = toy(cost=1 + np.arange(12.0))
     asked = {"random": np.asarray([[2, 4, 11], [0, 2, 4]]), "dear": np.asarray([[9, 8, 4], [1, 11, 4]])}
-    regrets = {name: bench.regret_curve(table, index) for name, index in asked.items()}
-    lines = {line.algorithm: line for line in bench.summarise("toy", table, regrets, asked)}
+    regrets = {name: regret.regret_curve(table, index) for name, index in asked.items()}
+    lines = {line.algorithm: line for line in regret.summarise("toy", table, regrets, asked)}
     assert {line.seconds for line in lines.values()} == {1.0 + 3 + 5}
     assert lines["random"].equal_cost == np.mean([11 - 9, 11 - 9])  # 3 + 5 s, and all three
-    assert np.isnan(bench.regret_at(table, asked["dear"], regrets["dear"], 9.0)[0])  # its first query takes 10
+    assert np.isnan(regret.regret_at(table, asked["dear"], regrets["dear"], 9.0)[0])  # its first query takes 10
     assert lines["dear"].equal_cost == 11 - 1
-    text = bench.results_table(list(lines.values()))
+    text = regret.results_table(list(lines.values()))
     assert "regret at equal cost" in text and "toy: equal cost is 9 s of simulated time." in text
 
 
@@ -189,10 +190,10 @@ def test_columns_have_names_and_metrics_are_kept(tmp_path):
 
 def test_what_a_score_is_heads_its_column():
     lines = [
-        bench.Line(name, "random", 2, reported, *[1.0] * 5, np.nan, np.nan) for name, reported in (("a", "top1"), ("b", "top1"))
+        regret.Line(name, "random", 2, reported, *[1.0] * 5, np.nan, np.nan) for name, reported in (("a", "top1"), ("b", "top1"))
     ]
-    assert "| table | algorithm | seeds | top1 | regret" in bench.results_table(lines)
-    other = bench.results_table([lines[0], lines[1]._replace(reported="loss")])
+    assert "| table | algorithm | seeds | top1 | regret" in regret.results_table(lines)
+    other = regret.results_table([lines[0], lines[1]._replace(reported="loss")])
     assert "| seeds | score |" in other and "b: the score is loss." in other
 
 
@@ -209,8 +210,8 @@ def test_a_comparison_that_is_cut_goes_on_and_ends_alike(tmp_path, monkeypatch):
         raise Cut
 
     bench.compare_algorithms(tmp_path / "whole", tables, **how)
-    runs, real = [], bench.Kept.add
-    monkeypatch.setattr(bench.Kept, "add", lambda self, *a: runs.append(a[:2] + tuple(a[2])) or real(self, *a))
+    runs, real = [], Kept.add
+    monkeypatch.setattr(Kept, "add", lambda self, *a: runs.append(a[:2] + tuple(a[2])) or real(self, *a))
     with pytest.raises(Cut):
         bench.compare_algorithms(tmp_path / "cut", tables, **how, say=stop)
     with open(tmp_path / "cut" / "searches.jsonl", "a") as file:
@@ -235,7 +236,7 @@ def test_a_comparison_that_is_cut_goes_on_and_ends_alike(tmp_path, monkeypatch):
 def test_the_results_table_is_the_rank_test():
     rng = np.random.default_rng(0)
     regrets = {"random": rng.normal(5, 1, (40, 3)), "a": rng.normal(4, 1, (40, 3)), "b": rng.normal(5, 1, (40, 3))}
-    lines = {line.algorithm: line for line in bench.summarise("toy", toy(), regrets)}
+    lines = {line.algorithm: line for line in regret.summarise("toy", toy(), regrets)}
     p = {a: stats.mannwhitneyu(regrets["random"][:, -1], regrets[a][:, -1]).pvalue for a in "ab"}
     small, large = sorted(p, key=p.get)
     assert lines[small].p == pytest.approx(min(1, 2 * p[small]))  # Holm
@@ -243,7 +244,7 @@ def test_the_results_table_is_the_rank_test():
     wins = np.mean(regrets["a"][:, -1][:, None] < regrets["random"][:, -1][None])
     assert lines["a"].better == pytest.approx(wins) and lines["a"].better > 0.6
     assert np.isnan(lines["random"].p)
-    assert "| toy | a | 40 |" in bench.results_table(list(lines.values()))
+    assert "| toy | a | 40 |" in regret.results_table(list(lines.values()))
     half = stats.t.ppf(0.975, 39) * regrets["a"][:, -1].std(ddof=1) / np.sqrt(40)
     assert (lines["a"].high - lines["a"].low) / 2 == pytest.approx(half)
 
@@ -260,7 +261,7 @@ def test_random_search_has_the_exact_regret_of_its_closed_form():
     sd = np.sqrt(np.sum(odds * (test[order] - mean) ** 2))
     history = bench.search(jax.random.key(0), bench.algorithm("random"), table, queries=queries, seeds=400)
     assert history.index.shape == (400, queries)
-    got = test.max() - bench.regret_curve(table, history.index)[:, -1]
+    got = test.max() - regret.regret_curve(table, history.index)[:, -1]
     assert abs(got.mean() - mean) < 3 * sd / 20
 
 

@@ -108,7 +108,7 @@ def test_series_are_searched_like_images_of_one_column(tmp_path):
     x = rng.normal(size=(120, 8, 2)).astype(np.float32) + 2.0 * y[:, None, None] * np.sin(np.arange(8))[None, :, None]
     dataset = data.split(jax.random.key(0), x, y, valid=None, layout="NTC")
     one = dict(block=("plain",), kernel=(3,), expansion=(2,), attention=(False,), norm=("batch",), activation=("relu",))
-    space = spaces.macro((8, 1, 2), stages=1, width=(4,), growth=(1.0,), depth=(1,), head=("average",), **one)
+    space = spaces.macro((8, 1, 2), stages=1, width=(4,), growth=(1.0,), depth=(1,), head=("flatten",), **one)
     net = nets.backbones(space, image=(8, 2), classes=2)
     result = main_job.run(tmp_path, jax.random.key(1), net, dataset, main_job.Effort(1.0, batch=16, steps=12, trials=2))
     assert result["found"]["test_accuracy"] > 0.6 and "gradient-boosting" not in result["against"]

@@ -16,6 +16,7 @@ from jaxnas.ask_tell._tpe import tpe
 from jaxnas.base import Batch, black_box, stateless
 from jaxnas.policies._categorical import categorical
 from jaxnas.spaces._chain import chain
+from jaxnas.spaces._every import every
 from jaxnas.spaces._metaqnn import Layers, metaqnn
 from jaxnas.spaces._nasbench201 import nasbench201
 
@@ -90,6 +91,14 @@ def test_size_and_index_are_those_of_all_walks():
     every = jit(jax.vmap(s.from_index))(jnp.arange(s.size))
     np.testing.assert_array_equal(every.action, walks)
     np.testing.assert_array_equal(jit(jax.vmap(s.index))(every), np.arange(s.size))
+
+
+def test_all_chains_are_listed_in_the_order_of_their_index():
+    s = tiny()
+    rows = every(s)
+    index = jit(jax.vmap(lambda v: s.index(s.unflat(v))))(jnp.asarray(rows))
+    assert sorted(index.tolist()) == list(range(s.size)) and len(rows) == s.size
+    np.testing.assert_array_equal(index, np.arange(s.size))
 
 
 def test_the_published_space_is_too_large_for_an_index():

@@ -52,7 +52,7 @@ def test_what_they_share_imports_no_experiment(path):
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_what_an_experiment_imports_is_declared(name):
     extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["peers"]
-    peers = {re.match(r"\w+", requirement)[0] for requirement in extra} | {"gpytorch", "keras"}  # BoTorch and AutoKeras bring them
+    peers = {re.match(r"\w+", requirement)[0] for requirement in extra} | {"gpytorch"}  # BoTorch brings it
     for module in imported(FILES[name]) - sys.stdlib_module_names - SHARED - peers:
         assert importlib.util.find_spec(module), module
 

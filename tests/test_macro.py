@@ -81,7 +81,7 @@ def test_every_family_is_in_the_space_and_grows():
 
 
 def test_a_space_of_fewer_values_leaves_families_out():
-    space = spaces.macro((8, 8, 1), block=("plain",), head=("average",))
+    space = spaces.macro((8, 8, 1), block=("plain",), depth=(1,))
     assert set(families(space)) == {"plain"}
 
 

@@ -21,7 +21,7 @@ from jaxnas.driver.errors import NoFiniteScore
 from jaxnas.training import cross_entropy
 
 ONE = dict(
-    block=("plain",), kernel=(3,), expansion=(2,), attention=(False,), norm=("batch",), activation=("relu",), head=("average",)
+    block=("plain",), kernel=(3,), expansion=(2,), attention=(False,), norm=("batch",), activation=("relu",), head=("flatten",)
 )
 
 
@@ -179,7 +179,7 @@ def test_what_is_too_slow_is_refused_untrained(trainer, monkeypatch, tmp_path):
     monkeypatch.setattr(trainer, "latency", lambda choice: 2.0)
     common = dict(total=3, most=2, score=lambda outputs: outputs, sizes=lambda arch: (1, 1), held=dataset().valid.x)
     arm = Arm("random", net().space, random_search(net().space), 1, **common, slowest=1.0)
-    records = list(run_arm(arm, jax.random.key(0), trainer, Trials(tmp_path), lambda: 0.0, lambda macs, n: True))
+    records = list(run_arm(arm, jax.random.key(0), trainer, Trials(tmp_path), lambda: 0.0, lambda choice, macs, n: True))
     assert [r.score for r in records] == [-np.inf] * 2 and not (tmp_path / "members").exists()
 
 

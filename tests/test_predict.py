@@ -24,7 +24,7 @@ from jaxnas.analysis import calibration
 from jaxnas.app import cli, export, main_job
 
 ONE = dict(
-    block=("plain",), kernel=(3,), expansion=(2,), attention=(False,), norm=("batch",), activation=("relu",), head=("average",)
+    block=("plain",), kernel=(3,), expansion=(2,), attention=(False,), norm=("batch",), activation=("relu",), head=("flatten",)
 )
 
 

@@ -1,13 +1,12 @@
 """The main job against what users would pick: the same data, the same parts of it, the same minutes, the same machine.
 
-    python experiments/peers/automl.py RUN [RUN ...]      (needs the extra `peers`: FLAML and AutoKeras)
+    python experiments/peers/automl.py RUN [RUN ...]      (needs the extra `peers`: FLAML)
 
-RUN is a finished run directory of `jaxnas search --minutes M`.  Its train and valid parts are given to FLAML, rows as they are and
-images as rows of pixels, and, where the examples are images, to AutoKeras, for M minutes each; all three are tested on the same
-test part.  FLAML's default learners are trees and linear models; AutoKeras searches networks (vanilla, ResNet, EfficientNet blocks)
-by a greedy tuner, with as many epochs as it likes.  What a peer needs beyond its minutes is in the column of seconds.
+RUN is a finished run directory of `jaxnas search --minutes M`.  FLAML is given its train and valid parts together for M minutes,
+rows as they are, images and series as rows of numbers; both are tested on the same test part.  FLAML's
+learners are boosted trees, forests, nearest neighbours and linear models, tuned by a cost-frugal search.
 
-Two CPU cores, nothing else running.
+One pinned core a run.
 
 Results: docs/results.md#does-searching-pay
 """
@@ -26,41 +25,14 @@ from jaxnas.app.search import net_entry
 from jaxnas.app.tasks import TASKS
 
 
-def flaml(x, y, x_test, kind, minutes, where):
+def flaml(x, y, x_test, kind, minutes):
+    """(predictions of x_test, the learner, bytes of the model)."""
     from flaml import AutoML
 
     model = AutoML()
     task = "classification" if kind == "classes" else "regression"
-    model.fit(x.reshape(len(x), -1), y, task=task, time_budget=60 * minutes, verbose=0, seed=0, log_file_name=str(where / "log"))
+    model.fit(x.reshape(len(x), -1), y, task=task, time_budget=60 * minutes, verbose=0, seed=0)
     return model.predict(x_test.reshape(len(x_test), -1)), model.best_estimator, len(pickle.dumps(model.model))
-
-
-def autokeras(x, y, x_test, kind, minutes, where):
-    import autokeras
-    import keras
-
-    if x.ndim != 4 or kind != "classes":
-        return None
-    ends = time.time() + 60 * minutes
-
-    class Clock(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            self.model.stop_training = time.time() > ends
-
-    model = autokeras.ImageClassifier(max_trials=1000, overwrite=True, directory=where, seed=0)
-    # a trial that begins when the time is over ends with its first batch; what was exported before is what is tested
-    model.tuner.oracle.max_trials = 1000
-    tuner_search = model.tuner.on_trial_end
-
-    def on_trial_end(trial):
-        tuner_search(trial)
-        if time.time() > ends:
-            model.tuner.oracle.max_trials = len(model.tuner.oracle.trials)
-
-    model.tuner.on_trial_end = on_trial_end
-    model.fit(x, y, validation_split=0.15, callbacks=[Clock()], verbose=0)
-    best = model.export_model()
-    return np.asarray(model.predict(x_test, verbose=0)).reshape(-1).astype(y.dtype), "network", 4 * best.count_params()
 
 
 def parts(directory):
@@ -81,22 +53,17 @@ def score(predicted, y, kind):
 
 
 def main(*runs):
-    print("| data | jaxnas | MB | peer | score | best | MB | seconds |\n|---|---|---|---|---|---|---|---|")
+    print("| data | minutes | jaxnas | MB | FLAML | its learner | MB | seconds |\n|---|---|---|---|---|---|---|---|")
     for run in map(pathlib.Path, runs):
         x, y, x_test, y_test, kind, minutes = parts(run)
         result = json.loads((run / "result.json").read_text())
         kept = result[result["kept"]]
         ours = 100 * (kept["test_accuracy"] if kind == "classes" else kept["test_r2"])
-        for peer in (flaml, autokeras):
-            where = run / "peers" / peer.__name__
-            where.mkdir(parents=True, exist_ok=True)
-            began = time.perf_counter()
-            found = peer(x, y if kind == "classes" else y.reshape(-1), x_test, kind, minutes, where)
-            if found is not None:
-                predicted, best, size = found
-                row = [run.name, f"{ours:.2f}", f"{4e-6 * kept['parameters']:.3f}", peer.__name__]
-                row += [f"{score(predicted, y_test, kind):.2f}", best, f"{1e-6 * size:.3f}", f"{time.perf_counter() - began:.0f}"]
-                print(f"| {' | '.join(row)} |", flush=True)
+        began = time.perf_counter()
+        predicted, best, size = flaml(x, y if kind == "classes" else y.reshape(-1), x_test, kind, minutes)
+        row = [run.name, f"{minutes:g}", f"{ours:.2f}", f"{4e-6 * kept['parameters']:.3f}"]
+        row += [f"{score(predicted, y_test, kind):.2f}", best, f"{1e-6 * size:.3f}", f"{time.perf_counter() - began:.0f}"]
+        print(f"| {' | '.join(row)} |", flush=True)
 
 
 if __name__ == "__main__":

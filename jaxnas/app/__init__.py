@@ -3,7 +3,7 @@
 import importlib
 
 # Imported when they are first used: `jaxnas --help` does not wait for JAX.
-__all__ = ["bench", "commands", "config", "export", "rank", "search", "tabulate"]
+__all__ = ["bench", "commands", "config", "export", "rank", "regret", "search", "tabulate"]
 
 
 def __getattr__(name):

@@ -199,7 +199,7 @@ def _export(command: Export) -> None:
 
 def _bench(command: Bench) -> None:
     _configure()
-    from jaxnas.app import bench, search
+    from jaxnas.app import bench, regret, search
     from jaxnas.evaluate.benchmark import COLUMNS, Columns, find, load_table
 
     columns, space = Columns(command.accuracy, command.test, command.cost), None
@@ -214,7 +214,7 @@ def _bench(command: Bench) -> None:
     lines = bench.compare_algorithms(
         command.out, tables, names, queries=command.queries, seeds=command.seeds, seed=command.seed, say=_say
     )
-    print(bench.results_table(lines))
+    print(regret.results_table(lines))
     print(f"kept in {command.out}: {', '.join(sorted(p.name for p in pathlib.Path(command.out).iterdir()))}")
 
 

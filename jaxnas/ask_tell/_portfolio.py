@@ -75,12 +75,9 @@ def portfolio(
     def mutant(key: Key, parent: Arch) -> Arch:
         k_times, *keys = jax.random.split(key, 4)
         times = jax.random.randint(k_times, (), 1, 4)
-
-        def again(arch, at):
-            i, k = at
-            return jax.tree.map(lambda new, old: jnp.where(i < times, new, old), space.mutate(k, arch), arch), None
-
-        return jax.lax.scan(again, parent, (jnp.arange(3), jnp.stack(keys)))[0]
+        for i, k in enumerate(keys):
+            parent = jax.tree.map(lambda new, old, i=i: jnp.where(i < times, new, old), space.mutate(k, parent), parent)
+        return parent
 
     def ask(key: Key, state: PortfolioState) -> Arch:
         order = jnp.lexsort((-state.scores, -state.budget))[:P]

@@ -243,7 +243,7 @@ def from_text(spec: StagedSpec, text: str) -> Staged:
 
 
 FAMILIES = {  # block, kernel and depth of each stage, and what is shared
-    "plain": ("plain3", 1, "batch relu average"),  # what compiles soonest comes first
+    "plain": ("plain3", 1, "batch relu flatten"),  # what compiles soonest comes first
     "vgg": ("plain3", 2, "batch relu flatten"),
     "resnet": ("residual3", 2, "batch relu average"),
     "mobilenet": ("inverted3e4", 2, "batch relu average"),

@@ -116,7 +116,8 @@ def run(
         for name, (asks, largest), k in (("search", searching, k_search), ("random", (random_search(space), 1), k_random)):
             arm = Arm(name=name, space=net.space, algorithm=asks, budget=largest, **common)
             end = plan.arm + max((r.at for r in kept.records if r.arm != name), default=plan.began)
-            room = lambda macs, n, end=end: clock() + plan.training(macs, n, trainer.batch) <= end
+            compiling = lambda choice: 0.0 if trainer.compiled(choice) else budget.COMPILED * plan.compiling
+            room = lambda choice, macs, n, end=end: clock() + compiling(choice) + plan.training(macs, n, trainer.batch) <= end
             for record in run_arm(arm, k, trainer, kept, clock, room):
                 say(_line(record, plan, end - clock()))
         boosted = None

@@ -168,7 +168,7 @@ class Arm(NamedTuple):
 
 
 def run_arm(
-    arm: Arm, key: Key, trainer: Trainer, trials: Trials, clock: Callable[[], float], room: Callable[[float, int], bool]
+    arm: Arm, key: Key, trainer: Trainer, trials: Trials, clock: Callable[[], float], room: Callable[[Any, float, int], bool]
 ) -> Iterator[Record]:
     """The trials of an arm, as they end; when its time is over before any member is trained to the end, the best of them is.
 
@@ -178,7 +178,7 @@ def run_arm(
         trainer: trains.
         trials: what has ended before, and where more is kept.
         clock: seconds since the run began.
-        room: (multiply-adds, steps) -> whether such a training would still end in time.
+        room: (choice, multiply-adds, steps) -> whether such a training would still end in time.
     """
     k_init, k_ask, k_tell, k_train = jax.random.split(key, 4)
     algorithm, before, told = arm.algorithm, trials.of(arm.name), 0
@@ -187,6 +187,10 @@ def run_arm(
     state = init(k_init)
     had_ended = arm.name in trials.ended
     members: dict[int, int] = {}  # slot -> the number of the trial that its member began with
+
+    def fits(t: Trial) -> bool:
+        start, stop = _steps(arm, t)
+        return room(arm.space.choice(t.arch), arm.sizes(t.arch)[1], stop - start)
 
     def trained(t: Trial) -> Record:
         member = members[int(t.slot)] if t.start else told
@@ -220,7 +224,7 @@ def run_arm(
                     yield record
                     trials.end(arm.name)
                     return
-            elif had_ended or told == arm.most or (arm.most is None and told and not room(arm.sizes(t.arch)[1], _length(arm, t))):
+            elif had_ended or told == arm.most or (arm.most is None and told and not fits(t)):
                 if not had_ended and (last := _unfinished(arm, trials.of(arm.name))):
                     yield trained(last)
                 trials.end(arm.name)
@@ -237,11 +241,6 @@ def _steps(arm: Arm, t: Trial) -> tuple[int, int]:
     """From which step to which a trial goes."""
     start, stop = (round(int(n) / arm.budget * arm.total) for n in (t.start, t.stop))
     return start, stop
-
-
-def _length(arm: Arm, t: Trial) -> int:
-    start, stop = _steps(arm, t)
-    return stop - start
 
 
 def _is(record: Record, arm: Arm, t: Trial, number: int) -> bool:

@@ -3,8 +3,8 @@
     found       the best of the search by validation, at the step where it was best
     hand-made   the best of the hand-made networks, with its training
     random      the best of the random networks, which had as much time as the search
-    small       the cheapest of all within a standard error of the best      (where there is time)
     one-random  the first of the random networks                            (where there is time)
+    small       the cheapest of all within a standard error of the best      (where there is time)
     ensemble    a greedy one of all that was trained anyway
 
 What is kept is the best by validation, found or random; but where the test data say clearly that another is better, that one is
@@ -42,7 +42,7 @@ from jaxnas.driver.files import read_json, set_aside, write_whole
 from jaxnas.nets.blueprints import Blueprints
 
 MOST_SEEDS = 5
-OPTIONAL = ("small", "one-random")
+OPTIONAL = ("one-random", "small")
 
 
 class Searched(NamedTuple):
@@ -126,7 +126,7 @@ def _rivals(fine: list[Record], generation: int) -> dict[str, Record]:
     small = min((r for r in fine if r.score >= best.score - best.error), key=lambda r: (r.macs, -r.score))
     hand_made = top([r for r in searched if r.member < generation])
     first = random[0] if random else None
-    each = {"found": found, "hand-made": hand_made, "random": top(random), "small": small, "one-random": first}
+    each = {"found": found, "hand-made": hand_made, "random": top(random), "one-random": first, "small": small}
     return {name: r for name, r in each.items() if r is not None}
 
 

@@ -85,6 +85,11 @@ class Trainer:
         if choice.network not in self._programs:
             self._programs[choice.network] = self._compiler.submit(self._compile, choice)
 
+    def compiled(self, choice: Any) -> bool:
+        """Whether nobody would have to wait for the program of a network."""
+        found = self._programs.get(choice.network)
+        return found is not None and found.done()
+
     def program(self, choice: Any) -> Program:
         self.prepare(choice)
         return self._programs[choice.network].result()

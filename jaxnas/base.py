@@ -20,7 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas import sharding, trees
-from jaxnas.checks import Positive, checked, described
+from jaxnas.checks import checked, described
+from jaxnas.kinds import Positive
 from jaxnas.objectives import Metrics, Objective, metric
 
 Key = jax.Array  # a typed PRNG key

@@ -5,9 +5,8 @@
 
     chain_of(space, 2.5)    ValueError: `layers` of chain_of must be a positive integer; got 2.5
 
-Integers are Python's and NumPy's (no bools, no floats), of at most 32 bits; numbers are finite in float32.  A traced value is
-not looked at: its kind is known to JAX, its value to nobody yet.  What an annotation cannot say (a list in descending order, two
-arguments that exclude each other) is checked by the factory itself.
+What an annotation cannot say (a list in descending order, two arguments that exclude each other) is checked by the factory itself.
+The kinds of numbers are those of `jaxnas.kinds`.
 """
 
 import collections.abc
@@ -18,46 +17,15 @@ import numbers
 import types
 import typing
 from collections.abc import Callable
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnas.kinds import INTEGER, NOT_NEGATIVE, NUMBER, POSITIVE, Positive, Want, is_traced
+
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-class Want(NamedTuple):
-    """What an argument must be."""
-
-    text: str  # behind "must be"
-    holds: Callable[[Any], bool]
-
-
-def _scalar(value: Any, kinds: str) -> bool:
-    """Whether a value is one number of these NumPy kinds: Python's, NumPy's, or an array [] of JAX or NumPy."""
-    if isinstance(value, bool | np.bool_ | str | bytes) or value is None:
-        return False
-    if isinstance(value, numbers.Integral):
-        return "i" in kinds
-    if isinstance(value, numbers.Real):
-        return "f" in kinds
-    return isinstance(value, jax.Array | np.ndarray) and value.ndim == 0 and value.dtype.kind in kinds
-
-
-def integer(low: int, text: str) -> Want:
-    """Integers of at most 32 bits from `low` on."""
-    return Want(text, lambda v: isinstance(v, jax.core.Tracer) or (_scalar(v, "iu") and low <= int(v) < 2**31))
-
-
-def number(text: str, holds: Callable[[float], bool] = lambda v: True) -> Want:
-    """Finite numbers of which something holds."""
-    finite = lambda v: _scalar(v, "iuf") and abs(v) <= float(np.finfo(np.float32).max)
-    return Want(text, lambda v: isinstance(v, jax.core.Tracer) or bool(finite(v) and holds(v)))
-
-
-_POSITIVE = number("a positive number", lambda v: v > 0)
-_NOT_NEGATIVE = number("a number of at least 0", lambda v: v >= 0)
 
 
 def scheduled(of: Want) -> Want:
@@ -65,15 +33,8 @@ def scheduled(of: Want) -> Want:
     return Want(f"{of.text}, or a schedule step -> number", lambda v: callable(v) or of.holds(v))
 
 
-Positive = Annotated[int, integer(1, "a positive integer")]
-NonNegative = Annotated[int, integer(0, "an integer of at least 0")]
-PositiveNumber = Annotated[float, _POSITIVE]
-NonNegativeNumber = Annotated[float, _NOT_NEGATIVE]
-Probability = Annotated[float, number("a probability, from 0 to 1", lambda v: 0 <= v <= 1)]
-ProbabilityBelowOne = Annotated[float, number("a probability below 1", lambda v: 0 <= v < 1)]
-Share = Annotated[float, number("a share, above 0 and at most 1", lambda v: 0 < v <= 1)]
-Rate = Annotated[float | jax.Array | Callable[[Any], Any], scheduled(_NOT_NEGATIVE)]  # of learning
-Temperature = Annotated[float | jax.Array | Callable[[Any], Any], scheduled(_POSITIVE)]
+Rate = Annotated[float | jax.Array | Callable[[Any], Any], scheduled(NOT_NEGATIVE)]  # of learning
+Temperature = Annotated[float | jax.Array | Callable[[Any], Any], scheduled(POSITIVE)]
 _SIZES = Want("(height, width, channels), each a positive integer", lambda v: wanted(tuple[Positive, ...]).holds(v))
 Image = Annotated[tuple[int, int, int], _SIZES]  # or fewer axes, where a net says what it reads
 Flags = Annotated[
@@ -92,8 +53,8 @@ RandomKey = Annotated[jax.Array, Want("a key such as jax.random.key(0)", _is_key
 
 _PLAIN = {
     bool: Want("True or False", lambda v: isinstance(v, bool | np.bool_)),
-    int: integer(-(2**31), "an integer"),
-    float: number("a finite number"),
+    int: INTEGER,
+    float: NUMBER,
     str: Want("a text", lambda v: isinstance(v, str)),
     type(None): Want("None", lambda v: v is None),
     jax.Array: Want("an array", lambda v: isinstance(v, jax.Array | np.ndarray | np.generic)),
@@ -157,9 +118,9 @@ _CALLABLE = Want("a function", callable)
 
 def _is_numeric(value: Any) -> bool:
     try:
-        return np.asarray(value).dtype.kind in "biuf" or isinstance(value, jax.core.Tracer)
+        return np.asarray(value).dtype.kind in "biuf" or is_traced(value)
     except (ValueError, TypeError, jax.errors.TracerArrayConversionError):
-        return isinstance(value, jax.core.Tracer)
+        return is_traced(value)
 
 
 _NUMBERS = Want("an array of numbers", _is_numeric)
@@ -240,7 +201,7 @@ def require_fields(given: Any) -> None:
 
 @functools.cache
 def _says_what(kind: type) -> bool:
-    """Whether a field of a NamedTuple has an annotation of this module, alone, in a list or or-ed."""
+    """Whether a field of a NamedTuple has an annotation that says what it must be, alone, in a list or or-ed."""
     parts = lambda hint: [hint, *(part for arg in typing.get_args(hint) for part in parts(arg))]
     return any(isinstance(part, Want) for hint in _hints(kind).values() for part in parts(hint))
 

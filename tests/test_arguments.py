@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import jaxnas as nas
-from jaxnas import checks
+from jaxnas import checks, kinds
 
 PACKAGES = (
     *("spaces", "nets", "policies", "ask_tell", "weight_sharing", "training", "evaluate", "proxies", "hardware", "surrogates"),
@@ -40,13 +40,13 @@ NO_FLOAT = (nan, inf, -inf, 1e300, True, *NO_NUMBER)
 NO_OBJECT = (nan, -1, 0, 2.5, 10**30, "three", None, object())
 NO_ARRAY = ("three", None, object(), [1, [2]])
 BAD = {
-    checks.Positive: (-1, 0, *NO_INTEGER),
-    checks.NonNegative: (-1, *NO_INTEGER),
-    checks.PositiveNumber: (-1, 0, *NO_FLOAT),
-    checks.NonNegativeNumber: (-1, *NO_FLOAT),
-    checks.Probability: (-0.1, 1.1, *NO_FLOAT),
-    checks.ProbabilityBelowOne: (-0.1, 1, *NO_FLOAT),
-    checks.Share: (0, 1.1, *NO_FLOAT),
+    kinds.Positive: (-1, 0, *NO_INTEGER),
+    kinds.NonNegative: (-1, *NO_INTEGER),
+    kinds.PositiveNumber: (-1, 0, *NO_FLOAT),
+    kinds.NonNegativeNumber: (-1, *NO_FLOAT),
+    kinds.Probability: (-0.1, 1.1, *NO_FLOAT),
+    kinds.ProbabilityBelowOne: (-0.1, 1, *NO_FLOAT),
+    kinds.Share: (0, 1.1, *NO_FLOAT),
     checks.Rate: (-1, *NO_FLOAT),
     checks.Temperature: (-1, 0, *NO_FLOAT),
     checks.Image: (nan, -1, 8, "three", None, (0, 8, 1), (8, 8, 2.5), (8, nan, 1), (8, 8, "1"), (8, -8, 1)),

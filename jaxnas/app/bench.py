@@ -23,15 +23,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.app.asked import part_of
-from jaxnas.app.config import check_seed
 from jaxnas.app.methods import METHODS
 from jaxnas.app.regret import Line, missing, over_time, regret_curve, results_table, summarise
 from jaxnas.app.settings import read_settings
 from jaxnas.base import AskTell, Batch, asks_for, black_box
+from jaxnas.checks import require
 from jaxnas.driver.files import write_whole
 from jaxnas.driver.loop import compiler_options
 from jaxnas.evaluate._table import table
 from jaxnas.evaluate.benchmark import Benchmark
+from jaxnas.kinds import Seed
 from jaxnas.spaces._space import Space
 
 Make = Callable[[Space, int], AskTell]  # (space, budget) -> algorithm
@@ -181,7 +182,7 @@ def compare_algorithms(
     from jaxnas.analysis.ranking import interval
 
     makes = {name: algorithm(name) for name in names}
-    check_seed(seed)
+    require(Seed, seed=seed)
     twice = {b.name for b in benchmarks if sum(b.name == other.name for other in benchmarks) > 1}
     if twice:
         raise ValueError(f"two tables are called {sorted(twice)[0]}: give each once, under a name of its own")

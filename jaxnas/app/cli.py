@@ -17,7 +17,7 @@ import textwrap
 
 from jaxnas.app.commands import Bench, Export, List, Predict, Rank, Resume, Search, Show, Tabulate, Watch, parse
 from jaxnas.app.config import Config, complete, empty, fresh, load_config
-from jaxnas.app.settings import load_plugins
+from jaxnas.app.settings import check, load_plugins
 from jaxnas.app.spaces import NETS, SPACES
 from jaxnas.app.tasks import score_of
 from jaxnas.app.times import with_times
@@ -198,6 +198,7 @@ def _export(command: Export) -> None:
 
 
 def _bench(command: Bench) -> None:
+    check(command)
     _configure()
     from jaxnas.app import bench, regret, search
     from jaxnas.evaluate.benchmark import COLUMNS, Columns, find, load_table
@@ -219,6 +220,7 @@ def _bench(command: Bench) -> None:
 
 
 def _tabulate(command: Tabulate) -> None:
+    check(command)
     fields = {f.name: getattr(command, f.name) for f in dataclasses.fields(command) if f.name in Config.__dataclass_fields__}
     config = complete(Config(**fields))
     if pathlib.Path(command.out).suffix != ".npz":
@@ -242,6 +244,7 @@ def _tabulate(command: Tabulate) -> None:
 
 
 def _rank(command: Rank) -> None:
+    check(command)
     fields = {f.name: getattr(command, f.name) for f in dataclasses.fields(command) if f.name in Config.__dataclass_fields__}
     config = complete(Config(**{k: v for k, v in fields.items() if k != "proxy"}))
     _configure()

@@ -12,6 +12,7 @@ import tyro
 
 from jaxnas.app.config import SETTINGS, Config, named, read_config_file
 from jaxnas.app.settings import load_plugins
+from jaxnas.kinds import NonNegative, Positive, PositiveNumber, Seed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,11 +101,11 @@ class Bench:
     algorithms: tuple[str, ...] = ()
     """Which to compare, with settings where they are not the default, as q-learning:alpha=0.01,replay=64 (default: all that ask for
     architectures)."""
-    queries: int = 150
+    queries: Positive = 150
     """Architectures that each search may ask for."""
-    seeds: int = 100
+    seeds: Positive = 100
     """Searches of each algorithm, run side by side."""
-    seed: int = 0
+    seed: Seed = 0
     """The root of all randomness."""
     out: str = "bench"
     """Where curves.csv, results.csv, results.md and the pictures go; never overwritten.  The same command goes on with a comparison
@@ -119,19 +120,19 @@ class Tabulate:
     """Where: see `jaxnas list`."""
     data: str = "digits"
     """digits, a file.npz with arrays x and y, or tfds:NAME."""
-    architectures: int = 100
+    architectures: NonNegative = 100
     """How many different ones, drawn at random; 0: all."""
-    steps: int = 60
+    steps: Positive = 60
     """Training steps of each."""
-    batch: int = 64
+    batch: Positive = 64
     """Examples a batch."""
-    channels: int = 8
+    channels: Positive = 8
     """Channels of the first cells."""
-    cells: int = 1
+    cells: Positive = 1
     """As in jaxnas search."""
-    learning_rate: float = 0.025
+    learning_rate: PositiveNumber = 0.025
     """Annealed to 0 by a cosine."""
-    seed: int = 0
+    seed: Seed = 0
     """The root of all randomness."""
     out: str = "table.npz"
     """The table; a table that was cut short is continued, any other file is left alone."""
@@ -149,19 +150,19 @@ class Rank:
     """Of the table's rows: nasbench201, or another cell space of `jaxnas list` that a file.npz is of."""
     data: str = "digits"
     """What the batches are of: digits, a file.npz with arrays x and y, or tfds:NAME."""
-    architectures: int = 100
+    architectures: Positive = 100
     """How many of the table's rows, drawn at random."""
-    batch: int = 64
+    batch: Positive = 64
     """Examples a batch."""
-    channels: int = 16
+    channels: Positive = 16
     """Channels of the first cells."""
-    cells: int = 5
+    cells: Positive = 5
     """As in jaxnas search; a shallow network ranks otherwise than the deep one that was trained."""
     own: bool = False
     """Each architecture draws weights of its own, as networks built one by one do; else all share one draw."""
-    top: int = 10
+    top: Positive = 10
     """k of recall and regret."""
-    seed: int = 0
+    seed: Seed = 0
     """The root of all randomness."""
     out: str = "rank"
     """Where results.md, scores.csv and the pictures go; never overwritten."""

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import math
 import pathlib
 import tomllib
 from collections.abc import Generator
@@ -12,9 +11,10 @@ from typing import Any, Literal
 from jaxnas.app.limits import read_limit
 from jaxnas.app.methods import METHODS
 from jaxnas.app.methods.evaluators import EVALUATORS
-from jaxnas.app.settings import load_plugins, read_settings
+from jaxnas.app.settings import check, load_plugins, read_settings
 from jaxnas.app.spaces import NETS, SPACES
 from jaxnas.driver.files import parse_json, read_json
+from jaxnas.kinds import Positive, PositiveNumber, Seed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,11 +25,11 @@ class Config:
     """Where to search: see `jaxnas list`; auto: what the strategy searches if nothing is said."""
     strategy: str = "auto"
     """How to search: see `jaxnas list`; auto: portfolio in the macro space, darts where another --space is given."""
-    minutes: float = 3.0
+    minutes: PositiveNumber = 3.0
     """For all of it, in the macro space; a search elsewhere counts steps."""
     limit: str | None = None
     """What a network of the macro space may cost: params=200k, macs=5M, or both with a comma between."""
-    trials: int | None = None
+    trials: Positive | None = None
     """Trainings of each arm in the macro space, with --train-steps each, instead of as many as there is time for."""
     evaluator: str = "scratch"
     """What candidates of a black-box search are worth: see `jaxnas list`."""
@@ -44,35 +44,35 @@ class Config:
     """The column whose groups are never split between train, valid and test."""
     balance: bool = False
     """Every class counts the same, however rare: in the loss, and in what networks are chosen and compared by."""
-    size: int | None = None
+    size: Positive | None = None
     """Pixels on the longer side of images in files (default: their median, at most 64)."""
     layout: Literal["NHWC", "NCHW", "NHW", "NTC", "NCT", "NF"] | None = None
     """What the axes of arrays are (default: found out, and said)."""
-    steps: int = 300
+    steps: Positive = 300
     """Search steps (DARTS: one architecture and one weight step each; one-shot: one weight step; black box: one candidate)."""
-    batch: int = 64
+    batch: Positive = 64
     """Examples a batch."""
-    channels: int = 8
+    channels: Positive = 8
     """Channels of the first cells, of a layer or of a bank; hidden units of a recurrent cell."""
-    cells: int = 1
+    cells: Positive = 1
     """Cells in all (darts space), or in each of the three stages (other cells)."""
-    learning_rate: float = 0.025
+    learning_rate: PositiveNumber = 0.025
     """Of the weights; annealed to 0.001 by a cosine in the search, to 0 in training."""
-    arch_learning_rate: float = 3e-3
+    arch_learning_rate: PositiveNumber = 3e-3
     """Of the architecture parameters (the paper's 3e-4 is for 50 epochs of CIFAR-10)."""
     augment: str = "none"
     """none, crop, or crop+flip: of the training images."""
-    candidate_steps: int = 60
+    candidate_steps: Positive = 60
     """Training steps a candidate of a black-box search gets."""
-    supernet_steps: int = 300
+    supernet_steps: Positive = 300
     """Training steps of the supernet, with --evaluator supernet."""
     proxy: str = "synflow"
     """Which, with --evaluator zero-cost."""
-    train_steps: int = 600
+    train_steps: Positive = 600
     """Training steps of the found and of the random architecture."""
-    seeds: int = 1
+    seeds: Positive = 1
     """Whole searches, run as one vmapped program; the one with the best validation is kept (the first, where a search has none)."""
-    seed: int = 0
+    seed: Seed = 0
     """The root of all randomness."""
     use: tuple[str, ...] = ()
     """Python files that register methods, spaces or operations of your own."""
@@ -113,16 +113,11 @@ def complete(config: Config) -> Config:
         elif not isinstance(getattr(config, name), kind):
             config = dataclasses.replace(config, **{name: read_settings(kind, getattr(config, name), name)})
     check_words({f"--{f.name.replace('_', '-')}": getattr(config, f.name) for f in dataclasses.fields(config)})
+    check(config)
+    for name in SETTINGS:
+        check(getattr(config, name), f"--{name.removesuffix('_settings')}.")
     EVALUATORS.find(config.evaluator)
-    for field in ("steps", "batch", "channels", "cells", "candidate_steps", "supernet_steps", "train_steps", "seeds"):
-        if getattr(config, field) < 1:
-            raise ValueError(f"--{field.replace('_', '-')} must be at least 1, not {getattr(config, field)}")
-    check_seed(config.seed)
-    if not 0 < config.minutes < math.inf or (config.trials is not None and config.trials < 1):
-        raise ValueError(f"--minutes must be positive and --trials at least 1, not {config.minutes} and {config.trials}")
     read_limit(config.limit)
-    if not all(0 < rate < math.inf for rate in (config.learning_rate, config.arch_learning_rate)):
-        raise ValueError("learning rates must be positive and finite")
     _check_used(config)
     return config
 
@@ -148,6 +143,10 @@ def _check_used(config: Config) -> None:
         if getattr(config, name) != getattr(Config, name):
             where = "the macro space" if supernet else "other spaces"
             raise ValueError(f"--{name.replace('_', '-')} is for {where}, and this searches {config.space}: leave it out")
+    for name, evaluator in (("candidate_steps", "scratch"), ("supernet_steps", "supernet"), ("proxy", "zero-cost")):
+        if config.evaluator != evaluator and getattr(config, name) != getattr(Config, name):
+            flag = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{flag} is for --evaluator {evaluator}, and this is judged by {config.evaluator}: leave it out")
 
 
 def check_words(values: dict[str, Any]) -> None:
@@ -155,12 +154,6 @@ def check_words(values: dict[str, Any]) -> None:
     for name, value in values.items():
         if any(isinstance(word, str) and not word.strip() for word in (value if isinstance(value, tuple) else (value,))):
             raise ValueError(f"{name} is empty: give a value, or leave it out")
-
-
-def check_seed(seed: int) -> None:
-    """Raises ValueError for a seed that no key can be made from."""
-    if not 0 <= seed < 2**63:
-        raise ValueError(f"the seed must be in [0, 2**63), not {seed}")
 
 
 def read_config(values: Any, where: str) -> Config:

@@ -53,6 +53,8 @@ class NoSettings:
 def fits(value: Any, kind: Any) -> bool:
     """Whether a value is of an annotated type: int, float, str, bool, None, a union, a literal, or a tuple of those."""
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Annotated:
+        return fits(value, parts[0])
     if origin in (typing.Union, types.UnionType):
         return any(fits(value, part) for part in parts)
     if origin is typing.Literal:
@@ -91,10 +93,30 @@ def read_settings(kind: type, values: Any, where: str) -> Any:
     return kind(**values)
 
 
+def check(settings: Any, prefix: str = "--") -> None:
+    """Holds the fields of a dataclass against their annotations, such as `jaxnas.kinds.Positive`.
+
+    Args:
+        settings: the dataclass.
+        prefix: of the flags, by which the fields are called.
+
+    Raises:
+        ValueError: for the first field that is not what its annotation asks for.
+    """
+    from jaxnas.checks import described, wanted
+
+    for field in dataclasses.fields(settings):
+        want, value = wanted(field.type), getattr(settings, field.name)
+        if not want.holds(value):
+            raise ValueError(f"{prefix}{field.name.replace('_', '-')} must be {want.text}, not {described(value)}")
+
+
 def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def describe(kind: Any) -> str:
     """The name of a type, for a person."""
+    if typing.get_origin(kind) is typing.Annotated:
+        return describe(typing.get_args(kind)[0])
     return kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind).replace("typing.", "")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from jaxnas.app.settings import NoSettings
+from jaxnas.kinds import Positive, PositiveNumber
 from jaxnas.registry import Table
 
 Shape = tuple[int, ...]  # of an example: (H, W, C) of images, (T, C) of series, (F,) of rows
@@ -115,7 +116,7 @@ def _space(name, **given):
 
 @dataclasses.dataclass(frozen=True)
 class DartsCells:
-    nodes: int = 4
+    nodes: Positive = 4
     """Computed nodes of a cell."""
     ops: tuple[str, ...] | None = None
     """Operations of an edge (default: the eight published ones)."""
@@ -123,25 +124,25 @@ class DartsCells:
 
 @dataclasses.dataclass(frozen=True)
 class MacroLayers:
-    layers: int = 6
+    layers: Positive = 6
     """Layers (published: 12)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class MobileLayers:
-    widths: tuple[int, ...] = (8, 16)
+    widths: tuple[Positive, ...] = (8, 16)
     """Channels of each stage."""
-    depths: tuple[int, ...] = (2, 2)
+    depths: tuple[Positive, ...] = (2, 2)
     """Layers of each stage."""
-    strides: tuple[int, ...] = (1, 2)
+    strides: tuple[Positive, ...] = (1, 2)
     """Stride of the first layer of each stage."""
     ops: tuple[str, ...] = ("k3_e1", "k3_e3", "k5_e3")
     """Candidates: kernel, expansion, and groups behind _g; layers that keep the shape may also be left out."""
-    stem: int = 8
+    stem: Positive = 8
     """Channels of the first convolution."""
-    head: int = 32
+    head: Positive = 32
     """Channels before the classifier."""
-    stem_stride: int = 1
+    stem_stride: Positive = 1
     """Stride of the first convolution."""
 
 
@@ -159,39 +160,39 @@ def _mobile(settings, image):
 
 @dataclasses.dataclass(frozen=True)
 class ElasticUnits:
-    channels: tuple[int, ...] = (8, 16)
+    channels: tuple[Positive, ...] = (8, 16)
     """Channels of each unit."""
-    strides: tuple[int, ...] = (1, 2)
+    strides: tuple[Positive, ...] = (1, 2)
     """Stride of the first layer of each unit."""
-    depths: tuple[int, ...] = (2, 1)
+    depths: tuple[Positive, ...] = (2, 1)
     """Layers that a unit may have, the most first."""
-    kernels: tuple[int, ...] = (5, 3)
+    kernels: tuple[Positive, ...] = (5, 3)
     """Kernels of a layer, the largest first."""
-    expansions: tuple[int, ...] = (4, 2)
+    expansions: tuple[Positive, ...] = (4, 2)
     """Expansions of a layer, the largest first."""
-    head: int = 64
+    head: Positive = 64
     """Channels before the classifier."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Width:
-    width: float = 1.0
+    width: PositiveNumber = 1.0
     """Factor of all widths."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TunasStages:
-    widths: tuple[int, ...] = (8, 16)
+    widths: tuple[Positive, ...] = (8, 16)
     """Channels of each stage, before the factors."""
-    depths: tuple[int, ...] = (2, 2)
+    depths: tuple[Positive, ...] = (2, 2)
     """Layers of each stage."""
-    strides: tuple[int, ...] = (1, 2)
+    strides: tuple[Positive, ...] = (1, 2)
     """Stride of the first layer of each stage."""
-    factors: tuple[float, ...] = (1.0, 0.5)
+    factors: tuple[PositiveNumber, ...] = (1.0, 0.5)
     """Of the widths: what a stage may have."""
-    kernels: tuple[int, ...] = (5, 3)
+    kernels: tuple[Positive, ...] = (5, 3)
     """Kernels of a layer."""
-    expansions: tuple[int, ...] = (3, 2)
+    expansions: tuple[Positive, ...] = (3, 2)
     """Expansions of a layer."""
 
 
@@ -209,29 +210,29 @@ def _tunas(settings, image):
 
 @dataclasses.dataclass(frozen=True)
 class LayerSizes:
-    layers: int = 4
+    layers: Positive = 4
     """Layers (published: 6 to 15)."""
-    heights: tuple[int, ...] = (1, 3)
+    heights: tuple[Positive, ...] = (1, 3)
     """Heights of filters, odd (published: 1, 3, 5, 7)."""
-    widths: tuple[int, ...] = (1, 3)
+    widths: tuple[Positive, ...] = (1, 3)
     """Widths of filters, odd."""
-    filters: tuple[int, ...] = (4, 8, 16)
+    filters: tuple[Positive, ...] = (4, 8, 16)
     """Numbers of filters (published: 24, 36, 48, 64)."""
-    strides: tuple[int, ...] | None = None
+    strides: tuple[Positive, ...] | None = None
     """Strides (default: 1 everywhere, nothing to decide)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Chains:
-    layers: int = 5
+    layers: Positive = 5
     """The most layers (published: 18)."""
-    filters: tuple[int, ...] = (8, 16)
+    filters: tuple[Positive, ...] = (8, 16)
     """Numbers of filters (published: 64, 128, 256, 512)."""
-    kernels: tuple[int, ...] = (1, 3)
+    kernels: tuple[Positive, ...] = (1, 3)
     """Kernels, odd (published: 1, 3, 5)."""
-    pools: tuple[tuple[int, int], ...] = ((2, 2),)
+    pools: tuple[tuple[Positive, Positive], ...] = ((2, 2),)
     """Kernel and stride of pools (published: 5 3, 3 2, 2 2)."""
-    dense: tuple[int, ...] = (32, 16)
+    dense: tuple[Positive, ...] = (32, 16)
     """Units of dense layers (published: 512, 256, 128)."""
 
 
@@ -245,23 +246,23 @@ def _chain(settings, image):
 
 @dataclasses.dataclass(frozen=True)
 class Banks:
-    ops: int = 3
+    ops: Positive = 3
     """Operations of a block."""
-    banks: int = 4
+    banks: Positive = 4
     """Memory banks."""
-    blocks: int = 1
+    blocks: Positive = 1
     """Blocks, halving the image between them."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Nodes:
-    nodes: int = 4
+    nodes: Positive = 4
     """Nodes of the cell (published: 8; ENAS: 12)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class CellBlocks:
-    blocks: int = 5
+    blocks: Positive = 5
     """Blocks of a cell."""
 
 

@@ -22,7 +22,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxnas.base import Arch, AskTell, Key
-from jaxnas.checks import Positive, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import Positive
 from jaxnas.spaces._space import Space
 from jaxnas.trees import take
 

@@ -24,7 +24,8 @@ from jaxnas.ask_tell.halving import Proposer, at_random
 from jaxnas.ask_tell.history import check_capacity, no_archs
 from jaxnas.ask_tell.trial import Answer, Trial, better, levels, no_answer
 from jaxnas.base import Arch, AskTell
-from jaxnas.checks import Positive, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import Positive
 from jaxnas.spaces._space import Space
 
 

@@ -24,7 +24,8 @@ import jax.numpy as jnp
 
 from jaxnas.ask_tell.history import check_capacity, code, distinct, leaders, no_archs, random_first, seen
 from jaxnas.base import Arch, AskTell, Key
-from jaxnas.checks import Positive, PositiveNumber, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import Positive, PositiveNumber
 from jaxnas.spaces._space import Space
 from jaxnas.surrogates.acquisition import Acquisition
 from jaxnas.surrogates.surrogate import Surrogate, posterior

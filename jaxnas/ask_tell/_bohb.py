@@ -26,7 +26,8 @@ from jaxnas.ask_tell._tpe import joint, normal_reference, points_of
 from jaxnas.ask_tell.halving import Proposer, brackets
 from jaxnas.ask_tell.history import no_archs
 from jaxnas.base import Arch, AskTell
-from jaxnas.checks import Positive, PositiveNumber, Probability, Share, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import Positive, PositiveNumber, Probability, Share
 from jaxnas.spaces._space import Space
 
 

@@ -28,7 +28,8 @@ import optax
 
 from jaxnas.ask_tell._genetic import survivors
 from jaxnas.base import Arch, AskTell
-from jaxnas.checks import NonNegative, Positive, PositiveNumber, Probability, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import NonNegative, Positive, PositiveNumber, Probability
 from jaxnas.spaces._every import every
 from jaxnas.spaces._space import Space
 from jaxnas.trees import take

@@ -28,7 +28,8 @@ import optax
 
 from jaxnas.ask_tell.history import code
 from jaxnas.base import Arch, AskTell, Key
-from jaxnas.checks import Positive, Probability, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import Positive, Probability
 from jaxnas.spaces._space import Space
 from jaxnas.trees import take
 

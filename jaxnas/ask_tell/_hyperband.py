@@ -14,7 +14,8 @@ B is what a bracket would cost if members began anew at each rung; here they go 
 from jaxnas.ask_tell.halving import Proposer, Rung, brackets
 from jaxnas.ask_tell.trial import levels
 from jaxnas.base import AskTell
-from jaxnas.checks import Positive, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import Positive
 from jaxnas.spaces._space import Space
 
 FORMS = ("jmlr", "table")

@@ -23,7 +23,8 @@ import numpy as np
 import optax
 
 from jaxnas.base import Arch, AskTell
-from jaxnas.checks import Positive, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import Positive
 from jaxnas.spaces._space import Space
 from jaxnas.trees import take
 

@@ -28,7 +28,8 @@ import numpy as np
 
 from jaxnas.analysis import pareto
 from jaxnas.base import Arch, AskTell
-from jaxnas.checks import NonNegative, NonNegativeNumber, Positive, Probability, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import NonNegative, NonNegativeNumber, Positive, Probability
 from jaxnas.spaces._space import Space
 from jaxnas.spaces.real import polynomial_mutation, sbx
 from jaxnas.trees import take

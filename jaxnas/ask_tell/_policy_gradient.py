@@ -20,7 +20,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxnas.base import AskTell
-from jaxnas.checks import Positive, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import Positive
 from jaxnas.policies.policy import Policy
 from jaxnas.policies.updates import Update
 from jaxnas.spaces._metaqnn import MDP

@@ -21,7 +21,8 @@ from jaxnas.ask_tell.halving import Proposer
 from jaxnas.ask_tell.history import code, no_archs, seen
 from jaxnas.ask_tell.trial import Trial
 from jaxnas.base import Arch, Key
-from jaxnas.checks import Positive, Probability, checked, require_archs
+from jaxnas.checks import checked, require_archs
+from jaxnas.kinds import Positive, Probability
 from jaxnas.spaces._space import Space
 from jaxnas.trees import count, take
 

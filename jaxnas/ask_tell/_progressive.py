@@ -23,7 +23,8 @@ import numpy as np
 
 from jaxnas.ask_tell.history import no_archs, seen
 from jaxnas.base import Arch, AskTell
-from jaxnas.checks import Positive, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import Positive
 from jaxnas.spaces._space import Space
 from jaxnas.spaces.blocks import Blocks, BlockSpec, Sized
 from jaxnas.surrogates.kernels import stir

@@ -21,7 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.base import AskTell
-from jaxnas.checks import Positive, Probability, Share, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import Positive, Probability, Share
 from jaxnas.spaces._metaqnn import MDP, longest_walk
 from jaxnas.spaces._space import Space
 

@@ -10,7 +10,8 @@ Axes: B candidates asked for at once.
 import jax
 
 from jaxnas.base import AskTell
-from jaxnas.checks import Positive, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import Positive
 from jaxnas.spaces._space import Space
 
 

@@ -35,7 +35,8 @@ from jax.scipy.special import logsumexp, ndtr, ndtri
 
 from jaxnas.ask_tell.history import check_capacity, code, distinct, no_archs, random_first, seen
 from jaxnas.base import Arch, AskTell, Key
-from jaxnas.checks import Positive, Share, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import Positive, Share
 from jaxnas.spaces._space import Space
 from jaxnas.trees import take
 

@@ -23,7 +23,8 @@ import numpy as np
 from jaxnas.ask_tell.history import leaders, no_archs
 from jaxnas.ask_tell.trial import Answer, Trial, better, levels, no_answer
 from jaxnas.base import Arch, AskTell, Key, State
-from jaxnas.checks import Positive, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import Positive
 from jaxnas.spaces._space import Space
 
 

@@ -26,13 +26,14 @@ import numpy as np
 
 from jaxnas import sharding
 from jaxnas.base import Feed, Phase, Strategy, nothing, then
-from jaxnas.checks import Positive, RandomKey, checked
+from jaxnas.checks import RandomKey, checked
 from jaxnas.driver.checkpoint import CheckpointError, Checkpoints, again
 from jaxnas.driver.errors import Diverged, NoFiniteScore, Stopped
 from jaxnas.driver.files import make_way
 from jaxnas.driver.fingerprint import fingerprint, of_arrays, of_program
 from jaxnas.driver.journal import Journal
 from jaxnas.driver.lock import locked
+from jaxnas.kinds import Positive
 
 log = logging.getLogger("jaxnas")
 

@@ -22,7 +22,8 @@ import optax
 from jaxnas import sharding
 from jaxnas.ask_tell.trial import require_archs_alone
 from jaxnas.base import Arch, Evaluator, Key, stateless
-from jaxnas.checks import Positive, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import Positive
 from jaxnas.nets.base import Net
 from jaxnas.training._criterion import CLASSES, Criterion
 from jaxnas.trees import count, take

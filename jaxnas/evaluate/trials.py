@@ -23,9 +23,10 @@ import optax
 from jaxnas import sharding
 from jaxnas.ask_tell.trial import require_trials
 from jaxnas.base import DrawFn, Evaluator, stateless
-from jaxnas.checks import Positive, checked
+from jaxnas.checks import checked
 from jaxnas.evaluate._table import table
 from jaxnas.evaluate.population import Member, advance, judge, one_by_one, start
+from jaxnas.kinds import Positive
 from jaxnas.nets.base import Net
 from jaxnas.spaces._space import Space
 from jaxnas.training._criterion import CLASSES, Criterion

@@ -24,7 +24,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas.checks import NonNegativeNumber, PositiveNumber, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import NonNegativeNumber, PositiveNumber
 from jaxnas.spaces._space import Space, is_shape
 
 SMALLEST = 1.001  # the least cost under a logarithm: at 1 a fractional power of log(cost) is infinitely steep, below it is NaN

@@ -24,7 +24,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxnas.base import Key
-from jaxnas.checks import Image, Positive, checked
+from jaxnas.checks import Image, checked
+from jaxnas.kinds import Positive
 from jaxnas.nets import probe
 from jaxnas.nets.base import Net, Variables, check_image
 from jaxnas.nets.chain_masks import Layout, Masks, all_masks, kinds_of, layout_of, masks_of, to_size

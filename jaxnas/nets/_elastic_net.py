@@ -21,7 +21,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas.checks import Image, Positive, checked
+from jaxnas.checks import Image, checked
+from jaxnas.kinds import Positive
 from jaxnas.nets.base import Gates, Net, Variables, check_image, keep_unused, linen, map_named, mask
 from jaxnas.nets.elastic_ops import (
     READERS,

@@ -35,8 +35,9 @@ import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
 
-from jaxnas.checks import NonNegativeNumber, Positive, PositiveNumber, ProbabilityBelowOne, checked
+from jaxnas.checks import checked
 from jaxnas.data.text import Tokens
+from jaxnas.kinds import NonNegativeNumber, Positive, PositiveNumber, ProbabilityBelowOne
 from jaxnas.nets.base import Gates, Net, blank_gates, linen, mask
 from jaxnas.nets.recurrent_cell import ACTIVATIONS
 from jaxnas.spaces._space import Space

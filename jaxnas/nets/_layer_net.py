@@ -21,7 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxnas.checks import Image, Positive, checked
+from jaxnas.checks import Image, checked
+from jaxnas.kinds import Positive
 from jaxnas.nets import probe
 from jaxnas.nets.base import Gates, Net, check_image, linen, map_named, mask, number
 from jaxnas.nets.convolution import conv, per_channel

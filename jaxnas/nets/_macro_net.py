@@ -22,7 +22,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxnas.checks import Image, Positive, ProbabilityBelowOne, checked
+from jaxnas.checks import Image, checked
+from jaxnas.kinds import Positive, ProbabilityBelowOne
 from jaxnas.nets import probe
 from jaxnas.nets.base import Gates, Net, check_image, linen, mask, number
 from jaxnas.nets.convolution import avg_pool, fence, max_pool

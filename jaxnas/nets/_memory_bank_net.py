@@ -27,7 +27,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas.checks import Image, Positive, checked
+from jaxnas.checks import Image, checked
+from jaxnas.kinds import Positive
 from jaxnas.nets import probe
 from jaxnas.nets.base import Gates, Net, check_image, linen, mask, number
 from jaxnas.nets.convolution import avg_pool, conv, per_channel

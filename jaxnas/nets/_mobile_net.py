@@ -18,7 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas.checks import Image, Positive, checked
+from jaxnas.checks import Image, checked
+from jaxnas.kinds import Positive
 from jaxnas.nets import probe
 from jaxnas.nets.base import Gates, Net, check_image, linen, mask, number
 from jaxnas.nets.layers import BatchNorm, Conv, Dense, Rate, apply_norm, to_net

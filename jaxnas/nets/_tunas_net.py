@@ -28,7 +28,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxnas.checks import Image, Positive, checked
+from jaxnas.checks import Image, checked
+from jaxnas.kinds import Positive
 from jaxnas.nets import probe
 from jaxnas.nets.base import Gates, Net, check_image, keep_unused, linen, map_named, mask, number
 from jaxnas.nets.elastic_ops import ElasticBlock

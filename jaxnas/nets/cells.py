@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.base import Arch
-from jaxnas.checks import Image, NonNegative, Positive, checked, require_archs
+from jaxnas.checks import Image, checked, require_archs
+from jaxnas.kinds import NonNegative, Positive
 from jaxnas.nets.base import Net, check_image, linen, mask, number
 from jaxnas.nets.block_cell import choice_of, extract_blocks, readers, used_rows, without_slots
 from jaxnas.nets.cell_module import CellNet

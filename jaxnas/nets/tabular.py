@@ -20,7 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.base import Arch
-from jaxnas.checks import Positive, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import Positive
 from jaxnas.nets import layers
 from jaxnas.nets.blueprints import Blueprints, Cost
 from jaxnas.nets.layers import Dense

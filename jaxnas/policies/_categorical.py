@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas.checks import NonNegativeNumber, Positive, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import NonNegativeNumber, Positive
 from jaxnas.policies.policy import Policy
 from jaxnas.spaces._space import Space
 

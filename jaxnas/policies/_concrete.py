@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import gammaln
 
-from jaxnas.checks import NonNegativeNumber, Positive, Temperature, checked
+from jaxnas.checks import Temperature, checked
+from jaxnas.kinds import NonNegativeNumber, Positive
 from jaxnas.policies.policy import Policy, annealed, close, draw, normal_logits, softmax_rows
 from jaxnas.spaces._space import Space
 

@@ -24,7 +24,8 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from numpy.typing import ArrayLike
 
-from jaxnas.checks import Positive, PositiveNumber, checked, described
+from jaxnas.checks import checked, described
+from jaxnas.kinds import Positive, PositiveNumber
 from jaxnas.policies._categorical import options, score
 from jaxnas.policies.policy import Policy
 from jaxnas.spaces._space import Space

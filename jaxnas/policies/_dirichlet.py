@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import digamma, gammaln
 
-from jaxnas.checks import NonNegativeNumber, Positive, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import NonNegativeNumber, Positive
 from jaxnas.policies.policy import Policy, Theta, close, draw, normal_logits, still_open
 from jaxnas.spaces._space import Space
 

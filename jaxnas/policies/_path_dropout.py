@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas.checks import Positive, Probability, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import Positive, Probability
 from jaxnas.policies.policy import Policy, draw
 from jaxnas.spaces._mobile import MobileSpec, block
 from jaxnas.spaces._space import Space, is_shape

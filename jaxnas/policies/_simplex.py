@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxnas.checks import PositiveNumber, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import PositiveNumber
 from jaxnas.policies.policy import Policy, Theta, normal_logits, softmax_rows
 from jaxnas.spaces._space import Space
 from jaxnas.trees import take

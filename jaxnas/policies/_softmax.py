@@ -3,7 +3,8 @@
 Reference: Liu, Simonyan and Yang, DARTS, ICLR 2019, arXiv:1806.09055, eq. 2.
 """
 
-from jaxnas.checks import NonNegativeNumber, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import NonNegativeNumber
 from jaxnas.policies.policy import Policy, close, normal_logits, softmax_rows
 from jaxnas.spaces._space import Space
 from jaxnas.trees import take

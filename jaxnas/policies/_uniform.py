@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxnas.base import Arch
-from jaxnas.checks import Flags, Positive, checked, require, require_archs
+from jaxnas.checks import Flags, checked, require, require_archs
+from jaxnas.kinds import Positive
 from jaxnas.policies._categorical import categorical, options
 from jaxnas.policies.policy import CLOSED, Policy
 from jaxnas.spaces._space import Space

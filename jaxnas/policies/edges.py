@@ -20,7 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxnas.checks import NonNegativeNumber, PositiveNumber, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import NonNegativeNumber, PositiveNumber
 from jaxnas.policies._simplex import exponentiated, simplex
 from jaxnas.policies.policy import Policy, close, normal_logits, softmax_rows
 from jaxnas.spaces._space import Space

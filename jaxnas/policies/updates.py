@@ -20,7 +20,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxnas.base import Arch, Key, State
-from jaxnas.checks import NonNegativeNumber, Positive, PositiveNumber, Probability, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import NonNegativeNumber, Positive, PositiveNumber, Probability
 from jaxnas.policies.policy import Action, LogProbFn, Policy, Theta
 from jaxnas.trees import take
 

@@ -18,7 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas.checks import Positive, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import Positive
 from jaxnas.spaces._space import Space, space
 from jaxnas.spaces.cell import CellSpec
 

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxnas.base import Arch, Key
-from jaxnas.checks import Positive, PositiveNumber, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import Positive, PositiveNumber
 from jaxnas.spaces._space import Space
 from jaxnas.trees import take
 

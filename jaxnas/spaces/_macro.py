@@ -25,7 +25,8 @@ import jax
 import numpy as np
 
 from jaxnas.base import Arch
-from jaxnas.checks import Image, NonNegativeNumber, Positive, PositiveNumber, ProbabilityBelowOne, checked, require_fields
+from jaxnas.checks import Image, checked, require_fields
+from jaxnas.kinds import NonNegativeNumber, Positive, PositiveNumber, ProbabilityBelowOne
 from jaxnas.spaces._space import Space, derived
 from jaxnas.spaces._training import TrainingChoice, ladders, training_text, unknown, written
 

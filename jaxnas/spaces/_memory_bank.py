@@ -25,7 +25,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas.checks import Positive, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import Positive
 from jaxnas.spaces._space import Space, derived
 
 

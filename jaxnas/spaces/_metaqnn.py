@@ -13,7 +13,8 @@ import jax
 import numpy as np
 
 from jaxnas.base import Arch
-from jaxnas.checks import Positive, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import Positive
 
 
 class MDP(NamedTuple):

@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from jaxnas.checks import Positive, PositiveNumber, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import Positive, PositiveNumber
 from jaxnas.spaces._space import Space, space
 
 PROXYLESSNAS = ("k3_e3", "k5_e3", "k7_e3", "k3_e6", "k5_e6", "k7_e6")

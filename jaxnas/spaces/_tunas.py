@@ -29,7 +29,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas.checks import Positive, PositiveNumber, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import Positive, PositiveNumber
 from jaxnas.spaces._elastic import index_of
 from jaxnas.spaces._space import Space, space
 

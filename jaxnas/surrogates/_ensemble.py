@@ -21,7 +21,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxnas.base import Arch
-from jaxnas.checks import Positive, PositiveNumber, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import Positive, PositiveNumber
 from jaxnas.spaces._space import Space
 from jaxnas.spaces.blocks import BlockSpec
 from jaxnas.surrogates.surrogate import Surrogate

@@ -17,7 +17,8 @@ import jax
 from jax.scipy.stats import norm
 
 from jaxnas.base import Key
-from jaxnas.checks import NonNegativeNumber, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import NonNegativeNumber
 from jaxnas.surrogates.surrogate import Posterior
 
 Acquisition = Callable[[Key, Posterior, jax.Array], jax.Array]

@@ -30,7 +30,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxnas.base import Arch
-from jaxnas.checks import NonNegative, Positive, PositiveNumber, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import NonNegative, Positive, PositiveNumber
 from jaxnas.spaces._space import Space
 from jaxnas.spaces.cell import CellSpec
 from jaxnas.trees import count

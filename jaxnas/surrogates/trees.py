@@ -22,7 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.base import Arch
-from jaxnas.checks import Positive, PositiveNumber, Share, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import Positive, PositiveNumber, Share
 from jaxnas.surrogates.surrogate import Surrogate
 from jaxnas.trees import count
 

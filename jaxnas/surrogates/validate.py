@@ -16,7 +16,8 @@ from numpy.typing import ArrayLike
 
 from jaxnas.analysis.ranking import Ranking, ranking
 from jaxnas.base import Arch
-from jaxnas.checks import Positive, RandomKey, checked, require_rows
+from jaxnas.checks import RandomKey, checked, require_rows
+from jaxnas.kinds import Positive
 from jaxnas.surrogates.surrogate import Model, Surrogate
 
 

@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxnas.checks import Positive, PositiveNumber, checked, require_labels
+from jaxnas.checks import checked, require_labels
 from jaxnas.data.target import Target
+from jaxnas.kinds import Positive, PositiveNumber
 from jaxnas.training.losses import (
     binary_cross_entropy,
     check_unsmoothed,

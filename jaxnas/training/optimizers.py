@@ -2,7 +2,8 @@
 
 import optax
 
-from jaxnas.checks import NonNegativeNumber, ProbabilityBelowOne, Rate, checked
+from jaxnas.checks import Rate, checked
+from jaxnas.kinds import NonNegativeNumber, ProbabilityBelowOne
 
 
 @checked

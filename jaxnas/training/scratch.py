@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxnas.base import Strategy, require_data
-from jaxnas.checks import Image, NonNegativeNumber, Positive, PositiveNumber, ProbabilityBelowOne, checked
+from jaxnas.checks import Image, checked
+from jaxnas.kinds import NonNegativeNumber, Positive, PositiveNumber, ProbabilityBelowOne
 from jaxnas.training._criterion import CLASSES, Criterion, correct
 from jaxnas.trees import count, loop
 

@@ -11,7 +11,8 @@ The published second order approximates the product of second derivatives by a c
 import optax
 
 from jaxnas.base import Strategy
-from jaxnas.checks import PositiveNumber, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import PositiveNumber
 from jaxnas.nets.base import Net
 from jaxnas.policies._softmax import softmax
 from jaxnas.training._criterion import CLASSES, Criterion

@@ -12,7 +12,8 @@ import jax
 import optax
 
 from jaxnas.base import Strategy
-from jaxnas.checks import NonNegativeNumber, PositiveNumber, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import NonNegativeNumber, PositiveNumber
 from jaxnas.nets.base import Net
 from jaxnas.policies._dirichlet import dirichlet, divergence
 from jaxnas.training._criterion import CLASSES, Criterion

@@ -20,7 +20,8 @@ import jax.numpy as jnp
 
 from jaxnas.analysis.diagnostics import count_operations, discretisation_gap, dominant_eigenvalue, entropy
 from jaxnas.base import Strategy
-from jaxnas.checks import Positive, PositiveNumber, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import Positive, PositiveNumber
 from jaxnas.nets.base import Net
 from jaxnas.policies.policy import Policy
 from jaxnas.training._criterion import CLASSES, Criterion

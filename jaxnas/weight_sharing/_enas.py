@@ -45,7 +45,8 @@ import numpy as np
 import optax
 
 from jaxnas.base import Strategy
-from jaxnas.checks import NonNegativeNumber, Positive, PositiveNumber, Probability, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import NonNegativeNumber, Positive, PositiveNumber, Probability
 from jaxnas.nets.base import Net
 from jaxnas.policies._controller import controller
 from jaxnas.policies.policy import Policy

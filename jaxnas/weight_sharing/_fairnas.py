@@ -13,7 +13,8 @@ Published (ImageNet): 150 epochs, batch 256, SGD with momentum 0.9 at 0.045 by a
 import optax
 
 from jaxnas.base import Strategy
-from jaxnas.checks import PositiveNumber, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import PositiveNumber
 from jaxnas.nets.base import Net
 from jaxnas.policies._uniform import strictly_fair
 from jaxnas.training._criterion import CLASSES, Criterion

@@ -13,8 +13,9 @@ softmax(theta), several times, and training each; `best` is the likeliest.
 import optax
 
 from jaxnas.base import Strategy
-from jaxnas.checks import PositiveNumber, Temperature, checked
+from jaxnas.checks import Temperature, checked
 from jaxnas.hardware import Priced, check_priced
+from jaxnas.kinds import PositiveNumber
 from jaxnas.nets.base import Net
 from jaxnas.policies._concrete import concrete
 from jaxnas.training._criterion import CLASSES, Criterion

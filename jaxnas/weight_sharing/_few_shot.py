@@ -22,7 +22,8 @@ import numpy as np
 import optax
 
 from jaxnas.base import Arch, Strategy
-from jaxnas.checks import NonNegative, PositiveNumber, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import NonNegative, PositiveNumber
 from jaxnas.nets.base import Net
 from jaxnas.policies._categorical import options as values
 from jaxnas.policies._uniform import restricted

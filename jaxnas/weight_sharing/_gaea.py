@@ -12,7 +12,8 @@ of the edges are moved alike, those that meet in a node together.
 import optax
 
 from jaxnas.base import Strategy
-from jaxnas.checks import PositiveNumber, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import PositiveNumber
 from jaxnas.nets.base import Net
 from jaxnas.policies._simplex import exponentiated, simplex
 from jaxnas.policies.edges import edge_simplex, exponentiated_edges

@@ -12,7 +12,8 @@ zeros of the others (the sum of the gradient over the map), which the paper does
 import optax
 
 from jaxnas.base import Strategy
-from jaxnas.checks import PositiveNumber, Temperature, checked
+from jaxnas.checks import Temperature, checked
+from jaxnas.kinds import PositiveNumber
 from jaxnas.nets.base import Net
 from jaxnas.policies._concrete import straight_through
 from jaxnas.training._criterion import CLASSES, Criterion

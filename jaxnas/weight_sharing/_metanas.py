@@ -25,7 +25,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxnas.base import Batch, Key, Strategy
-from jaxnas.checks import NonNegativeNumber, Temperature, checked
+from jaxnas.checks import Temperature, checked
+from jaxnas.kinds import NonNegativeNumber
 from jaxnas.nets.base import Gates, Variables
 from jaxnas.policies._softmax import softmax
 from jaxnas.policies.policy import Policy, Theta, annealed

@@ -20,7 +20,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxnas.base import Strategy
-from jaxnas.checks import NonNegativeNumber, Positive, PositiveNumber, Probability, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import NonNegativeNumber, Positive, PositiveNumber, Probability
 from jaxnas.nets.base import Gates, Net
 from jaxnas.policies._path_dropout import path_dropout
 from jaxnas.training._criterion import CLASSES, Criterion

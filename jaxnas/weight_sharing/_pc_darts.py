@@ -11,7 +11,8 @@ with `give=lambda state: Given(state.variables, state.opt_state)`.
 import optax
 
 from jaxnas.base import Strategy
-from jaxnas.checks import PositiveNumber, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import PositiveNumber
 from jaxnas.nets.base import Net
 from jaxnas.policies.edges import edge_normalised
 from jaxnas.training._criterion import CLASSES, Criterion

@@ -16,8 +16,9 @@ import numpy as np
 import optax
 
 from jaxnas.base import Strategy
-from jaxnas.checks import Positive, PositiveNumber, checked
+from jaxnas.checks import checked
 from jaxnas.hardware import Priced, check_priced
+from jaxnas.kinds import Positive, PositiveNumber
 from jaxnas.nets.base import Net
 from jaxnas.nets.mobile_ops import Paths
 from jaxnas.policies._categorical import categorical

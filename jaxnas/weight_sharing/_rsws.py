@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxnas.base import Strategy
-from jaxnas.checks import Positive, PositiveNumber, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import Positive, PositiveNumber
 from jaxnas.nets.base import Net
 from jaxnas.spaces._space import Space
 from jaxnas.training._criterion import CLASSES, Criterion

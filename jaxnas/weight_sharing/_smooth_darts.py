@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxnas.base import Strategy
-from jaxnas.checks import Positive, PositiveNumber, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import Positive, PositiveNumber
 from jaxnas.nets.base import Gates, Net
 from jaxnas.policies._softmax import softmax
 from jaxnas.policies.policy import draw

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import optax
 
 from jaxnas.base import Strategy
-from jaxnas.checks import Positive, PositiveNumber, Temperature, checked
+from jaxnas.checks import Temperature, checked
 from jaxnas.hardware import Priced, check_priced, is_additive
+from jaxnas.kinds import Positive, PositiveNumber
 from jaxnas.nets.base import Net
 from jaxnas.policies._concrete import concrete
 from jaxnas.policies.policy import softmax_rows

@@ -14,7 +14,8 @@ import optax
 from numpy.typing import ArrayLike
 
 from jaxnas.base import Strategy
-from jaxnas.checks import PositiveNumber, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import PositiveNumber
 from jaxnas.nets.base import Net
 from jaxnas.policies._uniform import uniform
 from jaxnas.training._criterion import CLASSES, Criterion

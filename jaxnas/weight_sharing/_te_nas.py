@@ -22,7 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.base import Strategy
-from jaxnas.checks import Positive, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import Positive
 from jaxnas.nets.base import Net, Variables
 from jaxnas.proxies import Proxy, drawn, ntk, regions
 from jaxnas.proxies.aggregate import rank_scores

@@ -27,8 +27,9 @@ import jax.numpy as jnp
 import optax
 
 from jaxnas.base import Strategy
-from jaxnas.checks import Positive, PositiveNumber, checked, require_like
+from jaxnas.checks import checked, require_like
 from jaxnas.hardware import Priced, check_priced
+from jaxnas.kinds import Positive, PositiveNumber
 from jaxnas.nets.base import Gates, Net, blank_gates
 from jaxnas.policies._categorical import categorical
 from jaxnas.policies.policy import Policy

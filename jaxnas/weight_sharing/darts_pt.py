@@ -22,7 +22,8 @@ import numpy as np
 import optax
 
 from jaxnas.base import Strategy
-from jaxnas.checks import PositiveNumber, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import PositiveNumber
 from jaxnas.nets.base import Net
 from jaxnas.policies._softmax import softmax
 from jaxnas.policies.policy import Policy, close

@@ -32,7 +32,8 @@ import numpy as np
 import optax
 
 from jaxnas.base import Feed, Phase, Strategy, then
-from jaxnas.checks import NonNegativeNumber, Positive, PositiveNumber, ProbabilityBelowOne, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import NonNegativeNumber, Positive, PositiveNumber, ProbabilityBelowOne
 from jaxnas.nets._elastic_net import sort_channels
 from jaxnas.nets.base import Net, Variables
 from jaxnas.policies._uniform import sandwich, uniform

@@ -22,7 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.base import Arch, Key
-from jaxnas.checks import NonNegative, Positive, checked
+from jaxnas.checks import checked
+from jaxnas.kinds import NonNegative, Positive
 from jaxnas.nets.base import Gates, Net, Variables
 from jaxnas.policies.policy import Theta, still_open
 from jaxnas.spaces._space import Space, is_shape

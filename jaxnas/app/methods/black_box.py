@@ -6,6 +6,7 @@ from typing import Any
 
 from jaxnas.app.methods.base import FREE, HAND_MADE, Method, Need
 from jaxnas.app.settings import NoSettings
+from jaxnas.kinds import NonNegative, Positive, PositiveNumber, Share
 
 # --- algorithms: (space, budget, settings, cost) -> AskTell -----------------------------------------------------------
 
@@ -25,7 +26,7 @@ def _random(space, budget, settings, cost):
 class Local:
     steepest: bool = False
     """Ask for the whole neighbourhood before a move."""
-    initial: int = 1
+    initial: Positive = 1
     """Random architectures from the best of which a climb starts."""
 
 
@@ -37,9 +38,9 @@ def _local(space, budget, settings, cost):
 
 @dataclasses.dataclass(frozen=True)
 class Tournament:
-    population: int = 10
+    population: Positive = 10
     """Architectures that live at once (published: 100; NATS-Bench: 10)."""
-    tournament: int = 3
+    tournament: Positive = 3
     """Of them that compete to be the parent (published: 25; NATS-Bench: 3)."""
 
 
@@ -57,7 +58,7 @@ def _tournament(space, budget, settings, cost):
 
 @dataclasses.dataclass(frozen=True)
 class Genetic:
-    population: int = 20
+    population: Positive = 20
     """Parents, and children a generation."""
 
 
@@ -69,11 +70,11 @@ def _genetic(space, budget, settings, cost):
 
 @dataclasses.dataclass(frozen=True)
 class Constrained:
-    limit: float | None = None
+    limit: PositiveNumber | None = None
     """The most multiply-adds that a candidate may have."""
-    candidates: int = 10
+    candidates: Positive = 10
     """A generation; half of them mutants, half children."""
-    parents: int = 5
+    parents: Positive = 5
     """The best so far, of which they come."""
 
 
@@ -90,9 +91,9 @@ def _constrained(space, budget, settings, cost):
 
 @dataclasses.dataclass(frozen=True)
 class Reinforce:
-    rate: float = 0.1
+    rate: PositiveNumber = 0.1
     """Of Adam."""
-    batch: int = 1
+    batch: Positive = 1
     """Candidates an update."""
 
 
@@ -108,11 +109,11 @@ def _reinforce(space, budget, settings, cost):
 
 @dataclasses.dataclass(frozen=True)
 class Ppo:
-    rate: float = 1e-3
+    rate: PositiveNumber = 1e-3
     """Of Adam."""
-    batch: int = 5
+    batch: Positive = 5
     """Candidates an update."""
-    hidden: int = 100
+    hidden: Positive = 100
     """Units of the LSTM."""
 
 
@@ -128,9 +129,9 @@ def _ppo(space, budget, settings, cost):
 
 @dataclasses.dataclass(frozen=True)
 class QLearning:
-    alpha: float = 0.3
+    alpha: Share = 0.3
     """The learning rate, for a few hundred candidates (published, for 2,700: 0.01)."""
-    replay: int = 128
+    replay: NonNegative = 128
     """Trajectories replayed a candidate."""
 
 
@@ -144,7 +145,7 @@ def _q_learning(space, budget, settings, cost):
 
 @dataclasses.dataclass(frozen=True)
 class Tpe:
-    initial: int = 20
+    initial: Positive = 20
     """Random candidates first."""
 
 
@@ -156,9 +157,9 @@ def _tpe(space, budget, settings, cost):
 
 @dataclasses.dataclass(frozen=True)
 class GaussianProcess:
-    initial: int = 10
+    initial: Positive = 10
     """Random candidates first."""
-    options: int = 500
+    options: Positive = 500
     """Random architectures among which the next one is chosen, beside neighbours of the five best."""
 
 
@@ -172,9 +173,9 @@ def _gp(space, budget, settings, cost):
 
 @dataclasses.dataclass(frozen=True)
 class Bananas:
-    batch: int = 10
+    batch: Positive = 10
     """Candidates between two fits, and random ones first."""
-    mutants: int = 100
+    mutants: Positive = 100
     """Of the best, among which the next ones are chosen."""
 
 
@@ -192,7 +193,7 @@ def _bananas(space, budget, settings, cost):
 
 @dataclasses.dataclass(frozen=True)
 class Pnas:
-    beam: int = 16
+    beam: Positive = 16
     """Cells that go on to the next size (published: 256)."""
 
 
@@ -220,15 +221,15 @@ DECISIONS = Need("a fixed list of decisions", lambda net: net.space.decisions is
 
 @dataclasses.dataclass(frozen=True)
 class Budgets:
-    largest: int = 9
+    largest: Positive = 9
     """The largest budget, of --candidate-steps training steps; the smallest is 1."""
-    eta: int = 3
+    eta: Positive = 3
     """One in eta goes on."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Halving(Budgets):
-    members: int = 9
+    members: Positive = 9
     """New members of a run."""
 
 
@@ -256,7 +257,7 @@ def _widest(settings) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Asha(Budgets):
-    members: int = 32
+    members: Positive = 32
     """Kept at once; beyond it the oldest is forgotten."""
 
 
@@ -275,7 +276,7 @@ def _bohb(space, budget, settings, cost):
 
 @dataclasses.dataclass(frozen=True)
 class Nsga2:
-    population: int = 10
+    population: Positive = 10
     """Architectures of a generation; the objectives are accuracy and few multiply-adds."""
 
 
@@ -290,7 +291,7 @@ LISTED = (DECISIONS,)
 
 @dataclasses.dataclass(frozen=True)
 class Portfolio:
-    parents: int = 4
+    parents: Positive = 4
     """Of the best so far, one of which each new network is a mutant of."""
 
 

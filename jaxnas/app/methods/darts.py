@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal
 
 from jaxnas.app.methods.base import CELLS, IMAGES, LOWEST_RATE, MIXES, Job, Method, one_phase, ramp
+from jaxnas.kinds import NonNegative, NonNegativeNumber, Positive, PositiveNumber, Probability
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +33,7 @@ def _pc_darts(job, weights, architecture):
 
 @dataclasses.dataclass(frozen=True)
 class PcDarts(FirstOrder):
-    partial: int = 4
+    partial: Positive = 4
     """One channel in so many goes through the operations."""
 
 
@@ -48,13 +49,13 @@ def _auxiliary_skip(settings, steps):
 
 @dataclasses.dataclass(frozen=True)
 class EarlyStopping:
-    factor: float = 1.3
+    factor: PositiveNumber = 1.3
     """Of the eigenvalue's means at which the search stops."""
-    window: int = 5
+    window: Positive = 5
     """Epochs to a mean."""
-    lag: int = 4
+    lag: Positive = 4
     """Epochs between the two means."""
-    first: int = 10
+    first: Positive = 10
     """The epoch from which on it may stop."""
 
 
@@ -76,11 +77,11 @@ def _robust_darts(job: Job):
 class Perturbed:
     perturbation: Literal["random", "adversarial"] = "random"
     """Of the gates that the weights see."""
-    start: float = 0.03
+    start: NonNegativeNumber = 0.03
     """Its size at first."""
-    end: float = 0.3
+    end: NonNegativeNumber = 0.3
     """Its size at the end."""
-    ascents: int = 7
+    ascents: Positive = 7
     """Steps of the adversarial one."""
 
 
@@ -94,7 +95,7 @@ def _smooth_darts(job, weights, architecture):
 
 @dataclasses.dataclass(frozen=True)
 class BetaDecay:
-    weight: float = 50.0
+    weight: NonNegativeNumber = 50.0
     """Of the regulariser at the end of the search; it rises linearly from 0."""
 
 
@@ -108,9 +109,9 @@ def _beta_darts(job, weights, architecture):
 
 @dataclasses.dataclass(frozen=True)
 class Projection:
-    share: float = 0.5
+    share: Probability = 0.5
     """Of the steps that train the supernet before its operations are decided, one a step."""
-    weight_steps: int = 5
+    weight_steps: NonNegative = 5
     """Training steps behind each decision."""
 
 

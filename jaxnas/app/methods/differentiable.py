@@ -3,17 +3,18 @@
 import dataclasses
 
 from jaxnas.app.methods.base import COUNTED, FREE, LOWEST_RATE, MIXES, MOBILE, ONE_INPUT, Job, Method, one_phase, ramp
+from jaxnas.kinds import NonNegativeNumber, Positive, PositiveNumber, Probability
 
 # --- samples ----------------------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
 class Snas:
-    start: float = 1.0
+    start: PositiveNumber = 1.0
     """Temperature at first."""
-    end: float = 0.03
+    end: PositiveNumber = 0.03
     """Temperature at the end."""
-    paths: int = 1
+    paths: Positive = 1
     """Samples a step."""
 
 
@@ -26,9 +27,9 @@ def _snas(job, weights, architecture):
 
 @dataclasses.dataclass(frozen=True)
 class Gdas:
-    start: float = 10.0
+    start: PositiveNumber = 10.0
     """Temperature at first."""
-    end: float = 0.1
+    end: PositiveNumber = 0.1
     """Temperature at the end."""
 
 
@@ -42,7 +43,7 @@ def _gdas(job, weights, architecture):
 
 @dataclasses.dataclass(frozen=True)
 class Drnas:
-    kl: float = 0.0
+    kl: NonNegativeNumber = 0.0
     """Weight of the divergence from the uniform Dirichlet (published for some spaces: 0.001)."""
 
 
@@ -54,7 +55,7 @@ def _drnas(job, weights, architecture):
 
 @dataclasses.dataclass(frozen=True)
 class Gaea:
-    rate: float = 0.1
+    rate: PositiveNumber = 0.1
     """Of the exponentiated gradient."""
     single_level: bool = False
     """The architecture follows the training loss."""
@@ -74,13 +75,13 @@ def _gaea(job, weights, architecture):
 
 @dataclasses.dataclass(frozen=True)
 class Proxyless:
-    target: float | None = None
+    target: PositiveNumber | None = None
     """Multiply-adds to aim at (default: none, accuracy alone)."""
-    weight: float = 0.1
+    weight: NonNegativeNumber = 0.1
     """Of the relative excess over the target, in the loss."""
     reinforce: bool = False
     """REINFORCE instead of two paths; the reward is accuracy times (target / cost)^weight."""
-    networks: int = 10
+    networks: Positive = 10
     """Drawn for an update of REINFORCE."""
 
 
@@ -103,15 +104,15 @@ def _proxylessnas(job, weights, architecture):
 
 @dataclasses.dataclass(frozen=True)
 class Fbnet:
-    start: float = 5.0
+    start: PositiveNumber = 5.0
     """Temperature at first."""
-    end: float = 0.1
+    end: PositiveNumber = 0.1
     """Temperature at the end."""
     priced: bool = False
     """Multiply-adds are in the loss, as alpha log(cost)^beta times it."""
-    alpha: float = 0.2
+    alpha: NonNegativeNumber = 0.2
     """Of the cost."""
-    beta: float = 0.6
+    beta: NonNegativeNumber = 0.6
     """Of the cost."""
 
 
@@ -126,9 +127,9 @@ def _fbnet(job, weights, architecture):
 
 @dataclasses.dataclass(frozen=True)
 class Enas:
-    networks: int | None = None
+    networks: Positive | None = None
     """Drawn for an update of the controller (default: the space's published number)."""
-    hidden: int = 64
+    hidden: Positive = 64
     """Units of the controller."""
 
 
@@ -141,13 +142,13 @@ def _enas(job, weights, architecture):
 
 @dataclasses.dataclass(frozen=True)
 class TuNas:
-    target: float | None = None
+    target: PositiveNumber | None = None
     """Multiply-adds to stay at (default: the mean of random architectures)."""
     beta: float = -0.1
     """Reward of the relative distance to the target."""
-    networks: int = 1
+    networks: Positive = 1
     """Drawn a step for the policy."""
-    warm_up: float = 0.25
+    warm_up: Probability = 0.25
     """Of the steps that train the weights alone, all of a decision's operations fading."""
 
 
@@ -181,9 +182,9 @@ def _tunas(job: Job):
 
 @dataclasses.dataclass(frozen=True)
 class TeNas:
-    draws: int = 3
+    draws: Positive = 3
     """Of the weights, to a mean."""
-    points: int = 1000
+    points: Positive = 1000
     """Whose linear regions are counted."""
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from jaxnas.app.methods.base import BANKS, ELASTIC, IMAGES, MIXES, Job, Method, Plan
+from jaxnas.kinds import NonNegative, NonNegativeNumber, Positive, PositiveNumber, Probability, ProbabilityBelowOne
 
 if TYPE_CHECKING:
     import optax
@@ -14,9 +15,9 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Evolution:
-    generations: int = 10
+    generations: Positive = 10
     """Of the evolution on the trained weights."""
-    candidates: int = 20
+    candidates: Positive = 20
     """A generation."""
 
 
@@ -72,11 +73,11 @@ def _fairnas(job):
 
 @dataclasses.dataclass(frozen=True)
 class OneShot(Evolution):
-    rate: float = 0.1
+    rate: Probability = 0.1
     """The odds that a node loses all its paths, once the warm-up is over."""
-    ghosts: int = 1
+    ghosts: Positive = 1
     """Ghost batches in a batch."""
-    decay: float = 3e-4
+    decay: NonNegativeNumber = 3e-4
     """L2 of the weights of paths that are there."""
 
 
@@ -92,9 +93,9 @@ def _one_shot(job):
 
 @dataclasses.dataclass(frozen=True)
 class FewShot(Evolution):
-    decisions: tuple[int, ...] = (0,)
+    decisions: tuple[NonNegative, ...] = (0,)
     """The decisions that are split, by number: a supernet for each of their values."""
-    share: float = 0.5
+    share: Probability = 0.5
     """Of the steps that train the one supernet before it is split."""
 
 
@@ -115,7 +116,7 @@ def _few_shot(job: Job):
 
 @dataclasses.dataclass(frozen=True)
 class RandomChoice:
-    candidates: int = 200
+    candidates: Positive = 200
     """Random architectures that are scored on the trained weights (published: 1,000)."""
 
 
@@ -153,9 +154,9 @@ def _ofa(job: Job):
 
 @dataclasses.dataclass(frozen=True)
 class Sandwich(Evolution):
-    paths: int = 4
+    paths: Positive = 4
     """Networks a step: the largest, the smallest, and random ones."""
-    smoothing: float | None = None
+    smoothing: ProbabilityBelowOne | None = None
     """Of the labels that the largest one learns (default: 0.1 for classes, else none)."""
 
 
@@ -168,9 +169,9 @@ def _sandwich(job):
 
 @dataclasses.dataclass(frozen=True)
 class Smash(Evolution):
-    width: int = 16
+    width: Positive = 16
     """Channels that each layer of the HyperNet adds."""
-    depth: int = 4
+    depth: Positive = 4
     """Layers of the HyperNet."""
 
 
@@ -180,15 +181,15 @@ def _hyper(settings, steps):
 
 @dataclasses.dataclass(frozen=True)
 class MetaNas:
-    tasks: int = 4
+    tasks: Positive = 4
     """Tasks of a meta-step; each is a draw of batches of the one data set."""
-    task_steps: int = 5
+    task_steps: Positive = 5
     """Steps of the search within a task."""
-    rate: float = 0.01
+    rate: PositiveNumber = 0.01
     """Of the meta-optimizer, Adam."""
-    start: float = 1.0
+    start: PositiveNumber = 1.0
     """Temperature at a task's beginning."""
-    end: float = 0.1
+    end: PositiveNumber = 0.1
     """Temperature at its end."""
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from jaxnas.app import cli
 
-DARTS = [
+DARTS = ["search", "--strategy=darts", "--strategy.order=first", "--steps=4", "--train-steps=4", "--channels=2", "--batch=16"]
     "search",
     "--strategy",
     "darts",

@@ -9,20 +9,6 @@ import pytest
 from jaxnas.app import cli
 
 DARTS = ["search", "--strategy=darts", "--strategy.order=first", "--steps=4", "--train-steps=4", "--channels=2", "--batch=16"]
-    "search",
-    "--strategy",
-    "darts",
-    "--strategy.order",
-    "first",
-    "--steps",
-    "4",
-    "--train-steps",
-    "4",
-    "--channels",
-    "2",
-    "--batch",
-    "16",
-]
 MAIN_JOB = ["search", "--data", "{data}", "--trials", "2", "--train-steps", "6", "--batch", "16"]
 DAMAGES = {
     "gone": lambda path: path.unlink(),

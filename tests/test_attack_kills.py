@@ -10,20 +10,6 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DARTS = ["search", "--strategy=darts", "--strategy.order=first", "--steps=4", "--train-steps=4", "--channels=2", "--batch=16"]
-    "search",
-    "--strategy",
-    "darts",
-    "--strategy.order",
-    "first",
-    "--steps",
-    "4",
-    "--train-steps",
-    "4",
-    "--channels",
-    "2",
-    "--batch",
-    "16",
-]
 JOBS = {  # {name: arguments of the command line, without --out}
     "darts": DARTS,
     "seeds": [*DARTS, "--seeds", "2"],

@@ -40,6 +40,8 @@ def attack(capsys, tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     table = {"archs": np.stack(np.unravel_index(np.arange(6), (2, 3)), 1), "accuracy": rng.random(6), "cost": rng.random(6)}
     np.savez(tmp_path / "table.npz", **table)
+    np.savez(tmp_path / "large.npz", x=rng.random((60, 32, 32, 3), np.float32), y=np.arange(60) % 3)
+    (tmp_path / "book.txt").write_text("a cell that a search has found is a cell that a search has kept. " * 60)
 
     def begin(*args, **kwargs):
         raise Begun
@@ -115,18 +117,28 @@ VALID = {  # a command that is taken, to which one bad flag is added
 }
 
 
+WITH = {  # what a command with this strategy, or this space, needs besides
+    "constrained-evolution": ("--strategy.limit=1e5",),
+    "darts-rnn": ("--data=../book.txt",),
+    "enas-rnn": ("--data=../book.txt",),
+    "ofa-mobilenetv3": ("--data=../large.npz",),
+}
+
+
 def attacks():
     """(the command, a flag, its bad values) of all there are."""
     for name, valid in VALID.items():
         for flag, values in flags(commands.COMMANDS[valid[0]]):
             yield pytest.param(valid, flag, values, id=f"{name} {flag}")
     for name, method in METHODS.items():
+        yield pytest.param(("search", "--strategy", name, *WITH.get(name, ())), "--no-such-flag", ("",), id=name)
         for flag, values in flags(method.settings, "--strategy."):
-            yield pytest.param(("search", "--strategy", name), flag, values, id=f"{name} {flag}")
+            yield pytest.param(("search", "--strategy", name, *WITH.get(name, ())), flag, values, id=f"{name} {flag}")
     for name, entry in SPACES.items():
         strategy = "random" if NETS[entry.net].supernet else "portfolio"
         for flag, values in flags(entry.settings, "--space."):
-            yield pytest.param(("search", "--strategy", strategy, "--space", name), flag, values, id=f"{name} {flag}")
+            valid = ("search", "--strategy", strategy, "--space", name, *WITH.get(name, ()))
+            yield pytest.param(valid, flag, values, id=f"{name} {flag}")
 
 
 @pytest.mark.parametrize(("valid", "flag", "values"), [*attacks()])

@@ -88,7 +88,10 @@ def refused(capsys, tmp_path, monkeypatch):
         (["search", "--strategy", "darts", "--augment", "flip"], "unknown augment 'flip': choose one of none, crop, crop+flip"),
         (["search", "--data", "digit"], "unknown data 'digit': choose one of digits, FILE.npz, X.npy,Y.npy, FILE.csv"),
         (["search", "--evaluator", "guess"], "unknown evaluator 'guess': choose one of scratch, supernet, zero-cost"),
-        (["search", "--strategy", "ofa"], "ofa needs an elastic space: search nasbench201 with --strategy aging"),
+        (
+            ["search", "--strategy", "ofa", "--space", "nasbench201"],
+            "ofa needs an elastic space: search nasbench201 with --strategy aging",
+        ),
         (["search", "--space", "darts-rnn"], "darts-rnn reads text: give --data file.txt, not digits"),
         (["search", "--data", "mine.txt"], "macro reads images, time series or rows of a table, not text"),
         (["search", "--seeds", "2"], "--seeds is for other spaces, and this searches macro: leave it out"),

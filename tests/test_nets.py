@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from quick import jit
 
-from jaxnas import nets, spaces
+from jaxnas import nets, proxies, spaces
 from jaxnas.nets import convolution, layers
 from jaxnas.nets.layers import drop_path
 from jaxnas.nets.ops import OPS
@@ -318,3 +318,22 @@ def test_drop_path_keeps_the_expectation_and_spares_identities():
 def test_bad_nets(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("space", "sizes"),
+    [
+        (spaces.nasbench201(), {"cells": 1}),
+        (spaces.nasbench201(), {"cells": 1, "partial": 2}),
+        (spaces.darts(2), {"cells": 3}),
+    ],
+    ids=["one input", "partial channels", "two inputs"],
+)
+def test_cells_cost_what_their_program_multiplies(space, sizes):
+    """The sum of the table against the count of what is traced, of an image of odd height."""
+    net = nets.cell_net(space, image=(9, 8, 1), classes=3, channels=4, **sizes)
+    zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(net.init, jax.random.key(0)))
+    gates = jax.vmap(lambda key: space.gates(space.sample(key)))(jax.random.split(jax.random.key(1), 3))
+    batch = jnp.zeros((1, 1, 9, 8, 1)), jnp.zeros((1, 1), jnp.int32)
+    counted = jax.jit(lambda gates: jax.lax.map(lambda g: proxies.flops(net, zeros, g, batch), gates))(gates)
+    assert (jax.vmap(net.macs)(gates) == counted).all() and len(set(counted.tolist())) > 1

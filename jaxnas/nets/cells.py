@@ -19,6 +19,7 @@ from jaxnas.checks import Image, checked, require_archs
 from jaxnas.kinds import NonNegative, Positive
 from jaxnas.nets.base import Net, check_image, linen, mask, number
 from jaxnas.nets.block_cell import choice_of, extract_blocks, readers, used_rows, without_slots
+from jaxnas.nets.cell_cost import cell_macs
 from jaxnas.nets.cell_module import CellNet
 from jaxnas.nets.ops import OPS, Build, Pool
 from jaxnas.nets.super_cell import Anneal, extract_edges
@@ -173,7 +174,8 @@ def cell_net(
         return small, extract
 
     mixes = not isinstance(space.spec, BlockSpec)
-    return linen(module, space, image, classes, used=used, specialize=specialize, compute=compute, mixes=mixes)
+    net = linen(module, space, image, classes, used=used, specialize=specialize, compute=compute, mixes=mixes)
+    return net._replace(macs=cell_macs(module, image, lambda gates: _kinds(space, gates))) if mixes else net
 
 
 @checked

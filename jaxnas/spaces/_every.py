@@ -5,11 +5,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxnas.checks import checked
 from jaxnas.spaces._space import Space
 
 CHUNKS = (64, 4096)  # rows that are looked at together: of few, and of many
 
 
+@checked
 def every(space: Space) -> np.ndarray:
     """int32[size, D]: the flat decisions of all architectures, inactive ones 0, in the order of `space.index` (host).
 

@@ -204,10 +204,20 @@ ROWS: dict[str, Method] = {
     "drnas": Method("Dirichlet gates (Chen et al. 2021)", one_phase(_drnas), Drnas, (MIXES,)),
     "gaea": Method("exponentiated gradients on the simplex (Li et al. 2021)", one_phase(_gaea), Gaea, (MIXES,)),
     "proxylessnas": Method(
-        "binary gates, two paths, a cost in the loss (Cai et al. 2019)", one_phase(_proxylessnas), Proxyless, (MIXES, MOBILE)
+        "binary gates, two paths, a cost in the loss (Cai et al. 2019)",
+        one_phase(_proxylessnas),
+        Proxyless,
+        (MIXES, MOBILE),
+        space="mobile",
     ),
     "fbnet": Method("Gumbel softmax with the sample's cost (Wu et al. 2019)", one_phase(_fbnet), Fbnet, (MIXES,)),
     "enas": Method("REINFORCE of an LSTM on shared weights (Pham et al. 2018)", one_phase(_enas), Enas, (FREE,)),
-    "tunas": Method("REINFORCE at a given cost, after a warm-up (Bender et al. 2020)", _tunas, TuNas, (MIXES, COUNTED)),
+    "tunas": Method(
+        "REINFORCE at a given cost, after a warm-up (Bender et al. 2020)",
+        _tunas,
+        TuNas,
+        (MIXES, COUNTED),
+        space="tunas",
+    ),
     "te-nas": Method("pruning at initialisation, without labels (Chen et al. 2021)", _te_nas, TeNas, (ONE_INPUT,)),
 }

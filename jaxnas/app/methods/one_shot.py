@@ -35,7 +35,7 @@ def on_shared_weights(
         raise ValueError(f"evolution takes 2 candidates or more, and a generation: got {s.candidates} and {s.generations}")
     half = s.candidates // 2
     nothing: Any = lambda arch: 0.0  # without a limit
-    free = ask_tell.constrained_evolution(job.space, nothing, 0.0, s.candidates, half, s.candidates - half, half)
+    free = ask_tell.constrained_evolution(job.space, nothing, 1.0, s.candidates, half, s.candidates - half, half)
     judged = evaluate.shared_weights(job.net, statistics, pick, job.criterion)
     scored = base.black_box(free, judged, objectives.metric(job.criterion.name))
     return base.Phase(scored, s.generations, job.judge(), fix=handed)
@@ -227,10 +227,27 @@ ROWS: dict[str, Method] = {
     ),
     "few-shot": Method("a few supernets, each of a part of the space (Zhao et al. 2021)", _few_shot, FewShot, (IMAGES,)),
     "rsws": Method("uniform paths, then the best of random ones (Li and Talwalkar 2019)", _rsws, RandomChoice, (IMAGES,)),
-    "ofa": Method("progressive shrinking, then evolution (Cai et al. 2020)", _ofa, Evolution, (ELASTIC,)),
-    "sandwich": Method("all sizes at once, the largest the teacher (Yu et al. 2020)", supernet(_sandwich), Sandwich, (ELASTIC,)),
+    "ofa": Method(
+        "progressive shrinking, then evolution (Cai et al. 2020)",
+        _ofa,
+        Evolution,
+        (ELASTIC,),
+        space="elastic",
+    ),
+    "sandwich": Method(
+        "all sizes at once, the largest the teacher (Yu et al. 2020)",
+        supernet(_sandwich),
+        Sandwich,
+        (ELASTIC,),
+        space="elastic",
+    ),
     "smash": Method(
-        "weights from a HyperNet that sees the architecture (Brock et al. 2018)", supernet(_spos), Smash, (BANKS,), _hyper
+        "weights from a HyperNet that sees the architecture (Brock et al. 2018)",
+        supernet(_spos),
+        Smash,
+        (BANKS,),
+        _hyper,
+        space="memory-bank",
     ),
     "metanas": Method("Reptile over tasks of a search (Elsken et al. 2020)", _metanas, MetaNas, (MIXES, IMAGES)),
 }

@@ -301,6 +301,7 @@ VALID = {
         "balanced": {"target": NUMBERS, "y": [0, 1]},
         "balanced_weights": {"y": [0, 1], "classes": 2},
         "criterion": {"target": NUMBERS},
+        "delayed": {"optimizer": OPTIMIZER, "steps": 3},
         "sgd": {"learning_rate": 0.1},
         "train": {"module": nn.Dense(2), "optimizer": OPTIMIZER, "image": (8, 8, 1), "steps": 3},
     },

@@ -87,6 +87,25 @@ def test_pc_darts_moves_alpha_and_beta():
     close(after, jax.tree.map(jnp.subtract, before, by_hand(net, state, gates_of, before)))
 
 
+def test_a_delayed_optimizer_begins_as_if_nothing_had_been():
+    """Five updates without a word, and then those of the optimizer itself on what is left of the gradients."""
+    gradients = jax.random.normal(jax.random.key(0), (9, 3))
+    late, plain = training.delayed(training.adam(0.1), 5), training.adam(0.1)
+
+    def updates(optimizer, gradients):
+        theta = jnp.ones(3)
+        state, moved = optimizer.init(theta), []
+        for g in gradients:
+            update, state = optimizer.update(g, state, theta)
+            theta = optax.apply_updates(theta, update)
+            moved.append(update)
+        return jnp.stack(moved)
+
+    got = updates(late, gradients)
+    assert (got[:5] == 0).all() and jnp.array_equal(got[5:], updates(plain, gradients[5:]))
+    assert training.delayed(plain, 0) is plain
+
+
 def test_gaea_moves_alpha_row_by_row_and_beta_node_by_node():
     net = toy_net(spaces.darts(nodes=2, ops=("none", "skip_connect", "sep_conv_3x3")))
     architecture = policies.exponentiated_edges(net.space, 0.5)

@@ -37,7 +37,8 @@ def multiply_adds(module: nn.Module, x: tuple[int, ...], *args: Any, **how: Any)
 
 def tables(module: CellNet, image: tuple[int, int, int]) -> tuple[int, dict[str, np.ndarray]]:
     """(what every architecture has, kind -> float32[E, O]) of a supernet whose cells have edges."""
-    spec, K = module.spec, module.partial
+    spec: Any = module.spec
+    K = module.partial
     skeleton = module.clone(choice=flax.core.FrozenDict({kind: () for kind in spec.kinds or ("cell",)}))
     (H, W), names = image[:2], list(module.ops)
     costs = {kind: np.zeros((len(spec.edges), len(names)), np.float32) for kind in spec.kinds or ("cell",)}

@@ -3,7 +3,7 @@
 from jaxnas.training._criterion import CLASSES, LABELS, NUMBERS, Criterion, balanced, balanced_weights, criterion
 from jaxnas.training._metrics import metrics
 from jaxnas.training.losses import cross_entropy, soft_cross_entropy
-from jaxnas.training.optimizers import adam, sgd
+from jaxnas.training.optimizers import adam, delayed, sgd
 from jaxnas.training.scratch import TrainInfo, TrainState, accuracy, mean_score, outputs, train
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "balanced_weights",
     "criterion",
     "cross_entropy",
+    "delayed",
     "mean_score",
     "metrics",
     "outputs",

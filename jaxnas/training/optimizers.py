@@ -3,7 +3,7 @@
 import optax
 
 from jaxnas.checks import Rate, checked
-from jaxnas.kinds import NonNegativeNumber, ProbabilityBelowOne
+from jaxnas.kinds import NonNegative, NonNegativeNumber, ProbabilityBelowOne
 
 
 @checked
@@ -18,3 +18,14 @@ def sgd(
 def adam(learning_rate: Rate = 3e-4, weight_decay: NonNegativeNumber = 1e-3) -> optax.GradientTransformation:
     """The paper's optimizer of the architecture parameters: betas (0.5, 0.999), coupled weight decay."""
     return optax.chain(optax.add_decayed_weights(weight_decay), optax.adam(learning_rate, b1=0.5, b2=0.999))
+
+
+@checked
+def delayed(optimizer: optax.GradientTransformation, steps: NonNegative) -> optax.GradientTransformation:
+    """An optimizer that moves nothing, itself included, in its first `steps` updates.
+
+    As PC-DARTS and DrNAS hold their architecture still while the weights alone are trained (15 of 50 and 10 of 50 epochs).
+    """
+    if not steps:
+        return optimizer
+    return optax.transforms.conditionally_mask(optimizer, lambda step: step >= steps)

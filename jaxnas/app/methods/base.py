@@ -158,3 +158,10 @@ def ramp(job: Job, start: float, end: float) -> "optax.Schedule":
     import optax
 
     return optax.linear_schedule(start, end, job.config.steps)
+
+
+def weights_first(job: Job, architecture: "optax.GradientTransformation") -> "optax.GradientTransformation":
+    """The optimizer of the architecture, which stands still while a part of the steps, `settings.warm_up`, trains the weights."""
+    from jaxnas import training
+
+    return training.delayed(architecture, round(job.settings.warm_up * job.config.steps))

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from jaxnas.app.methods.base import CELLS, IMAGES, LOWEST_RATE, MIXES, Job, Method, one_phase, ramp
+from jaxnas.app.methods.base import CELLS, IMAGES, LOWEST_RATE, MIXES, Job, Method, one_phase, ramp, weights_first
 from jaxnas.kinds import NonNegative, NonNegativeNumber, Positive, PositiveNumber, Probability
 
 
@@ -28,13 +28,16 @@ class FirstOrder:
 def _pc_darts(job, weights, architecture):
     from jaxnas import weight_sharing as ws
 
-    return ws.pc_darts(job.net, weights, architecture, order=job.settings.order, criterion=job.criterion)
+    still = weights_first(job, architecture)
+    return ws.pc_darts(job.net, weights, still, order=job.settings.order, criterion=job.criterion)
 
 
 @dataclasses.dataclass(frozen=True)
 class PcDarts(FirstOrder):
     partial: Positive = 4
     """One channel in so many goes through the operations."""
+    warm_up: Probability = 0.3
+    """Of the steps, the first, that train the weights alone (published: 15 of 50 epochs)."""
 
 
 def _partial(settings, steps):

@@ -2,7 +2,19 @@
 
 import dataclasses
 
-from jaxnas.app.methods.base import COUNTED, FREE, LOWEST_RATE, MIXES, MOBILE, ONE_INPUT, Job, Method, one_phase, ramp
+from jaxnas.app.methods.base import (
+    COUNTED,
+    FREE,
+    LOWEST_RATE,
+    MIXES,
+    MOBILE,
+    ONE_INPUT,
+    Job,
+    Method,
+    one_phase,
+    ramp,
+    weights_first,
+)
 from jaxnas.kinds import NonNegativeNumber, Positive, PositiveNumber, Probability
 
 # --- samples ----------------------------------------------------------------------------------------------------------
@@ -45,12 +57,15 @@ def _gdas(job, weights, architecture):
 class Drnas:
     kl: NonNegativeNumber = 0.0
     """Weight of the divergence from the uniform Dirichlet (published for some spaces: 0.001)."""
+    warm_up: Probability = 0.2
+    """Of the steps, the first, that train the weights alone (published: 10 of 50 epochs)."""
 
 
 def _drnas(job, weights, architecture):
     from jaxnas import weight_sharing as ws
 
-    return ws.drnas(job.net, weights, architecture, kl=job.settings.kl, criterion=job.criterion)
+    still = weights_first(job, architecture)
+    return ws.drnas(job.net, weights, still, kl=job.settings.kl, criterion=job.criterion)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,7 +216,7 @@ def _te_nas(job: Job):
 ROWS: dict[str, Method] = {
     "snas": Method("concrete samples on the training loss (Xie et al. 2019)", one_phase(_snas), Snas, (MIXES,)),
     "gdas": Method("straight-through Gumbel, one operation an edge (Dong and Yang 2019)", one_phase(_gdas), Gdas, (MIXES,)),
-    "drnas": Method("Dirichlet gates (Chen et al. 2021)", one_phase(_drnas), Drnas, (MIXES,)),
+    "drnas": Method("Dirichlet gates, one stage (Chen et al. 2021)", one_phase(_drnas), Drnas, (MIXES,)),
     "gaea": Method("exponentiated gradients on the simplex (Li et al. 2021)", one_phase(_gaea), Gaea, (MIXES,)),
     "proxylessnas": Method(
         "binary gates, two paths, a cost in the loss (Cai et al. 2019)",

@@ -102,7 +102,8 @@ def test_a_delayed_optimizer_begins_as_if_nothing_had_been():
         return jnp.stack(moved)
 
     got = updates(late, gradients)
-    assert (got[:5] == 0).all() and jnp.array_equal(got[5:], updates(plain, gradients[5:]))
+    assert (got[:5] == 0).all()
+    np.testing.assert_allclose(got[5:], updates(plain, gradients[5:]), rtol=1e-5, atol=1e-7)
     assert training.delayed(plain, 0) is plain
 
 

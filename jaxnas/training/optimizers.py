@@ -1,5 +1,7 @@
 """The optimizers of the field's published settings."""
 
+from typing import Any
+
 import optax
 
 from jaxnas.checks import Rate, checked
@@ -28,4 +30,5 @@ def delayed(optimizer: optax.GradientTransformation, steps: NonNegative) -> opta
     """
     if not steps:
         return optimizer
-    return optax.transforms.conditionally_mask(optimizer, lambda step: step >= steps)
+    begun: Any = lambda step: step >= steps
+    return optax.transforms.conditionally_mask(optimizer, begun)

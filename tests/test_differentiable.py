@@ -774,7 +774,8 @@ def test_a_widened_net_computes_the_same_function():
     x = jax.random.normal(jax.random.key(2), (4, *IMAGE))
     gates = jax.tree.map(lambda g: jax.nn.softmax(jnp.arange(g.size * 1.0).reshape(g.shape) % 5), nets.base.blank_gates(space))
     for train in (True, False):
-        logits = [net.apply(v, x, gates, train=train)[0] for net, v in ((narrow, variables), (wide, grown))]
+        apply = lambda net, v: jit(lambda v: net.apply(v, x, gates, train=train)[0])(v)
+        logits = apply(narrow, variables), apply(wide, grown)
         np.testing.assert_allclose(logits[1], logits[0], atol=1e-4 * float(jnp.max(jnp.abs(logits[0]))))
 
 

@@ -76,9 +76,9 @@ def portfolio(
     def mutant(key: Key, parent: Arch) -> Arch:
         k_times, *keys = jax.random.split(key, 4)
         times = jax.random.randint(k_times, (), 1, 4)
-        for i, k in enumerate(keys):
-            parent = jax.tree.map(lambda new, old, i=i: jnp.where(i < times, new, old), space.mutate(k, parent), parent)
-        return parent
+        bits = jax.random.key_data(jnp.stack(keys))  # a loop over one trace: a mutation of a large space is a long one
+        again = lambda i, arch: space.mutate(jax.random.wrap_key_data(bits[i]), arch)
+        return jax.lax.fori_loop(0, times, again, parent)
 
     def ask(key: Key, state: PortfolioState) -> Arch:
         order = jnp.lexsort((-state.scores, -state.budget))[:P]

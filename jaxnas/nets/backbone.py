@@ -150,19 +150,21 @@ def backbone_cost(spec: StagedSpec, outputs: Positive) -> Callable[[Arch], Cost]
     flat = lambda k: k * k if W > 1 else k  # the area of a dense kernel
     near = lambda w: jnp.maximum(4.0, 4 * jnp.floor(w / 4 + 0.5))
 
+    stages = np.arange(spec.stages)
+    changes = np.minimum(stages, 1).astype(np.float32)  # a first block behind another stage joins maps of other sizes
+
     def cost(arch: Arch) -> Cost:
-        attention, at = jnp.asarray(spec.attention, jnp.float32)[arch.attention], jnp.asarray(places)[arch.stem]
+        attention, at = jnp.asarray(spec.attention, jnp.float32)[arch.attention], jnp.asarray(places)[arch.stem]  # [], [S]
         pick = lambda name, i: jnp.asarray(table[name])[i]
 
         def attend(c):  # (parameters, multiply-adds)
             h = near(c / SQUEEZE)
             return attention * (2 * c * h + h + c), attention * 2 * c * h
 
-        def block(s, c, w, before, now, first):
-            """(parameters, multiply-adds) of each kind of block, c channels to w, on maps of so many places."""
-            k, e = pick("kernel", arch.kernel[s]), pick("expansion", arch.expansion[s]) * c
+        def blocks(c, w, before, changes):
+            """(parameters, multiply-adds) [S, 2] of a block of each stage, c channels to w, on maps of so many places."""
+            k, e, now = pick("kernel", arch.kernel), pick("expansion", arch.expansion) * c, at
             area, (p, m), (pe, me) = flat(k), attend(w), attend(e)
-            changes = 1.0 if first and s else 0.0
             kinds = {
                 "plain": (area * c * w + 2 * w + p, area * c * w * now + m),
                 "separable": (k * k * c + 2 * c + c * w + 2 * w + p, (k * k * c + c * w) * now + m),
@@ -175,20 +177,17 @@ def backbone_cost(spec: StagedSpec, outputs: Positive) -> Callable[[Arch], Cost]
                     (area * (c + w) * w + changes * c * w) * now + m,
                 ),
             }
-            listed = jnp.stack([jnp.stack(jnp.broadcast_arrays(*kinds[name])) for name in spec.block])
-            return listed[arch.block[s]]  # [2]
+            listed = jnp.stack([jnp.stack(kinds[name], -1) for name in spec.block])  # [kinds, S, 2]
+            return listed[arch.block, stages]
 
-        width = near(pick("width", arch.width))
-        total = jnp.stack([flat(3) * C * width + 2 * width, flat(3) * C * width * at[0]])
-        end, c = at[0], width
-        for s in range(spec.stages):
-            on = (s <= arch.stages).astype(jnp.float32)
-            w = near(width * pick("growth", arch.growth[s - 1])) if s else width
-            before = at[s - 1] if s else at[0]
-            first, more = block(s, c, w, before, at[s], True), block(s, w, w, at[s], at[s], False)
-            total = total + on * (first + (pick("depth", arch.depth[s]) - 1) * more)
-            width = c = jnp.where(on > 0, w, width)
-            end = jnp.where(on > 0, at[s], end)
+        on, widths = (stages <= arch.stages).astype(jnp.float32), [near(pick("width", arch.width))]
+        for s in stages[1:]:
+            widths.append(near(widths[-1] * pick("growth", arch.growth[s - 1])))
+        w, before = jnp.stack(widths), jnp.concatenate([at[:1], at[:-1]])  # [S]
+        first, more = blocks(jnp.concatenate([w[:1], w[:-1]]), w, before, changes), blocks(w, w, at, 0.0)
+        each = on[:, None] * (first + (pick("depth", arch.depth) - 1)[:, None] * more)
+        stem = jnp.stack([flat(3) * C * w[0] + 2 * w[0], flat(3) * C * w[0] * at[0]])
+        total, width, end = stem + jnp.sum(each, 0), w[arch.stages], at[arch.stages]
         heads = {
             "average": (width * outputs + outputs, width * outputs),
             "flatten": ((width * end + 1) * HIDDEN + (HIDDEN + 1) * outputs, width * end * HIDDEN + HIDDEN * outputs),

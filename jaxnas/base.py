@@ -112,6 +112,7 @@ class AskTell(NamedTuple):
     best: Callable[[State], Arch] | None = None
     columns: int | None = None  # M
     replaceable: bool = True  # whether `tell` reads the candidates it is given; False: it takes them for those it asked for
+    failures: bool = False  # whether `tell` takes -inf for a candidate that diverged; False: it wants the worst finite score
 
 
 class EvaluateFn(Protocol):
@@ -189,7 +190,7 @@ def black_box(algorithm: AskTell, evaluator: Evaluator, objective: Objective | N
             `metric("accuracy")`.
 
     A candidate whose score is not finite never wins and never stops the search: the algorithm is told the worst finite
-    score seen so far (0 before there is one), in every column.
+    score seen so far (0 before there is one), in every column, or -inf where it takes `failures`.
     """
     objective = metric("accuracy") if objective is None else objective
 
@@ -216,7 +217,8 @@ def black_box(algorithm: AskTell, evaluator: Evaluator, objective: Objective | N
         finite = jnp.isfinite(scores).reshape(scores.shape[0], -1).all(1)  # [B]
         seen = finite if scores.ndim == 1 else finite[:, None]
         worst = jnp.minimum(state.worst, jnp.min(scores, 0, where=seen, initial=jnp.inf))
-        told = jnp.where(seen, scores, jnp.where(jnp.isfinite(worst), worst, 0.0)[None])
+        instead = -jnp.inf if algorithm.failures else jnp.where(jnp.isfinite(worst), worst, 0.0)[None]
+        told = jnp.where(seen, scores, instead)
         ranked = jnp.where(finite, scores if scores.ndim == 1 else scores[:, 0], -jnp.inf)
         i = jnp.argmax(ranked)
         better = ranked[i] > state.best_score

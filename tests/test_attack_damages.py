@@ -30,7 +30,7 @@ FILES = {  # of each run: what is damaged, the first that fits
         *("members/search-0.npy", "finals/compared.json", "finals/*.npz", "finals/*.npy"),
     ),
 }
-WAY_OUT = r"set it back|remove |give |make it|start anew|resume|choose|write "
+WAY_OUT = r"set it back|remove |give |make it|start |resume|choose|write "
 
 
 def _flipped(held: bytes) -> bytes:

@@ -562,6 +562,25 @@ def test_a_member_that_diverged_is_trained_no_further():
     assert np.isnan(metrics["accuracy"]).all() and (np.asarray(metrics["cost"]) == 2).all()
 
 
+@pytest.mark.parametrize(
+    "make", [lambda s: successive_halving(s, 9, 1, 3, batch=3), lambda s: asha(s, 3, 1, 3, capacity=9, batch=3)]
+)
+def test_a_member_that_diverged_at_the_largest_budget_is_no_answer(make):
+    """Who goes on diverges: the answer is the best of those that did not, at the budget that they were trained to."""
+
+    def diverging(key, trials, batch):
+        return {"accuracy": jnp.where(trials.stop > 1, jnp.nan, -1.0 - trials.arch[0])}
+
+    strategy = black_box(make(space([20])), stateless(diverging))
+    step = jax.jit(strategy.step)
+    state, asked = strategy.init(jax.random.key(0)), []
+    for key in jax.random.split(jax.random.key(1), 6):
+        state, info = step(key, state, Batch())
+        asked += [(int(a), int(b)) for a, b in zip(info.archs.arch[0], info.archs.stop, strict=True)]
+    assert any(stop > 1 for _, stop in asked)
+    assert int(strategy.best(state)[0]) == min(a for a, stop in asked if stop == 1)
+
+
 @pytest.mark.slow
 def test_memory_grows_with_the_chunk_and_not_with_the_population():
     def temporary(P, chunk):

@@ -167,7 +167,7 @@ def test_of_each_family_the_widest_network_that_is_fast_enough_is_taken():
         return float(blueprints.cost(arch).macs) * (3e-6 if inverted else 1e-6)
 
     fast = types.SimpleNamespace(net=blueprints, latency=latency)
-    networks, most = budget._scaled(fast, Limits(milliseconds=0.8))
+    networks, most = budget._scaled(fast, budget._costs(fast.net), Limits(milliseconds=0.8))
     for name, ladder in blueprints.families.items():
         macs = [float(blueprints.cost(arch).macs) * (3 if name == "mobilenet" else 1) for arch in ladder]
         assert networks[name] == blueprints.space.to_text(ladder[max(i for i, m in enumerate(macs) if m <= 8e5)])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxnas import ask_tell
-from jaxnas.ask_tell.trial import Trial
+from jaxnas.ask_tell.trial import FAILED, Trial
 from jaxnas.spaces._space import space
 from jaxnas.trees import take
 
@@ -83,3 +83,16 @@ def test_sizes_that_make_no_portfolio_are_refused(sizes):
     toys = toy()
     with pytest.raises(ValueError, match="must be a positive integer"):
         ask_tell.portfolio(toys, jax.tree.map(lambda *a: jnp.stack(a), *given(toys, 1)), **sizes)
+
+
+def test_what_diverged_at_the_largest_budget_is_no_parent():
+    """All that go on diverge: mutants are of what did not, a step of at most three decisions away."""
+    toys = space([30] * 6)
+    first = [toys.from_index(jnp.asarray(0))] + [toys.from_index(jnp.asarray(int(toys.size) - 1))] * 3
+    propose = ask_tell.portfolio(toys, jax.tree.map(lambda *a: jnp.stack(a), *first), 8, 1, 1)
+    state = propose.init(jax.random.key(0))
+    for slot, (arch, stop, score) in enumerate(zip(first, (1, 3, 3, 1), (0.5, FAILED, FAILED, 0.1), strict=True)):
+        trial = Trial(arch, *(jnp.asarray(n, jnp.int32) for n in (slot, 0, stop)))
+        state = propose.tell(state, jax.tree.map(lambda a: a[None], trial), jnp.asarray([score]))
+    for key in jax.random.split(jax.random.key(1), 4):
+        assert 1 <= int((toys.flat(take(propose.ask(key, state), 0)) > 0).sum()) <= 3

@@ -22,7 +22,7 @@ import numpy as np
 
 from jaxnas.ask_tell.halving import Proposer, at_random
 from jaxnas.ask_tell.history import check_capacity, no_archs
-from jaxnas.ask_tell.trial import Answer, Trial, better, levels, no_answer
+from jaxnas.ask_tell.trial import FAILED, Answer, Trial, better, levels, no_answer
 from jaxnas.base import Arch, AskTell
 from jaxnas.checks import checked
 from jaxnas.kinds import Positive
@@ -109,6 +109,7 @@ def asha(
 
     def tell(key, state, trials, scores):
         del key  # nothing to draw
+        scores = jnp.maximum(scores, FAILED)
         s, k = trials.slot, jnp.sum(trials.stop[:, None] > budgets[None], -1, dtype=jnp.int32)
         return ASHAState(
             archs=jax.tree.map(lambda old, new: old.at[s].set(new), state.archs, trials.arch),
@@ -119,4 +120,4 @@ def asha(
             proposer=propose.tell(state.proposer, trials, scores),
         )
 
-    return AskTell(init, ask, tell, lambda state: state.answer.arch, replaceable=False)
+    return AskTell(init, ask, tell, lambda state: state.answer.arch, replaceable=False, failures=True)

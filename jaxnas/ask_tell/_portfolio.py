@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from jaxnas.ask_tell.halving import Proposer
 from jaxnas.ask_tell.history import code, no_archs, seen
-from jaxnas.ask_tell.trial import Trial
+from jaxnas.ask_tell.trial import FAILED, Trial
 from jaxnas.base import Arch, Key
 from jaxnas.checks import checked, require_archs
 from jaxnas.kinds import Positive, Probability
@@ -81,8 +81,9 @@ def portfolio(
         return jax.lax.fori_loop(0, times, again, parent)
 
     def ask(key: Key, state: PortfolioState) -> Arch:
-        order = jnp.lexsort((-state.scores, -state.budget))[:P]
-        known = jnp.clip(jnp.sum(state.budget > 0), 1, P)
+        able = (state.budget > 0) & (state.scores > FAILED)  # bool[N]: what diverged is no parent
+        order = jnp.lexsort((-state.scores, -jnp.where(able, state.budget, 0)))[:P]
+        known = jnp.clip(jnp.sum(able), 1, P)
         codes = jax.vmap(lambda arch: code(space, arch))(state.archs)
 
         def one(key, b):

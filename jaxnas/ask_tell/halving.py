@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.ask_tell.history import leaders, no_archs
-from jaxnas.ask_tell.trial import Answer, Trial, better, levels, no_answer
+from jaxnas.ask_tell.trial import FAILED, WORST, Answer, Trial, better, levels, no_answer
 from jaxnas.base import Arch, AskTell, Key, State
 from jaxnas.checks import checked
 from jaxnas.kinds import Positive
@@ -115,7 +115,7 @@ def brackets(
         t = state.told % len(rung)
         g, new = jnp.asarray(rung)[t], jnp.asarray(first)[t] > 0
         busy = jnp.arange(B) < jnp.asarray(count)[t]
-        others = jnp.where(state.rung < 0, -jnp.inf, jnp.finfo(jnp.float32).min)
+        others = jnp.where(state.rung < 0, -jnp.inf, WORST)
         survivors = leaders(jnp.where(state.rung == g - 1, state.scores, others), B)
         slot = jnp.where(new, jnp.asarray(slots)[t], survivors.astype(jnp.int32))
         fresh = lambda a, b: jnp.where((busy & new).reshape(B, *[1] * (a.ndim - 1)), a, b[slot])
@@ -129,7 +129,7 @@ def brackets(
 
     def tell(key, state, trials, scores):
         del key  # nothing to draw
-        busy, s = trials.start < trials.stop, trials.slot
+        busy, s, scores = trials.start < trials.stop, trials.slot, jnp.maximum(scores, FAILED)
         return HalvingState(
             archs=jax.tree.map(lambda old, new: old.at[s].set(new), state.archs, trials.arch),
             scores=state.scores.at[s].set(jnp.where(busy, scores, state.scores[s])),
@@ -139,7 +139,7 @@ def brackets(
             proposer=propose.tell(state.proposer, trials, scores),
         )
 
-    return AskTell(init, ask, tell, lambda state: state.answer.arch, replaceable=False)
+    return AskTell(init, ask, tell, lambda state: state.answer.arch, replaceable=False, failures=True)
 
 
 def plan_cost(plan: Sequence[Sequence[tuple[int, int]]], restart: bool = False) -> int:

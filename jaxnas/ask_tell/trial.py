@@ -12,11 +12,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxnas.ask_tell.history import no_archs
 from jaxnas.base import Arch
 from jaxnas.spaces._space import Space
 from jaxnas.trees import take
+
+WORST = np.finfo(np.float32).min
+FAILED = WORST / 2  # the score of a trial that diverged: below all others, and finite
 
 
 class Trial(NamedTuple):
@@ -56,13 +60,13 @@ def no_answer(space: Space) -> Answer:
 
 
 def better(answer: Answer, trials: Trial, scores: jax.Array) -> Answer:
-    """The answer after B trials more; idle ones do not count."""
-    budget = jnp.where(trials.start < trials.stop, trials.stop, 0)  # [B]
+    """The answer after B trials more; idle ones, and those that diverged, do not count."""
+    budget = jnp.where((trials.start < trials.stop) & (scores > FAILED), trials.stop, 0)  # [B]
     top = jnp.maximum(answer.budget, jnp.max(budget))
     at_top = jnp.where(budget == top, scores, -jnp.inf)
     i = jnp.argmax(at_top)
     new = Answer(take(trials.arch, i), at_top[i], top)
-    replace = (top > answer.budget) | (at_top[i] > answer.score)
+    replace = (budget[i] > 0) & ((top > answer.budget) | (at_top[i] > answer.score))
     return jax.tree.map(lambda a, b: jnp.where(replace, a, b), new, answer)
 
 

@@ -102,10 +102,10 @@ def make_plan(
             raise ValueError(f"--limit {limit}: the smallest hand-made network has {least[what]:,.0f} {words}: give at least that")
     dearest = max(float(c.macs.max()) for c in ladders.values())
     if steps is not None:
-        networks, most = _scaled(trainer, limits._replace(multiply_adds=min(dearest, macs or dearest)))
+        networks, most = _scaled(trainer, ladders, limits._replace(multiply_adds=min(dearest, macs or dearest)))
         common = dict(networks=networks, limit=most, limit_params=params, limit_ms=limits.milliseconds)
         return Plan(seconds, 0.0, share * seconds, _whole_thirds(steps), **common, speed=1.0, compiling=0.0, arms=arms)
-    speed, compiling = _measure(trainer)
+    speed, compiling = _measure(trainer, ladders)
     began = clock()  # what follows is quick, but where milliseconds are measured
     arm = share * (seconds - began)
     each = max(max(arm - PROGRAMS * compiling, arm / 3) / TRAININGS, min(compiling / 2, arm / 8))
@@ -113,7 +113,7 @@ def make_plan(
     wanted = max(FEWEST, trainer.net.epochs * examples // batch)
     affordable = speed * each / (3 * batch)  # multiply-adds times steps
     limit_macs = min(dearest, macs or dearest, max(least["macs"], affordable / wanted))
-    networks, limit_macs = _scaled(trainer, limits._replace(multiply_adds=limit_macs))
+    networks, limit_macs = _scaled(trainer, ladders, limits._replace(multiply_adds=limit_macs))
     most = max(2, int(arm / (2 * COMPILED * compiling))) if compiling else len(networks)
     networks = dict(list(networks.items())[:most])
     n = int(np.clip(affordable / limit_macs, FEWEST, wanted))
@@ -129,19 +129,21 @@ def make_plan(
 
 def _costs(net: Blueprints) -> dict[str, Cost]:
     """family -> the costs of its networks, on the host; in the order of the families."""
-    cost = jax.jit(jax.vmap(net.cost), compiler_options=compiler_options(once=True))
-    stacked = {name: jax.tree.map(lambda *a: jnp.stack(a), *ladder) for name, ladder in net.families.items()}
-    return {name: jax.tree.map(np.asarray, cost(archs)) for name, archs in stacked.items()}
+    every = jax.tree.map(lambda *a: jnp.stack(a), *(arch for ladder in net.families.values() for arch in ladder))
+    costs = jax.tree.map(np.asarray, jax.jit(jax.vmap(net.cost), compiler_options=compiler_options(once=True))(every))
+    ends = np.cumsum([len(ladder) for ladder in net.families.values()])
+    starts = [0, *ends[:-1]]
+    return {name: jax.tree.map(lambda a: a[i:j], costs) for name, i, j in zip(net.families, starts, ends, strict=True)}
 
 
 def _whole_thirds(steps: int) -> int:
     return max(ETA, steps - steps % ETA)
 
 
-def _measure(trainer: Trainer) -> tuple[float, float]:
+def _measure(trainer: Trainer, ladders: dict[str, Cost]) -> tuple[float, float]:
     """(multiply-adds a second, seconds to compile), of a network of the first family: its cheapest, or the largest one whose steps
     are still too short to measure."""
-    ladder, costs = next(zip(trainer.net.families.values(), _costs(trainer.net).values(), strict=True))
+    ladder, costs = next(zip(trainer.net.families.values(), ladders.values(), strict=True))
     at = max(int(np.sum(costs.macs <= SHORT)) - 1, 0)
     choice, macs = trainer.net.space.choice(ladder[at]), float(costs.macs[at])
     key, held = lambda: jax.random.key(0), trainer.data.x[:1]
@@ -156,7 +158,7 @@ def _measure(trainer: Trainer) -> tuple[float, float]:
         steps *= 3
 
 
-def _scaled(trainer: Trainer, limits: Limits) -> tuple[dict[str, str], float]:
+def _scaled(trainer: Trainer, ladders: dict[str, Cost], limits: Limits) -> tuple[dict[str, str], float]:
     """(family -> its largest network within the limits, the multiply-adds that a network may have); without the families that have
     none.
 
@@ -164,7 +166,7 @@ def _scaled(trainer: Trainer, limits: Limits) -> tuple[dict[str, str], float]:
         ValueError: where no family has one.
     """
     space, found, dearest = trainer.net.space, {}, 0.0
-    for name, costs in _costs(trainer.net).items():
+    for name, costs in ladders.items():
         ladder = trainer.net.families[name]
         fits = (costs.macs <= (limits.multiply_adds or np.inf)) & (costs.params <= (limits.parameters or np.inf))
         while fits.any():

@@ -83,7 +83,8 @@ def sentences():
 
 
 def tiny(space, strategy, evaluator="scratch"):
-    sizes = dict(steps=4, batch=2, channels=4, cells=1, candidate_steps=2, supernet_steps=2, train_steps=2)
+    sizes = dict(steps=4, batch=2, channels=4, cells=1, train_steps=2)
+    sizes |= {"scratch": dict(candidate_steps=2), "supernet": dict(supernet_steps=2)}.get(evaluator, {})
     nested = dict(space_settings=TINY_SPACES.get(space), strategy_settings=TINY_METHODS.get(strategy))
     if not NETS[SPACES[space].net].supernet:
         sizes = dict(batch=2, trials=2, train_steps=3) | ({} if strategy == "portfolio" else {"steps": 4})

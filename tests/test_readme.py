@@ -78,11 +78,8 @@ def template(kind, tables):
 
 
 def plan_of(dataset, **settings):
-    return search.make_plan(
-        search.make_job(
-            Config(**{"strategy": "darts", "steps": 2, "batch": 4, "channels": 2, "candidate_steps": 1} | settings), dataset
-        )
-    )
+    sizes = {"steps": 2, "batch": 4, "channels": 2} | ({} if "evaluator" in settings else {"candidate_steps": 1})
+    return search.make_plan(search.make_job(Config(**{"strategy": "darts"} | sizes | settings), dataset))
 
 
 @pytest.mark.parametrize(

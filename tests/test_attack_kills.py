@@ -18,9 +18,11 @@ JOBS = {  # {name: arguments of the command line, without --out}
     "tabulate": ["tabulate", "--architectures", "20", "--steps", "2", "--channels", "2", "--batch", "16"],
     "rank": ["rank", "--architectures=10", "--proxy", "params", "synflow", "--channels=2", "--cells=1", "--batch=16"],
 }
-# what holds measured seconds
+# what holds measured seconds, or is drawn from a log whose lines are as long as the clock says
 CLOCKS = {
     "times.json",
+    "curves.png",
+    "gates.png",
     "log.jsonl",
     "plan.json",
     "trials.jsonl",
@@ -28,6 +30,7 @@ CLOCKS = {
     "results.csv",
     "results.md",
 }  # hold measured seconds
+LOGS = {"checkpoints", "tensorboard"}
 KILLS = 3  # of a run, and one more that is left alone
 
 
@@ -54,7 +57,7 @@ def contents(out):
     paths = [out] if out.is_file() else sorted(out.rglob("*"))
     held = {}
     for path in paths:
-        if not path.is_file() or path.name in CLOCKS or "checkpoints" in path.parts:
+        if not path.is_file() or path.name in CLOCKS or LOGS & set(path.parts):
             continue
         if path.suffix == ".npz":
             with np.load(path) as arrays:

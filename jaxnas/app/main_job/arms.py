@@ -19,7 +19,7 @@ import numpy as np
 from jaxnas.app.main_job.trainer import Outcome, Trainer
 from jaxnas.ask_tell.trial import Trial
 from jaxnas.base import AskTell, Key
-from jaxnas.driver.files import read_rows, set_aside, write_whole
+from jaxnas.driver.files import make_way, read_rows, set_aside, write_whole
 from jaxnas.driver.loop import compiler_options
 from jaxnas.spaces._space import Space
 from jaxnas.trees import take
@@ -130,6 +130,7 @@ class Trials:
         if math.isfinite(record.score):
             (self.directory / "members").mkdir(exist_ok=True)
             where = self.directory / "members" / f"{record.arm}-{record.number}"
+            make_way(where.parent, files=(f"{where.name}.npy", f"{where.name}.npz"))
             np.save(where.with_suffix(".npy"), outcome.outputs)
             save_weights(where.with_suffix(".npz"), outcome.variables)
         self.records.append(record)

@@ -38,7 +38,7 @@ from jaxnas.app.main_job.trainer import Trainer
 from jaxnas.base import Key
 from jaxnas.data.dataset import Dataset
 from jaxnas.driver.errors import NoFiniteScore
-from jaxnas.driver.files import read_json, set_aside, write_whole
+from jaxnas.driver.files import make_way, read_json, set_aside, write_whole
 from jaxnas.nets.blueprints import Blueprints
 
 MOST_SEEDS = 5
@@ -135,8 +135,14 @@ def _affordable(run: Searched, rivals: dict[str, Record]) -> tuple[dict[str, Rec
     finals/compared.json, for a run that is cut."""
     path = run.directory / "finals" / "compared.json"
     if path.exists():
-        kept = read_json(path)
-        return {name: rivals[name] for name in kept["rivals"]}, kept["seeds"]
+        try:
+            kept = read_json(path)
+            compared, seeds = {name: rivals[name] for name in kept["rivals"]}, int(kept["seeds"])
+            if "found" in compared and 1 <= seeds <= MOST_SEEDS:
+                return compared, seeds
+            raise KeyError
+        except (ValueError, TypeError, KeyError, IndexError, IsADirectoryError):
+            set_aside(path, "is damaged: what is compared is decided again")
     longer, left = len(run.trainer.data.y) / run.trainer.data.train, run.left()
     seconds = {_file(r): longer * r.stop * (r.seconds - r.waited) / (r.stop - r.start) for r in rivals.values()}
     must = {_file(r): seconds[_file(r)] for name, r in rivals.items() if name not in OPTIONAL}
@@ -277,6 +283,7 @@ def _final(run: Searched, r: Record, key: Key, seed: int) -> np.ndarray:
     k, name = jax.random.fold_in(key, seed), (_file(r), seed)
     out = run.trainer.train(name, k, choice, 0, stop, total, on=run.dataset.test.x, whole=True)
     run.trainer.forget(name)
+    make_way(where.parent, files=(f"{where.name}.npy", f"{where.name}.npz"))
     export.save_weights(where.with_suffix(".npz"), out.variables)
     part = where.with_suffix(".part.npy")
     np.save(part, out.outputs)

@@ -20,6 +20,7 @@ JOBS = {  # {name: arguments of the command line, without --out}
 }
 # what holds measured seconds, or is drawn from a log whose lines are as long as the clock says
 CLOCKS = {
+    "boosting.json",
     "times.json",
     "curves.png",
     "gates.png",

@@ -462,7 +462,7 @@ def test_an_upper_confidence_bound_adds_deviations():
     np.testing.assert_allclose(upper_confidence_bound(9.0)(key, BELIEF, 0.0), [3.0, 0.8, 1.7, -1.5], rtol=1e-6)
     np.testing.assert_array_equal(upper_confidence_bound(0.0)(key, BELIEF, 0.0), BELIEF.mean)
     assert int(jnp.argmax(upper_confidence_bound()(key, BELIEF, 0.0))) == 0
-    with pytest.raises(ValueError, match="must not be negative; got -1"):
+    with pytest.raises(ValueError, match="`beta` of upper_confidence_bound must be a number of at least 0; got -1"):
         upper_confidence_bound(-1)
 
 

@@ -708,9 +708,9 @@ def test_no_finite_score_ever_is_no_answer(tmp_path, bad):
     [
         (lambda: run(key(), noisy(), steps=2, directory=""), "the directory has no name"),
         (lambda: run(key(), noisy()), "say how many steps"),
-        (lambda: run(key(), noisy(), steps=0), "at least 1"),
-        (lambda: run(key(), noisy(), steps=2, chunk=0), "at least 1"),
-        (lambda: run(key(), noisy(), steps=2, seeds=0), "at least 1"),
+        (lambda: run(key(), noisy(), steps=0), "`steps` of run must be a positive integer"),
+        (lambda: run(key(), noisy(), steps=2, chunk=0), "`chunk` of run must be a positive integer"),
+        (lambda: run(key(), noisy(), steps=2, seeds=0), "`seeds` of run must be a positive integer"),
         (lambda: run(key(), two_phases(), steps=2), "leave `steps` and `data` out"),
         (lambda: run(key(), two_phases(), data=regression()), "leave `steps` and `data` out"),
         (lambda: run(key(), noisy(), steps=2, resume=True), "resume needs the directory"),

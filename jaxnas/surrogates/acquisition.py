@@ -44,8 +44,6 @@ def upper_confidence_bound(beta: NonNegativeNumber = 4.0) -> Acquisition:
     Raises:
         ValueError: for a negative beta.
     """
-    if beta < 0:
-        raise ValueError(f"an upper confidence bound adds to the mean: beta must not be negative; got {beta}")
     return lambda key, posterior, best: posterior.mean + beta**0.5 * posterior.std
 
 

@@ -279,7 +279,7 @@ def test_the_command_line(tmp_path, capsys):
         ([], "exists: give another --out"),
         (["--algorithms", "annealing", "--out", "x"], "unknown strategy 'annealing'"),
         (["--algorithms", "darts", "--out", "x"], "darts asks no table for architectures"),
-        (["--queries", "0", "--out", "x"], "at least one query"),
+        (["--queries", "0", "--out", "x"], "--queries must be a positive integer, not 0"),
         (["--algorithms", "aging:tournaments=3", "--out", "x"], "did you mean 'tournament'?"),
         (["--accuracy", "top1", "--out", "x"], "no array top1: it has archs, arity, accuracy, cost"),
         (["--test", "top1", "--tables", "nasbench201:cifar10", "--out", "x"], "is no file.npz: leave --space"),

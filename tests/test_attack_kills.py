@@ -109,6 +109,7 @@ def test_kills_change_nothing(where, reference, name, seed):
             process.communicate()
             continue
         _, err = process.communicate()
-        assert process.returncode == 0, (moment, err)
+        finished = "exists: give another --out" in err  # the kill came when all had been written
+        assert process.returncode == 0 or finished, (moment, err)
         break
     assert contents(out) == expected

@@ -31,7 +31,8 @@ def multiply_adds(module: nn.Module, x: tuple[int, ...], *args: Any, **how: Any)
         return y
 
     with probe.probing(probe.Probe(linear=linear)):
-        jax.eval_shape(lambda key, x: module.init_with_output(key, x, *args, **how), jax.random.key(0), jnp.zeros(x))
+        example = jax.ShapeDtypeStruct(x, jnp.float32)
+        jax.eval_shape(lambda key, x: module.init_with_output(key, x, *args, **how), jax.random.key(0), example)
     return sum(counted)
 
 

@@ -94,18 +94,18 @@ def make_plan(
     net, data, share = trainer.net, trainer.data, ARM if arms == 2 else ARM_OF_THREE
     limits = read_limit(limit)
     params, macs = limits.parameters, limits.multiply_adds
-    ladders = _costs(net)
-    least = {what: min(float(getattr(c, what).min()) for c in ladders.values()) for what in ("params", "macs")}
+    costs = _costs(net)
+    least = {what: min(float(getattr(c, what).min()) for c in costs.values()) for what in ("params", "macs")}
     for what, most in (("params", params), ("macs", macs)):
         if most is not None and most < least[what]:
             words = "parameters" if what == "params" else "multiply-adds"
             raise ValueError(f"--limit {limit}: the smallest hand-made network has {least[what]:,.0f} {words}: give at least that")
-    dearest = max(float(c.macs.max()) for c in ladders.values())
+    dearest = max(float(c.macs.max()) for c in costs.values())
     if steps is not None:
-        networks, most = _scaled(trainer, ladders, limits._replace(multiply_adds=min(dearest, macs or dearest)))
+        networks, most = _scaled(trainer, costs, limits._replace(multiply_adds=min(dearest, macs or dearest)))
         common = dict(networks=networks, limit=most, limit_params=params, limit_ms=limits.milliseconds)
         return Plan(seconds, 0.0, share * seconds, _whole_thirds(steps), **common, speed=1.0, compiling=0.0, arms=arms)
-    speed, compiling = _measure(trainer, ladders)
+    speed, compiling = _measure(trainer, costs)
     began = clock()  # what follows is quick, but where milliseconds are measured
     arm = share * (seconds - began)
     each = max(max(arm - PROGRAMS * compiling, arm / 3) / TRAININGS, min(compiling / 2, arm / 8))
@@ -113,7 +113,7 @@ def make_plan(
     wanted = max(FEWEST, trainer.net.epochs * examples // batch)
     affordable = speed * each / (3 * batch)  # multiply-adds times steps
     limit_macs = min(dearest, macs or dearest, max(least["macs"], affordable / wanted))
-    networks, limit_macs = _scaled(trainer, ladders, limits._replace(multiply_adds=limit_macs))
+    networks, limit_macs = _scaled(trainer, costs, limits._replace(multiply_adds=limit_macs))
     most = max(2, int(arm / (2 * COMPILED * compiling))) if compiling else len(networks)
     networks = dict(list(networks.items())[:most])
     n = int(np.clip(affordable / limit_macs, FEWEST, wanted))
@@ -140,10 +140,10 @@ def _whole_thirds(steps: int) -> int:
     return max(ETA, steps - steps % ETA)
 
 
-def _measure(trainer: Trainer, ladders: dict[str, Cost]) -> tuple[float, float]:
+def _measure(trainer: Trainer, families: dict[str, Cost]) -> tuple[float, float]:
     """(multiply-adds a second, seconds to compile), of a network of the first family: its cheapest, or the largest one whose steps
     are still too short to measure."""
-    ladder, costs = next(zip(trainer.net.families.values(), ladders.values(), strict=True))
+    ladder, costs = next(zip(trainer.net.families.values(), families.values(), strict=True))
     at = max(int(np.sum(costs.macs <= SHORT)) - 1, 0)
     choice, macs = trainer.net.space.choice(ladder[at]), float(costs.macs[at])
     key, held = lambda: jax.random.key(0), trainer.data.x[:1]
@@ -158,7 +158,7 @@ def _measure(trainer: Trainer, ladders: dict[str, Cost]) -> tuple[float, float]:
         steps *= 3
 
 
-def _scaled(trainer: Trainer, ladders: dict[str, Cost], limits: Limits) -> tuple[dict[str, str], float]:
+def _scaled(trainer: Trainer, families: dict[str, Cost], limits: Limits) -> tuple[dict[str, str], float]:
     """(family -> its largest network within the limits, the multiply-adds that a network may have); without the families that have
     none.
 
@@ -166,7 +166,7 @@ def _scaled(trainer: Trainer, ladders: dict[str, Cost], limits: Limits) -> tuple
         ValueError: where no family has one.
     """
     space, found, dearest = trainer.net.space, {}, 0.0
-    for name, costs in ladders.items():
+    for name, costs in families.items():
         ladder = trainer.net.families[name]
         fits = (costs.macs <= (limits.multiply_adds or np.inf)) & (costs.params <= (limits.parameters or np.inf))
         while fits.any():

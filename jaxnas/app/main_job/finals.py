@@ -138,11 +138,11 @@ def _affordable(run: Searched, rivals: dict[str, Record]) -> tuple[dict[str, Rec
         try:
             kept = read_json(path)
             compared, seeds = {name: rivals[name] for name in kept["rivals"]}, int(kept["seeds"])
-            if "found" in compared and 1 <= seeds <= MOST_SEEDS:
-                return compared, seeds
-            raise KeyError
-        except (ValueError, TypeError, KeyError, IndexError, IsADirectoryError):
-            set_aside(path, "is damaged: what is compared is decided again")
+        except (ValueError, TypeError, KeyError, IsADirectoryError):
+            compared, seeds = {}, 0
+        if "found" in compared and 1 <= seeds <= MOST_SEEDS:
+            return compared, seeds
+        set_aside(path, "is damaged: what is compared is decided again")
     longer, left = len(run.trainer.data.y) / run.trainer.data.train, run.left()
     seconds = {_file(r): longer * r.stop * (r.seconds - r.waited) / (r.stop - r.start) for r in rivals.values()}
     must = {_file(r): seconds[_file(r)] for name, r in rivals.items() if name not in OPTIONAL}

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Literal
 
 from jaxnas.app.methods.base import CELLS, IMAGES, LOWEST_RATE, MIXES, Job, Method, one_phase, ramp, weights_first
-from jaxnas.kinds import NonNegative, NonNegativeNumber, Positive, PositiveNumber, Probability
+from jaxnas.kinds import NonNegative, NonNegativeNumber, Positive, PositiveNumber, Probability, Share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +112,7 @@ def _beta_darts(job, weights, architecture):
 
 @dataclasses.dataclass(frozen=True)
 class Projection:
-    share: Probability = 0.5
+    share: Share = 0.5
     """Of the steps that train the supernet before its operations are decided, one a step."""
     weight_steps: NonNegative = 5
     """Training steps behind each decision."""
@@ -124,8 +124,6 @@ def _darts_pt(job: Job):
     from jaxnas import weight_sharing as ws
 
     spec, s = job.space.spec, job.settings
-    if not 0 < s.share <= 1:
-        raise ValueError(f"--strategy.share is a part of the steps, above 0 and at most 1: not {s.share}")
     steps, kinds = max(1, round(s.share * job.config.steps)), max(len(spec.kinds), 1)
     weights = training.sgd(job.cosine(steps, LOWEST_RATE))
     tuned = training.sgd(job.config.learning_rate / 10)

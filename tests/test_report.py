@@ -17,6 +17,7 @@ from jaxnas.app import cli, progress, report
 from jaxnas.app.config import Config, complete
 from jaxnas.app.main_job.finals import file_name
 from jaxnas.app.report import mistakes, page
+from jaxnas.driver.files import save_array
 
 NASTY = ('<script>alert("1")</script>', "cats & dogs", "it's")
 FOUND, HAND, RANDOM = (f"stem1 {w}:plain3x1 batch relu average rate=0.1 decay=0.0 augment=none dropout=0.0" for w in (8, 16, 32))
@@ -81,7 +82,7 @@ def run(directory, dataset, config=None, loss=True):
     ]
     (directory / "trials.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"arm": "random", "ended": 1}]))
     (directory / "finals").mkdir()
-    np.save(directory / "finals" / f"{file_name(FOUND, 0)}-0.npy", outputs(dataset))
+    save_array(directory / "finals" / f"{file_name(FOUND, 0)}-0.npy", outputs(dataset))
     (directory / "architecture.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"><text>&lt;</text></svg>')
     result = {
         "found": of_test(FOUND, kind, 0.7, 5_000),

@@ -1,9 +1,13 @@
 """Files of a run that may be damaged, or not be what their name says: read in one clear line, set aside, written whole."""
 
+import io
 import json
 import logging
 import pathlib
+import zlib
 from typing import Any
+
+import numpy as np
 
 log = logging.getLogger("jaxnas")
 
@@ -69,3 +73,20 @@ def write_whole(path: pathlib.Path, text: str) -> None:
     part = path.with_name(path.name + ".part")
     part.write_text(text, encoding="utf-8")
     part.replace(path)
+
+
+def save_array(path: pathlib.Path, values: np.ndarray) -> None:
+    """Writes a .npy file at once, with a checksum behind it, which other readers of .npy pass over."""
+    held = io.BytesIO()
+    np.save(held, values)
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(held.getvalue() + zlib.crc32(held.getvalue()).to_bytes(4, "little"))
+    part.replace(path)
+
+
+def load_array(path: pathlib.Path) -> np.ndarray:
+    """What `save_array` wrote; ValueError for a file that is damaged, OSError where there is none."""
+    held = path.read_bytes()
+    if zlib.crc32(held[:-4]).to_bytes(4, "little") != held[-4:]:
+        raise ValueError(f"{path} is damaged")
+    return np.load(io.BytesIO(held[:-4]))

@@ -19,7 +19,7 @@ import numpy as np
 from jaxnas.app.main_job.trainer import Outcome, Trainer
 from jaxnas.ask_tell.trial import Trial
 from jaxnas.base import AskTell, Key
-from jaxnas.driver.files import make_way, read_rows, set_aside, write_whole
+from jaxnas.driver.files import load_array, make_way, read_rows, save_array, set_aside, write_whole
 from jaxnas.driver.loop import compiler_options
 from jaxnas.spaces._space import Space
 from jaxnas.trees import take
@@ -62,7 +62,7 @@ def _readable(where: pathlib.Path) -> bool:
     from jaxnas.app.export import load_weights
 
     try:
-        np.load(where.with_suffix(".npy"))
+        load_array(where.with_suffix(".npy"))
         load_weights(where.with_suffix(".npz"))
     except Exception:  # damage shows in many ways: OSError, ValueError, EOFError, BadZipFile, zlib.error, ...
         return False
@@ -131,7 +131,7 @@ class Trials:
             (self.directory / "members").mkdir(exist_ok=True)
             where = self.directory / "members" / f"{record.arm}-{record.number}"
             make_way(where.parent, files=(f"{where.name}.npy", f"{where.name}.npz"))
-            np.save(where.with_suffix(".npy"), outcome.outputs)
+            save_array(where.with_suffix(".npy"), outcome.outputs)
             save_weights(where.with_suffix(".npz"), outcome.variables)
         self.records.append(record)
         self._append(record._asdict())
@@ -143,7 +143,7 @@ class Trials:
 
     def outputs(self, record: Record) -> np.ndarray:
         """Predictions of the validation data [n, K]."""
-        return np.load(self.directory / "members" / f"{record.arm}-{record.number}.npy")
+        return load_array(self.directory / "members" / f"{record.arm}-{record.number}.npy")
 
     @property
     def elapsed(self) -> float:

@@ -23,6 +23,7 @@ import numpy as np
 
 from jaxnas.app.main_job.trainer import scorer
 from jaxnas.data.dataset import Dataset
+from jaxnas.driver.files import load_array, save_array
 from jaxnas.training import Criterion
 
 TREES, FEW = 300, 20_000
@@ -63,7 +64,7 @@ def boost(directory: pathlib.Path, dataset: Dataset, criterion: Criterion, secon
     held, kept = directory / "boosting.json", directory / "boosting.npy"
     if held.exists() and kept.exists():
         try:
-            return Boosted(**json.loads(held.read_text()), outputs=np.load(kept))
+            return Boosted(**json.loads(held.read_text()), outputs=load_array(kept))
         except (ValueError, TypeError, EOFError):
             raise ValueError(f"{held} or {kept.name} is damaged: remove both, and go on with jaxnas resume {directory}") from None
     began, best = time.perf_counter(), (-np.inf, {})
@@ -83,7 +84,7 @@ def boost(directory: pathlib.Path, dataset: Dataset, criterion: Criterion, secon
         models = _fitted(dataset, rows, y, best[1])
         *_, outputs = _stages(dataset, models, np.asarray(dataset.test.x))
     found = dict(settings=best[1], validation=best[0], tried=tried, seconds=round(time.perf_counter() - began, 3))
-    np.save(kept, outputs)
+    save_array(kept, outputs)
     part = held.with_suffix(".part")
     part.write_text(json.dumps(found, indent=2) + "\n")
     part.replace(held)

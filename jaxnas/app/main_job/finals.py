@@ -38,7 +38,7 @@ from jaxnas.app.main_job.trainer import Trainer
 from jaxnas.base import Key
 from jaxnas.data.dataset import Dataset
 from jaxnas.driver.errors import NoFiniteScore
-from jaxnas.driver.files import make_way, read_json, set_aside, write_whole
+from jaxnas.driver.files import load_array, make_way, read_json, save_array, set_aside, write_whole
 from jaxnas.nets.blueprints import Blueprints
 
 MOST_SEEDS = 5
@@ -274,7 +274,7 @@ def _final(run: Searched, r: Record, key: Key, seed: int) -> np.ndarray:
     if where.with_suffix(".npy").exists():
         try:
             export.load_weights(where.with_suffix(".npz"))
-            return np.load(where.with_suffix(".npy"))
+            return load_array(where.with_suffix(".npy"))
         except Exception:  # damage shows in many ways: ValueError, EOFError, BadZipFile, zlib.error, ...
             set_aside(where.with_suffix(".npy"), "or the .npz beside it is damaged: this training is done again")
     longer = len(run.trainer.data.y) / run.trainer.data.train
@@ -285,7 +285,5 @@ def _final(run: Searched, r: Record, key: Key, seed: int) -> np.ndarray:
     run.trainer.forget(name)
     make_way(where.parent, files=(f"{where.name}.npy", f"{where.name}.npz"))
     export.save_weights(where.with_suffix(".npz"), out.variables)
-    part = where.with_suffix(".part.npy")
-    np.save(part, out.outputs)
-    part.replace(where.with_suffix(".npy"))  # whole, or not there
+    save_array(where.with_suffix(".npy"), out.outputs)
     return out.outputs

@@ -21,7 +21,7 @@ from jaxnas.app.config import SETTINGS, Config, load_config, named
 from jaxnas.app.report import mistakes, page, tried
 from jaxnas.app.report.page import escape, short
 from jaxnas.app.tasks import score_of
-from jaxnas.driver.files import read_json
+from jaxnas.driver.files import load_array, read_json
 
 WORDS = {"better": ("better", "good"), "worse": ("worse: a loss", "bad"), "level": ("level", "")}
 
@@ -64,7 +64,7 @@ def _kept_outputs(directory: pathlib.Path, result: dict) -> np.ndarray | None:
     from jaxnas.app.main_job.finals import file_name
 
     path = directory / "finals" / f"{file_name(result.get('genotype') or '', result.get('steps', 0))}-0.npy"
-    outputs = np.load(path).astype(np.float64) if path.exists() else np.full(1, np.nan)
+    outputs = load_array(path).astype(np.float64) if path.exists() else np.full(1, np.nan)
     return outputs if np.isfinite(outputs).all() else None
 
 

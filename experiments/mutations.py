@@ -1,6 +1,6 @@
 """How many random faults do the tests see?  One small change of one expression at a time, and the tests that name what it is in.
 
-    python experiments/mutations.py COUNT [SEED]
+    python experiments/mutations.py COUNT [SEED] [WORKERS]
 
 A mutation is drawn uniformly over the places of the packages below: another comparison, another arithmetic operator, a number that
 is off by one or by a factor of two, True for False, the two values of a `where` exchanged, another reduction of the same kind
@@ -14,9 +14,11 @@ Results: docs/results.md#mutations
 """
 
 import ast
+import concurrent.futures
 import copy
 import os
 import pathlib
+import queue
 import random
 import re
 import shutil
@@ -121,22 +123,40 @@ def seen(tree: pathlib.Path, tests: list[str]) -> bool:
         return True
 
 
-def main(count: int, seed: int = 0) -> None:
+def trees(into: pathlib.Path, count: int) -> queue.SimpleQueue:
+    """As many copies of the project, with its data beside them."""
+    copies = queue.SimpleQueue()
+    data = ROOT.parent / "shared"
+    if data.exists():
+        (into / "shared").symlink_to(data.resolve())
+    for i in range(count):
+        ignored = shutil.ignore_patterns(".git", "runs", "__pycache__", ".pytest_cache")
+        copies.put(pathlib.Path(shutil.copytree(ROOT, into / f"tree{i}", ignore=ignored)))
+    return copies
+
+
+def main(count: int, seed: int = 0, workers: int = 1) -> None:
     chosen = random.Random(seed).sample(places(), count)
-    survivors = 0
     with tempfile.TemporaryDirectory() as temporary:
-        tree = pathlib.Path(temporary) / "tree"
-        shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".git", "runs", "__pycache__", ".pytest_cache"))
-        for i, (path, node, function) in enumerate(chosen):
+        copies = trees(pathlib.Path(temporary), workers)
+
+        def survives(i: int) -> bool:
+            path, node, function = chosen[i]
             options = mutants(node)
             new = options[i % len(options)]
-            text, file = path.read_text(), tree / path.relative_to(ROOT)
+            tree = copies.get()
+            file = tree / path.relative_to(ROOT)
+            text = file.read_text()
             file.write_text(mutated(text, node, new))
             caught = seen(tree, relevant(path, function))
             file.write_text(text)
-            survivors += not caught
+            copies.put(tree)
             where = f"{path.relative_to(ROOT)}:{node.lineno} {function}"
             print(f"{'seen' if caught else 'SURVIVED'}  {where}: {ast.unparse(node)} -> {ast.unparse(new)}", flush=True)
+            return not caught
+
+        with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+            survivors = sum(pool.map(survives, range(count)))
     print(f"{count - survivors} of {count} were seen, {100 * (1 - survivors / count):.0f} %")
 
 

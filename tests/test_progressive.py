@@ -217,3 +217,16 @@ def test_edges_grow_to_a_whole_cell():
 def test_bad_sizes_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_past_the_end_the_last_level_is_asked_for_again():
+    space, growth, *_ = small()
+    surrogate = ensemble(BlockPerceptron(5, 4, 8), block_tokens(space), epochs=1)
+    search = progressive(growth, surrogate, beam=12, batch=6)  # levels of F = 36, 12 and 12
+    strategy = black_box(search, stateless(lambda key, archs, batch: {"accuracy": archs.size * 0.1}))
+    steps = (36 + 12 + 12) // 6
+    _, archs = run(strategy, jax.random.key(0), steps + 3, Batch(), lambda strategy, state, info: info.archs)
+    rows = np.asarray(jax.vmap(jax.vmap(space.flat))(archs))  # [steps + 3, B, D]
+    again = rows[steps:].reshape(-1, rows.shape[-1])
+    last = rows[steps - 2 : steps].reshape(-1, rows.shape[-1])
+    assert np.array_equal(again, np.concatenate([last, last[:6]]))

@@ -171,6 +171,7 @@ VALID = {
             n: {}
             for n in ("nasbench201", "nasnet", "ofa_mobilenet_v3", "ofa_small", "pnas", "proxylessnas", "proxylessnas_enlarged")
         },
+        "darts_subspace": {"name": "S4"},
         "chain": {"mdp": nas.spaces.metaqnn(8, 2)},
         "elastic": {"spec": ELASTIC.spec},
         "every": {"space": TWO},

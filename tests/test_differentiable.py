@@ -703,6 +703,10 @@ def test_collapse_and_skips_are_named():
     darts = spaces.darts()
     assert int(diagnostics.count_operations(darts, darts.from_text("DARTS_V2"))) == 5
     assert diagnostics.collapsed(darts, darts.from_text("DARTS_V2")) is None
+    noisy = spaces.darts_subspace("S4", nodes=1)
+    text = "Genotype(normal=[('noise', 0), ('{}', 1)], normal_concat=[2], reduce=[('noise', 0), ('{}', 1)], reduce_concat=[2])"
+    assert diagnostics.collapsed(noisy, noisy.from_text(text.format("noise", "noise"))) == "none"
+    assert diagnostics.collapsed(noisy, noisy.from_text(text.format("noise", "sep_conv_3x3"))) is None
 
 
 # P-DARTS: the plan of stages

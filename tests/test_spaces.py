@@ -15,6 +15,7 @@ from scipy import stats
 
 from jaxnas.spaces._darts import DARTS, KINDS, OPS, DARTSCell, darts
 from jaxnas.spaces._darts_rnn import darts_rnn
+from jaxnas.spaces._darts_subspace import darts_subspace
 from jaxnas.spaces._elastic import ofa_small
 from jaxnas.spaces._layerwise import layerwise
 from jaxnas.spaces._macro import macro
@@ -68,6 +69,8 @@ SPACES = {
     "darts": darts,
     "darts, small": lambda: darts(nodes=2, ops=("none", "skip_connect", "sep_conv_3x3")),
     "darts, no none": lambda: darts(nodes=2, ops=("skip_connect", "sep_conv_3x3")),
+    "darts, S3": lambda: darts_subspace("S3"),
+    "darts, S4": lambda: darts_subspace("S4", 2),
     "nasnet": lambda: nasnet(2),
     "pnas": lambda: pnas(3),
     "pnas, small": lambda: pnas(2, ("skip_connect", "nor_conv_3x3")),
@@ -252,6 +255,8 @@ def test_index_round_trip_over_the_whole_space(name):
 def test_published_sizes():
     assert nasbench201().size == 15_625
     assert darts().size == 1_037_664_180**2  # of each of two kinds
+    for name in ("S2", "S3", "S4"):  # two predecessors a node, and one of two operations for each
+        assert darts_subspace(name).size == (1 * 3 * 6 * 10 * 2**8) ** 2
     assert elastic().size == 7371**5
     assert chained().size == 3 * (1 + 2 * (1 + 4))
 

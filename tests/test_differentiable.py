@@ -1,7 +1,9 @@
 """The distinctive lines of the differentiable methods, against closed forms, brute force and planted problems."""
 
 import itertools
+from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,7 +26,9 @@ from jaxnas.nets.super_cell import FINAL, Anneal, SuperCell
 from jaxnas.policies._concrete import concrete_log_density
 from jaxnas.policies._dirichlet import concentration, divergence
 from jaxnas.training import losses
+from jaxnas.training.optimizers import DecayState
 from jaxnas.weight_sharing import Given
+from jaxnas.weight_sharing._adaptive_regularisation import AdaptiveState
 from jaxnas.weight_sharing._beta_darts import beta_decay
 from jaxnas.weight_sharing._early_stopping import WatchInfo
 from jaxnas.weight_sharing._smooth_darts import on_simplex
@@ -680,6 +684,128 @@ def test_early_stopping_answers_with_the_epoch_before_the_eigenvalue_rose(jump, 
     first = next(e for e in epochs if e >= 10 and mean(e) > 1.3 * mean(e - 4))  # the rule, in plain Python
     assert seen.index(1) + 1 == first == stops and seen[-1] == 1
     assert int(search.best(state)) == first - 4
+
+
+def test_adjustable_decay_is_the_decay_of_sgd():
+    params = {"w": jax.random.normal(jax.random.key(0), (5, 3))}
+    mine, plain = optax.chain(training.adjustable_decay(), optax.sgd(0.1, momentum=0.9)), training.sgd(0.1)
+    ours, theirs = (params, mine.init(params)), (params, plain.init(params))
+    for t in range(3):
+        grads = {"w": jax.random.normal(jax.random.key(t + 1), (5, 3))}
+        for optimizer, (w, state) in ((mine, ours), (plain, theirs)):
+            updates, state = optimizer.update(grads, state, w)
+            moved = optax.apply_updates(w, updates), state
+            ours, theirs = (moved, theirs) if optimizer is mine else (ours, moved)
+    chex.assert_trees_all_equal(ours[0], theirs[0])
+
+
+def decays(state):
+    """The weight decay in the state of a search's optimizer."""
+    return float(optax.tree_utils.tree_get(state.opt_state, "weight_decay"))
+
+
+def test_adaptive_regularisation_goes_back_and_on_with_three_times_the_decay():
+    """To the last bit what a search does that is started by hand from the state of four epochs before."""
+    optimizer = optax.chain(training.adjustable_decay(0.01), optax.sgd(0.025, momentum=0.9))
+
+    def measure(key, state, batch):  # it rises after epoch 14 unless there is more weight decay
+        little = optax.tree_utils.tree_get(state.opt_state, "weight_decay") < 0.02
+        return {"eigenvalue": jnp.where((state.step > 14) & little, 2.0, 1.0)}
+
+    watched = weight_sharing.with_measurements(weight_sharing.darts(toy_net(cell_space()), optimizer, order="first"), measure)
+    adaptive = weight_sharing.adaptive_regularisation(watched, maximum=0.05)
+    step, one = jit(adaptive.step), jit(watched.step)
+    key_of, batch_of = lambda t: jax.random.key(100 + t), lambda t: jax.tree.map(lambda a: a[None], images(jax.random.key(t)))
+    seen, plain = [jit(adaptive.init)(jax.random.key(0))], jit(watched.init)(jax.random.key(0))
+    for t in range(1, 17):  # the rule fires at epoch 16, as that of early stopping
+        seen.append(step(key_of(t), seen[-1], batch_of(t))[0])
+        if t < 16:
+            plain, _ = one(key_of(t), plain, batch_of(t))
+    chex.assert_trees_all_close(seen[15].now.search, plain, atol=1e-5)  # two programs round apart
+    before, state = seen[12].now, seen[16]
+    tripled = np.float32(0.01) * np.float32(3.0)
+    with_more = optax.tree_utils.tree_set(before.search.opt_state, weight_decay=jnp.asarray(tripled))
+    hand = before._replace(search=before.search._replace(opt_state=with_more))
+    assert int(before.number) == 12 and not bool(state.stopped)
+    chex.assert_trees_all_equal(state.now, hand)
+    hand = AdaptiveState(hand, jax.tree.map(lambda a: jnp.stack([a] * 4), hand), jnp.zeros((), bool))
+    chex.assert_trees_all_equal(state, hand)
+    plain = hand.now.search
+    for t in range(17, 31):
+        state, info = step(key_of(t), state, batch_of(t))
+        hand, _ = step(key_of(t), hand, batch_of(t))
+        plain, _ = one(key_of(t), plain, batch_of(t))
+    chex.assert_trees_all_equal(state, hand)
+    chex.assert_trees_all_close(state.now.search, plain, atol=1e-5)
+    assert decays(plain) == float(info.watched["weight_decay"]) == tripled and int(state.now.number) == 12 + 14
+    with pytest.raises(ValueError, match="adjustable_decay"):
+        fixed = weight_sharing.darts(toy_net(cell_space()), order="first")
+        weight_sharing.adaptive_regularisation(weight_sharing.with_measurements(fixed, measure)).init(jax.random.key(0))
+
+
+class Scripted(NamedTuple):
+    opt_state: Any
+    epoch: jax.Array
+    values: jax.Array
+
+
+def decayed(values, **how):
+    """`adaptive_regularisation` of a search whose eigenvalues are values[epoch], and whose architecture is the epoch's number."""
+
+    def init(key, given=None):
+        return Scripted(DecayState(jnp.asarray(3e-4, jnp.float32)), jnp.zeros((), jnp.int32), jnp.asarray(values, jnp.float32))
+
+    def step(key, state, batch):
+        value = jnp.asarray(state.values)[state.epoch]
+        return state._replace(epoch=state.epoch + 1), WatchInfo(jnp.zeros(()), None, {"eigenvalue": value})
+
+    return weight_sharing.adaptive_regularisation(Strategy(init, step, lambda state: state.epoch), **how)
+
+
+RISING_VALUES = [1.5**t for t in range(40)]
+
+
+def trace(search, steps=40):
+    state, step, seen = search.init(jax.random.key(0)), jit(search.step), []
+    for t in range(steps):
+        state, info = step(jax.random.key(t), state, Batch())
+        seen.append([float(info.watched[name]) for name in ("epoch", "weight_decay", "stopped")])
+    return int(search.best(state)), np.asarray(seen)
+
+
+@pytest.mark.parametrize("stop", [True, False])
+def test_the_weight_decay_is_raised_four_times_and_never_above_the_maximum(stop):
+    best, seen = trace(decayed(RISING_VALUES, epochs=12, stop_at_limit=stop))
+    epoch, decay, stopped = seen.T
+    raised = np.flatnonzero(np.diff(decay, prepend=3e-4) > 1e-6)
+    assert (raised == 9 + 4 * np.arange(4)).all()  # at epoch 10, each time, and back to 6
+    assert (epoch[raised] == 6).all()
+    np.testing.assert_allclose(decay[raised], 3e-4 * 3.0 ** np.arange(1, 5), rtol=1e-6)
+    assert decay.max() <= np.float32(0.0243)
+    assert best == (6 if stop else 12) and stopped.sum() == (40 - 25 if stop else 0)
+    few = trace(decayed(RISING_VALUES, epochs=12, maximum=2e-3))[1][:, 1]
+    assert few.max() == np.float32(3e-4) * np.float32(3)  # the next would be 2.7e-3
+
+
+def test_seeds_side_by_side_are_rolled_back_each_for_itself():
+    once = [1.0] * 14 + [2.0] * 26
+    tables = jnp.asarray([once, [1.0] * 40, RISING_VALUES], jnp.float32)
+    search = decayed(RISING_VALUES)
+    first = jax.vmap(lambda values: search.init(jax.random.key(0)), axis_size=3)(tables)
+    first = first._replace(now=first.now._replace(search=first.now.search._replace(values=tables)))
+    past = jnp.broadcast_to(tables[:, None], (3, 4, 40))
+    first = first._replace(past=first.past._replace(search=first.past.search._replace(values=past)))
+    many, step = first, jit(jax.vmap(lambda state: search.step(jax.random.key(0), state, Batch())[0]))
+    for _ in range(33):
+        many = step(many)
+    alone = jit(lambda state: search.step(jax.random.key(0), state, Batch())[0])
+    for i in range(3):
+        state = jax.tree.map(lambda a: a[i], first)
+        for _ in range(33):
+            state = alone(state)
+        chex.assert_trees_all_equal(state, jax.tree.map(lambda a: a[i], many))
+    assert many.stopped.tolist() == [True, False, True]  # in steps 16 + 4 * 4, never, and 10 + 4 * 4
+    assert many.now.number.tolist() == [12, 33, 6]
 
 
 def test_collapse_and_skips_are_named():

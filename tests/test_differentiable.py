@@ -32,6 +32,7 @@ from jaxnas.weight_sharing._adaptive_regularisation import AdaptiveState
 from jaxnas.weight_sharing._beta_darts import beta_decay
 from jaxnas.weight_sharing._early_stopping import WatchInfo
 from jaxnas.weight_sharing._smooth_darts import on_simplex
+from jaxnas.weight_sharing._tunas import warming
 
 ROW = spaces.space(
     (4,), gates=lambda a: (jax.nn.one_hot(a[0], 4),), derive=lambda g: (jnp.argmax(g[0]).astype(jnp.int32),), gate_shapes=((4,),)
@@ -686,6 +687,60 @@ def test_early_stopping_answers_with_the_epoch_before_the_eigenvalue_rose(jump, 
     assert int(search.best(state)) == first - 4
 
 
+def noisy_net(space, size):
+    """A linear map and noise on each edge of S4, added and weighed: two logits."""
+    noise, blank = OPS["noise"](2, 1, False), lambda n: jnp.zeros((2, 1, 1, n))
+
+    def init(key, gates=None):
+        k_map, k_noise = jax.random.split(key)
+        stats = jax.vmap(lambda key: noise.init(key, blank(1), True)["batch_stats"])(jax.random.split(k_noise, 4))
+        return {"params": 0.01 * jax.random.normal(k_map, (4, size, 2)), "batch_stats": stats}
+
+    def apply(variables, x, gates, *, train, path=False, key=None, t=None):
+        draw = lambda stats: noise.apply({"batch_stats": stats}, blank(len(x)), train, mutable=["batch_stats"])
+        y, moved = jax.vmap(draw)(variables["batch_stats"])  # [E, 2, 1, 1, B]
+        g = jnp.concatenate(gates)
+        logits = jnp.einsum("e,ekb->bk", g[:, 0], y[:, :, 0, 0]) + jnp.einsum("e,bi,eik->bk", g[:, 1], x, variables["params"])
+        return logits, {**variables, **moved} if train else variables
+
+    return nets.Net(init, apply, lambda variables, gates: variables, None, space, (size,), 2)
+
+
+def test_early_stopping_is_what_keeps_noise_out_of_s4():
+    """64 labels, a fifth of them wrong, are learned by heart: then noise, which shrinks the logits, is worth more than the map."""
+    space, steps, size = spaces.darts_subspace("S4", nodes=1), 10, 32
+    net = noisy_net(space, size)
+    search = weight_sharing.darts(net, training.sgd(0.01, weight_decay=0.0), training.adam(0.01, 0.0), order="first")
+    watched = weight_sharing.with_measurements(search, weight_sharing.measurements(net, policies.softmax(space), iterations=10))
+
+    def examples(key, w, n):
+        k_x, k_flip = jax.random.split(key)
+        x = jax.random.normal(k_x, (n, size))
+        y = ((x @ w > 0) ^ jax.random.bernoulli(k_flip, 0.2, (n,))).astype(jnp.int32)
+        return jax.tree.map(lambda a: jnp.broadcast_to(a, (steps, 1, *a.shape)), (x, y))
+
+    def problem(key):
+        k_w, k_train, k_valid = jax.random.split(key, 3)
+        w = jax.random.normal(k_w, (size,))
+        return Batch(train=examples(k_train, w, 64), valid=examples(k_valid, w, 256))
+
+    batches = jit(jax.vmap(problem))(jax.random.split(jax.random.key(0), 4))
+    states, step = jit(jax.vmap(watched.init))(jax.random.split(jax.random.key(1), 4)), jit(jax.vmap(watched.step))
+    values, noises = [], []
+    for t in range(20):
+        states, info = step(jax.random.split(jax.random.key(10 + t), 4), states, batches)
+        values.append(np.asarray(info.watched["eigenvalue"]))
+        archs = jax.vmap(watched.best)(states)
+        noises.append(np.asarray(jax.vmap(lambda arch: diagnostics.count_operations(space, arch, ("noise",)))(archs)))
+    for seed in range(4):
+        stopping = weight_sharing.early_stopping(scripted([v[seed] for v in values]))
+        state = stopping.init(jax.random.key(0))
+        for t in range(20):
+            state, _ = stopping.step(jax.random.key(t), state, Batch())
+        assert bool(state.stopped)
+        assert noises[int(stopping.best(state)) - 1][seed] < noises[-1][seed] == 4  # all edges, without the rule
+
+
 def test_adjustable_decay_is_the_decay_of_sgd():
     params = {"w": jax.random.normal(jax.random.key(0), (5, 3))}
     mine, plain = optax.chain(training.adjustable_decay(), optax.sgd(0.1, momentum=0.9)), training.sgd(0.1)
@@ -806,6 +861,53 @@ def test_seeds_side_by_side_are_rolled_back_each_for_itself():
         chex.assert_trees_all_equal(state, jax.tree.map(lambda a: a[i], many))
     assert many.stopped.tolist() == [True, False, True]  # in steps 16 + 4 * 4, never, and 10 + 4 * 4
     assert many.now.number.tolist() == [12, 33, 6]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        policies.softmax,
+        policies.dirichlet,
+        policies.simplex,
+        policies.edge_normalised,
+        policies.edge_simplex,
+        lambda space: policies.concrete(space, 1.0),
+        lambda space: policies.straight_through(space, 1.0),
+        lambda space: policies.path_dropout(space, 0.1),
+        lambda space: warming(space, lambda t: 0.5),
+        policies.categorical,
+    ],
+    ids=["softmax", "dirichlet", "simplex", "edges", "edge simplex", "concrete", "gumbel", "dropout", "warm-up", "categorical"],
+)
+def test_what_a_row_does_not_have_gets_no_weight(make):
+    space = spaces.darts_subspace("S1", nodes=2)
+    policy = make(space)
+
+    def gates(key):
+        k_init, k_sample = jax.random.split(key)
+        actions = policy.sample(k_sample, policy.init(k_init), jnp.zeros((), jnp.int32))
+        return jax.vmap(policy.gates)(actions)
+
+    drawn = jit(jax.vmap(gates))(jax.random.split(jax.random.key(0), 60))
+    for kind in ("normal", "reduce"):
+        g, on = np.asarray(getattr(drawn, kind)), getattr(space.open, kind)
+        assert (g[..., ~on] == 0).all() and np.isfinite(g).all()
+        assert (g != 0).any((0, 1))[on].all()
+    perturbed = jit(weight_sharing.random_noise(lambda t: 0.3))(jax.random.key(1), jax.tree.map(lambda a: a[0, 0], drawn), None, 0)
+    assert all((np.asarray(getattr(perturbed, kind))[~getattr(space.open, kind)] == 0).all() for kind in ("normal", "reduce"))
+
+
+def test_a_search_of_s1_and_its_projection_stay_in_it():
+    net = toy_net(spaces.darts_subspace("S1", nodes=2))
+    out = lambda tree: [np.asarray(getattr(tree, kind))[~getattr(net.space.open, kind)] for kind in ("normal", "reduce")]
+    search = weight_sharing.darts(net, order="first")
+    state, step = jit(search.init)(jax.random.key(0)), jit(search.step)
+    for t in range(3):
+        state, info = step(jax.random.key(t), state, images(jax.random.key(t)))
+    assert all((g == 0).all() for g in out(info.gates)) and bool(jnp.isfinite(info.loss))
+    rows = weight_sharing.project_operations(net).init(jax.random.key(0)).search.theta
+    uniform = jnp.concatenate([jnp.asarray(getattr(net.space.open, kind)) for kind in ("normal", "reduce")]) / 2
+    assert (rows == uniform).all()
 
 
 def test_collapse_and_skips_are_named():

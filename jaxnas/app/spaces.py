@@ -295,6 +295,7 @@ SPACES: Table[SpaceEntry] = Table(
         "macro": SpaceEntry("whole networks for images, series or tables, and how they are trained", _macro, "backbone"),
         "nasbench201": _plainly("nasbench201", "cell", "NAS-Bench-201 cells: 4 nodes, 5 operations, 15,625 architectures"),
         "darts": _plainly("darts", "cell", "DARTS cells: normal and reduction, 1,037,664,180 each", DartsCells),
+        "darts-s1": _subspace("S1", "DARTS cells with two operations of six on each edge, 46,080 each"),
         "darts-s2": _subspace("S2", "DARTS cells of sep_conv_3x3 and skip_connect, 46,080 each"),
         "darts-s3": _subspace("S3", "S2 with none in the softmax"),
         "darts-s4": _subspace("S4", "DARTS cells of sep_conv_3x3 and noise, 46,080 each"),

@@ -30,10 +30,13 @@ from jaxnas.weight_sharing.gradients import pathwise
 
 
 def on_simplex(gates: Gates, plain: Gates) -> Gates:
-    """Each row clipped to [0, 1], then divided by its sum; the plain one where nothing is left of it."""
+    """Each row clipped to [0, 1], then divided by its sum; the plain one where nothing is left of it.
+
+    What has no weight in the plain one is not in the search, and gets none.
+    """
 
     def row(g, plain):
-        g = jnp.clip(g, 0, 1)
+        g = jnp.where(plain > 0, jnp.clip(g, 0, 1), 0)
         total = jnp.sum(g, -1, keepdims=True)
         return jnp.where(total > 0, g / jnp.where(total > 0, total, 1), plain)
 

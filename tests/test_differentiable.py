@@ -893,8 +893,11 @@ def test_what_a_row_does_not_have_gets_no_weight(make):
         g, on = np.asarray(getattr(drawn, kind)), getattr(space.open, kind)
         assert (g[..., ~on] == 0).all() and np.isfinite(g).all()
         assert (g != 0).any((0, 1))[on].all()
-    perturbed = jit(weight_sharing.random_noise(lambda t: 0.3))(jax.random.key(1), jax.tree.map(lambda a: a[0, 0], drawn), None, 0)
-    assert all((np.asarray(getattr(perturbed, kind))[~getattr(space.open, kind)] == 0).all() for kind in ("normal", "reduce"))
+    one = jax.tree.map(lambda a: a[0, 0], drawn)
+    for perturb in (weight_sharing.random_noise(lambda t: 0.3), weight_sharing.adversarial(lambda t: 0.3)):
+        outside = lambda gates: sum(jnp.sum(jnp.where(on, 0, g)) for g, on in zip(gates, space.open, strict=True))  # tempting
+        moved = jit(lambda key, gates, perturb=perturb: perturb(key, gates, outside, 0))(jax.random.key(1), one)
+        assert all((np.asarray(getattr(moved, kind))[~getattr(space.open, kind)] == 0).all() for kind in ("normal", "reduce"))
 
 
 def test_a_search_of_s1_and_its_projection_stay_in_it():

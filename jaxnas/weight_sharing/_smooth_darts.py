@@ -30,13 +30,10 @@ from jaxnas.weight_sharing.gradients import pathwise
 
 
 def on_simplex(gates: Gates, plain: Gates) -> Gates:
-    """Each row clipped to [0, 1], then divided by its sum; the plain one where nothing is left of it.
-
-    What has no weight in the plain one is not in the search, and gets none.
-    """
+    """Each row clipped to [0, 1], then divided by its sum; the plain one where nothing is left of it."""
 
     def row(g, plain):
-        g = jnp.where(plain > 0, jnp.clip(g, 0, 1), 0)
+        g = jnp.clip(g, 0, 1)
         total = jnp.sum(g, -1, keepdims=True)
         return jnp.where(total > 0, g / jnp.where(total > 0, total, 1), plain)
 
@@ -45,7 +42,8 @@ def on_simplex(gates: Gates, plain: Gates) -> Gates:
 
 def _noise(key, gates, eps):
     uniform = lambda key, g, shape: eps * jax.random.uniform(key, shape[1:], g.dtype, -1, 1)
-    return draw(gates, 1, key, uniform)
+    noise = draw(gates, 1, key, uniform)
+    return jax.tree.map(lambda n, g: jnp.where(g > 0, n, 0), noise, gates)  # what has no weight is not in the search
 
 
 @checked
@@ -73,7 +71,7 @@ def adversarial(eps: Callable, steps: Positive = 7) -> Callable:
 
         def ascend(_, moved):
             grads = jax.grad(loss_of)(moved)
-            inside = lambda m, d, g: jnp.clip(m + size * jnp.sign(d), g - eps(t), g + eps(t))
+            inside = lambda m, d, g: jnp.where(g > 0, jnp.clip(m + size * jnp.sign(d), g - eps(t), g + eps(t)), 0)
             return on_simplex(jax.tree.map(inside, moved, grads, plain), plain)
 
         start = on_simplex(jax.tree.map(jnp.add, plain, _noise(key, plain, eps(t))), plain)

@@ -298,6 +298,15 @@ def watched(net):
     return weight_sharing.early_stopping(weight_sharing.with_measurements(search, measure), window=1, lag=1, first=2)
 
 
+def regularised(net):
+    """Without a rise of the eigenvalue it is rolled back as well, from the third epoch on."""
+    optimizer = optax.chain(training.adjustable_decay(0.01), optax.sgd(0.025, momentum=0.9))
+    search = weight_sharing.darts(net, optimizer, order="first")
+    measure = weight_sharing.measurements(net, policies.softmax(net.space), iterations=2)
+    watched = weight_sharing.with_measurements(search, measure)
+    return weight_sharing.adaptive_regularisation(watched, factor=0.1, maximum=0.03, window=1, lag=1, first=3)
+
+
 def epoch(key):
     return jax.tree.map(lambda a: jnp.stack([a, a[:, ::-1]]), images(key))
 
@@ -384,5 +393,6 @@ ROWS: dict[str, Callable[[], Row]] = {
     "metanas": lambda: Row(meta(toy_net(cell_space())), tasks, False),
     "smash": lambda: Row(weight_sharing.spos(memory_bank_net(), training.sgd(0.1)), images, False),
     "darts, recurrent": lambda: text(lambda net: weight_sharing.darts(net, order="first")),
+    "adaptive_regularisation": lambda: Row(regularised(toy_net(cell_space())), epoch, False),
     "early_stopping": lambda: Row(watched(toy_net(cell_space())), epoch, False),
 }

@@ -56,7 +56,7 @@ BAD = {
     str: (nan, -1, 0, 2.5, 10**30, None, ("a",), "no such choice"),
 }
 # What an annotation leaves open: texts of any kind, and pytrees, whose bad values are said here.
-ANY_TEXT = {("weight_sharing.early_stopping", "name")}
+ANY_TEXT = {("weight_sharing.adaptive_regularisation", "name"), ("weight_sharing.early_stopping", "name")}
 ARCH = nas.spaces.nasbench201().from_index(0)
 TREE = (nan, -1, 2.5, "three", object(), {"a": 1})
 OPEN = {
@@ -171,6 +171,7 @@ VALID = {
             n: {}
             for n in ("nasbench201", "nasnet", "ofa_mobilenet_v3", "ofa_small", "pnas", "proxylessnas", "proxylessnas_enlarged")
         },
+        "darts_subspace": {"name": "S4"},
         "chain": {"mdp": nas.spaces.metaqnn(8, 2)},
         "elastic": {"spec": ELASTIC.spec},
         "every": {"space": TWO},
@@ -260,6 +261,7 @@ VALID = {
         "fbnet": {"net": MOBILE_NET, "temperature": 1.0},
         "project_edges": {"net": DARTS_NET},
         **{n: {**METHOD, "temperature": 1.0} for n in ("gdas", "snas")},
+        "adaptive_regularisation": {"search": nas.darts(NET)},
         "adversarial": {"eps": constant},
         "beta_darts": {**METHOD, "decay": constant},
         "distillation": {},
@@ -298,6 +300,7 @@ VALID = {
     },
     "training": {
         "adam": {},
+        "adjustable_decay": {},
         "balanced": {"target": NUMBERS, "y": [0, 1]},
         "balanced_weights": {"y": [0, 1], "classes": 2},
         "criterion": {"target": NUMBERS},

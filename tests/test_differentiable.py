@@ -1,7 +1,9 @@
 """The distinctive lines of the differentiable methods, against closed forms, brute force and planted problems."""
 
 import itertools
+from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,10 +26,13 @@ from jaxnas.nets.super_cell import FINAL, Anneal, SuperCell
 from jaxnas.policies._concrete import concrete_log_density
 from jaxnas.policies._dirichlet import concentration, divergence
 from jaxnas.training import losses
+from jaxnas.training.optimizers import DecayState
 from jaxnas.weight_sharing import Given
+from jaxnas.weight_sharing._adaptive_regularisation import AdaptiveState
 from jaxnas.weight_sharing._beta_darts import beta_decay
 from jaxnas.weight_sharing._early_stopping import WatchInfo
 from jaxnas.weight_sharing._smooth_darts import on_simplex
+from jaxnas.weight_sharing._tunas import warming
 
 ROW = spaces.space(
     (4,), gates=lambda a: (jax.nn.one_hot(a[0], 4),), derive=lambda g: (jnp.argmax(g[0]).astype(jnp.int32),), gate_shapes=((4,),)
@@ -682,6 +687,232 @@ def test_early_stopping_answers_with_the_epoch_before_the_eigenvalue_rose(jump, 
     assert int(search.best(state)) == first - 4
 
 
+def noisy_net(space, size):
+    """A linear map and noise on each edge of S4, added and weighed: two logits."""
+    noise, blank = OPS["noise"](2, 1, False), lambda n: jnp.zeros((2, 1, 1, n))
+
+    def init(key, gates=None):
+        k_map, k_noise = jax.random.split(key)
+        stats = jax.vmap(lambda key: noise.init(key, blank(1), True)["batch_stats"])(jax.random.split(k_noise, 4))
+        return {"params": 0.01 * jax.random.normal(k_map, (4, size, 2)), "batch_stats": stats}
+
+    def apply(variables, x, gates, *, train, path=False, key=None, t=None):
+        draw = lambda stats: noise.apply({"batch_stats": stats}, blank(len(x)), train, mutable=["batch_stats"])
+        y, moved = jax.vmap(draw)(variables["batch_stats"])  # [E, 2, 1, 1, B]
+        g = jnp.concatenate(gates)
+        logits = jnp.einsum("e,ekb->bk", g[:, 0], y[:, :, 0, 0]) + jnp.einsum("e,bi,eik->bk", g[:, 1], x, variables["params"])
+        return logits, {**variables, **moved} if train else variables
+
+    return nets.Net(init, apply, lambda variables, gates: variables, None, space, (size,), 2)
+
+
+def test_early_stopping_is_what_keeps_noise_out_of_s4():
+    """64 labels, a fifth of them wrong, are learned by heart: then noise, which shrinks the logits, is worth more than the map."""
+    space, steps, size = spaces.darts_subspace("S4", nodes=1), 10, 32
+    net = noisy_net(space, size)
+    search = weight_sharing.darts(net, training.sgd(0.01, weight_decay=0.0), training.adam(0.01, 0.0), order="first")
+    watched = weight_sharing.with_measurements(search, weight_sharing.measurements(net, policies.softmax(space), iterations=10))
+
+    def examples(key, w, n):
+        k_x, k_flip = jax.random.split(key)
+        x = jax.random.normal(k_x, (n, size))
+        y = ((x @ w > 0) ^ jax.random.bernoulli(k_flip, 0.2, (n,))).astype(jnp.int32)
+        return jax.tree.map(lambda a: jnp.broadcast_to(a, (steps, 1, *a.shape)), (x, y))
+
+    def problem(key):
+        k_w, k_train, k_valid = jax.random.split(key, 3)
+        w = jax.random.normal(k_w, (size,))
+        return Batch(train=examples(k_train, w, 64), valid=examples(k_valid, w, 256))
+
+    batches = jit(jax.vmap(problem))(jax.random.split(jax.random.key(0), 4))
+    states, step = jit(jax.vmap(watched.init))(jax.random.split(jax.random.key(1), 4)), jit(jax.vmap(watched.step))
+    values, noises = [], []
+    for t in range(20):
+        states, info = step(jax.random.split(jax.random.key(10 + t), 4), states, batches)
+        values.append(np.asarray(info.watched["eigenvalue"]))
+        archs = jax.vmap(watched.best)(states)
+        noises.append(np.asarray(jax.vmap(lambda arch: diagnostics.count_operations(space, arch, ("noise",)))(archs)))
+    for seed in range(4):
+        stopping = weight_sharing.early_stopping(scripted([v[seed] for v in values]))
+        state = stopping.init(jax.random.key(0))
+        for t in range(20):
+            state, _ = stopping.step(jax.random.key(t), state, Batch())
+        assert bool(state.stopped)
+        assert noises[int(stopping.best(state)) - 1][seed] < noises[-1][seed] == 4  # all edges, without the rule
+
+
+def test_adjustable_decay_is_the_decay_of_sgd():
+    params = {"w": jax.random.normal(jax.random.key(0), (5, 3))}
+    mine, plain = optax.chain(training.adjustable_decay(), optax.sgd(0.1, momentum=0.9)), training.sgd(0.1)
+    ours, theirs = (params, mine.init(params)), (params, plain.init(params))
+    for t in range(3):
+        grads = {"w": jax.random.normal(jax.random.key(t + 1), (5, 3))}
+        for optimizer, (w, state) in ((mine, ours), (plain, theirs)):
+            updates, state = optimizer.update(grads, state, w)
+            moved = optax.apply_updates(w, updates), state
+            ours, theirs = (moved, theirs) if optimizer is mine else (ours, moved)
+    chex.assert_trees_all_equal(ours[0], theirs[0])
+
+
+def decays(state):
+    """The weight decay in the state of a search's optimizer."""
+    return float(optax.tree_utils.tree_get(state.opt_state, "weight_decay"))
+
+
+def test_adaptive_regularisation_goes_back_and_on_with_three_times_the_decay():
+    """To the last bit what a search does that is started by hand from the state of four epochs before."""
+    optimizer = optax.chain(training.adjustable_decay(0.01), optax.sgd(0.025, momentum=0.9))
+
+    def measure(key, state, batch):  # it rises after epoch 14 unless there is more weight decay
+        little = optax.tree_utils.tree_get(state.opt_state, "weight_decay") < 0.02
+        return {"eigenvalue": jnp.where((state.step > 14) & little, 2.0, 1.0)}
+
+    watched = weight_sharing.with_measurements(weight_sharing.darts(toy_net(cell_space()), optimizer, order="first"), measure)
+    adaptive = weight_sharing.adaptive_regularisation(watched, maximum=0.05)
+    step, one = jit(adaptive.step), jit(watched.step)
+    key_of, batch_of = lambda t: jax.random.key(100 + t), lambda t: jax.tree.map(lambda a: a[None], images(jax.random.key(t)))
+    seen, plain = [jit(adaptive.init)(jax.random.key(0))], jit(watched.init)(jax.random.key(0))
+    for t in range(1, 17):  # the rule fires at epoch 16, as that of early stopping
+        seen.append(step(key_of(t), seen[-1], batch_of(t))[0])
+        if t < 16:
+            plain, _ = one(key_of(t), plain, batch_of(t))
+    chex.assert_trees_all_close(seen[15].now.search, plain, atol=1e-5)  # two programs round apart
+    before, state = seen[12].now, seen[16]
+    tripled = np.float32(0.01) * np.float32(3.0)
+    with_more = optax.tree_utils.tree_set(before.search.opt_state, weight_decay=jnp.asarray(tripled))
+    hand = before._replace(search=before.search._replace(opt_state=with_more))
+    assert int(before.number) == 12 and not bool(state.stopped)
+    chex.assert_trees_all_equal(state.now, hand)
+    hand = AdaptiveState(hand, jax.tree.map(lambda a: jnp.stack([a] * 4), hand), jnp.zeros((), bool))
+    chex.assert_trees_all_equal(state, hand)
+    plain = hand.now.search
+    for t in range(17, 31):
+        state, info = step(key_of(t), state, batch_of(t))
+        hand, _ = step(key_of(t), hand, batch_of(t))
+        plain, _ = one(key_of(t), plain, batch_of(t))
+    chex.assert_trees_all_equal(state, hand)
+    chex.assert_trees_all_close(state.now.search, plain, atol=1e-5)
+    assert decays(plain) == float(info.watched["weight_decay"]) == tripled and int(state.now.number) == 12 + 14
+    with pytest.raises(ValueError, match="adjustable_decay"):
+        fixed = weight_sharing.darts(toy_net(cell_space()), order="first")
+        weight_sharing.adaptive_regularisation(weight_sharing.with_measurements(fixed, measure)).init(jax.random.key(0))
+
+
+class Scripted(NamedTuple):
+    opt_state: Any
+    epoch: jax.Array
+    values: jax.Array
+
+
+def decayed(values, **how):
+    """`adaptive_regularisation` of a search whose eigenvalues are values[epoch], and whose architecture is the epoch's number."""
+
+    def init(key, given=None):
+        return Scripted(DecayState(jnp.asarray(3e-4, jnp.float32)), jnp.zeros((), jnp.int32), jnp.asarray(values, jnp.float32))
+
+    def step(key, state, batch):
+        value = jnp.asarray(state.values)[state.epoch]
+        return state._replace(epoch=state.epoch + 1), WatchInfo(jnp.zeros(()), None, {"eigenvalue": value})
+
+    return weight_sharing.adaptive_regularisation(Strategy(init, step, lambda state: state.epoch), **how)
+
+
+RISING_VALUES = [1.5**t for t in range(40)]
+
+
+def trace(search, steps=40):
+    state, step, seen = search.init(jax.random.key(0)), jit(search.step), []
+    for t in range(steps):
+        state, info = step(jax.random.key(t), state, Batch())
+        seen.append([float(info.watched[name]) for name in ("epoch", "weight_decay", "stopped")])
+    return int(search.best(state)), np.asarray(seen)
+
+
+@pytest.mark.parametrize("stop", [True, False])
+def test_the_weight_decay_is_raised_four_times_and_never_above_the_maximum(stop):
+    best, seen = trace(decayed(RISING_VALUES, epochs=12, stop_at_limit=stop))
+    epoch, decay, stopped = seen.T
+    raised = np.flatnonzero(np.diff(decay, prepend=3e-4) > 1e-6)
+    assert (raised == 9 + 4 * np.arange(4)).all()  # at epoch 10, each time, and back to 6
+    assert (epoch[raised] == 6).all()
+    np.testing.assert_allclose(decay[raised], 3e-4 * 3.0 ** np.arange(1, 5), rtol=1e-6)
+    assert decay.max() <= np.float32(0.0243)
+    assert best == (6 if stop else 12) and stopped.sum() == (40 - 25 if stop else 0)
+    few = trace(decayed(RISING_VALUES, epochs=12, maximum=2e-3))[1][:, 1]
+    assert few.max() == np.float32(3e-4) * np.float32(3)  # the next would be 2.7e-3
+
+
+def test_seeds_side_by_side_are_rolled_back_each_for_itself():
+    once = [1.0] * 14 + [2.0] * 26
+    tables = jnp.asarray([once, [1.0] * 40, RISING_VALUES], jnp.float32)
+    search = decayed(RISING_VALUES)
+    first = jax.vmap(lambda values: search.init(jax.random.key(0)), axis_size=3)(tables)
+    first = first._replace(now=first.now._replace(search=first.now.search._replace(values=tables)))
+    past = jnp.broadcast_to(tables[:, None], (3, 4, 40))
+    first = first._replace(past=first.past._replace(search=first.past.search._replace(values=past)))
+    many, step = first, jit(jax.vmap(lambda state: search.step(jax.random.key(0), state, Batch())[0]))
+    for _ in range(33):
+        many = step(many)
+    alone = jit(lambda state: search.step(jax.random.key(0), state, Batch())[0])
+    for i in range(3):
+        state = jax.tree.map(lambda a: a[i], first)
+        for _ in range(33):
+            state = alone(state)
+        chex.assert_trees_all_equal(state, jax.tree.map(lambda a: a[i], many))
+    assert many.stopped.tolist() == [True, False, True]  # in steps 16 + 4 * 4, never, and 10 + 4 * 4
+    assert many.now.number.tolist() == [12, 33, 6]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        policies.softmax,
+        policies.dirichlet,
+        policies.simplex,
+        policies.edge_normalised,
+        policies.edge_simplex,
+        lambda space: policies.concrete(space, 1.0),
+        lambda space: policies.straight_through(space, 1.0),
+        lambda space: policies.path_dropout(space, 0.1),
+        lambda space: warming(space, lambda t: 0.5),
+        policies.categorical,
+    ],
+    ids=["softmax", "dirichlet", "simplex", "edges", "edge simplex", "concrete", "gumbel", "dropout", "warm-up", "categorical"],
+)
+def test_what_a_row_does_not_have_gets_no_weight(make):
+    space = spaces.darts_subspace("S1", nodes=2)
+    policy = make(space)
+
+    def gates(key):
+        k_init, k_sample = jax.random.split(key)
+        actions = policy.sample(k_sample, policy.init(k_init), jnp.zeros((), jnp.int32))
+        return jax.vmap(policy.gates)(actions)
+
+    drawn = jit(jax.vmap(gates))(jax.random.split(jax.random.key(0), 60))
+    for kind in ("normal", "reduce"):
+        g, on = np.asarray(getattr(drawn, kind)), getattr(space.open, kind)
+        assert (g[..., ~on] == 0).all() and np.isfinite(g).all()
+        assert (g != 0).any((0, 1))[on].all()
+    one = jax.tree.map(lambda a: a[0, 0], drawn)
+    for perturb in (weight_sharing.random_noise(lambda t: 0.3), weight_sharing.adversarial(lambda t: 0.3)):
+        outside = lambda gates: sum(jnp.sum(jnp.where(on, 0, g)) for g, on in zip(gates, space.open, strict=True))  # tempting
+        moved = jit(lambda key, gates, perturb=perturb: perturb(key, gates, outside, 0))(jax.random.key(1), one)
+        assert all((np.asarray(getattr(moved, kind))[~getattr(space.open, kind)] == 0).all() for kind in ("normal", "reduce"))
+
+
+def test_a_search_of_s1_and_its_projection_stay_in_it():
+    net = toy_net(spaces.darts_subspace("S1", nodes=2))
+    out = lambda tree: [np.asarray(getattr(tree, kind))[~getattr(net.space.open, kind)] for kind in ("normal", "reduce")]
+    search = weight_sharing.darts(net, order="first")
+    state, step = jit(search.init)(jax.random.key(0)), jit(search.step)
+    for t in range(3):
+        state, info = step(jax.random.key(t), state, images(jax.random.key(t)))
+    assert all((g == 0).all() for g in out(info.gates)) and bool(jnp.isfinite(info.loss))
+    rows = weight_sharing.project_operations(net).init(jax.random.key(0)).search.theta
+    uniform = jnp.concatenate([jnp.asarray(getattr(net.space.open, kind)) for kind in ("normal", "reduce")]) / 2
+    assert (rows == uniform).all()
+
+
 def test_collapse_and_skips_are_named():
     space = spaces.nasbench201()
     arch = lambda op: space.from_text("+".join(["|" + "|".join(f"{op}~{j}" for j in range(i + 1)) + "|" for i in range(3)]))
@@ -703,6 +934,10 @@ def test_collapse_and_skips_are_named():
     darts = spaces.darts()
     assert int(diagnostics.count_operations(darts, darts.from_text("DARTS_V2"))) == 5
     assert diagnostics.collapsed(darts, darts.from_text("DARTS_V2")) is None
+    noisy = spaces.darts_subspace("S4", nodes=1)
+    text = "Genotype(normal=[('noise', 0), ('{}', 1)], normal_concat=[2], reduce=[('noise', 0), ('{}', 1)], reduce_concat=[2])"
+    assert diagnostics.collapsed(noisy, noisy.from_text(text.format("noise", "noise"))) == "none"
+    assert diagnostics.collapsed(noisy, noisy.from_text(text.format("noise", "sep_conv_3x3"))) is None
 
 
 # P-DARTS: the plan of stages

@@ -22,6 +22,7 @@ from jaxnas.registry import Table
 
 TINY_SPACES = {
     "darts": dict(nodes=2, ops=("none", "skip_connect", "sep_conv_3x3")),
+    **{f"darts-s{n}": dict(nodes=2) for n in (1, 2, 3, 4)},
     "nasnet": dict(blocks=1),
     "amoebanet": dict(blocks=1),
     "pnas": dict(blocks=2),

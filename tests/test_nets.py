@@ -200,6 +200,9 @@ NETS = {
         channels=2,
         cells=3,
     ),
+    "noise": lambda: nets.cell_net(
+        spaces.darts(nodes=2, ops=("noise", "nor_conv_1x1")), image=(4, 4, 1), classes=3, channels=2, cells=3
+    ),
     "nasnet": lambda: nets.cell_net(spaces.nasnet(2, BLOCK_OPS), image=(4, 4, 1), classes=3, channels=2, cells=1),
     "pnas": lambda: nets.cell_net(spaces.pnas(3, BLOCK_OPS), image=(4, 4, 1), classes=3, channels=2, cells=1),
 }
@@ -326,8 +329,9 @@ def test_bad_nets(make, message):
         (spaces.nasbench201(), {"cells": 1}),
         (spaces.nasbench201(), {"cells": 1, "partial": 2}),
         (spaces.darts(2), {"cells": 3}),
+        (spaces.darts_subspace("S4", 2), {"cells": 3}),
     ],
-    ids=["one input", "partial channels", "two inputs"],
+    ids=["one input", "partial channels", "two inputs", "noise"],
 )
 def test_cells_cost_what_their_program_multiplies(space, sizes):
     """The sum of the table against the count of what is traced, of an image of odd height."""
@@ -337,3 +341,38 @@ def test_cells_cost_what_their_program_multiplies(space, sizes):
     batch = jnp.zeros((1, 1, 9, 8, 1)), jnp.zeros((1, 1), jnp.int32)
     counted = jax.jit(lambda gates: jax.lax.map(lambda g: proxies.flops(net, zeros, g, batch), gates))(gates)
     assert (jax.vmap(net.macs)(gates) == counted).all() and len(set(counted.tolist())) > 1
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_noise_is_standard_normal_whatever_it_replaces(stride):
+    op = OPS["noise"](4, stride, False)
+    x = 100 * jax.random.normal(jax.random.key(0), (4, 31, 31, 32)) + 7
+    variables = op.init(jax.random.key(1), x, True)
+    draw = lambda variables, x: op.apply(variables, x, True, mutable=["batch_stats"])
+    y, moved = draw(variables, x)
+    assert y.shape == (4, -(-31 // stride), -(-31 // stride), 32) and y.dtype == x.dtype
+    n = y.size
+    assert abs(float(jnp.mean(y))) < 4 / np.sqrt(n) and abs(float(jnp.var(y)) - 1) < 4 * np.sqrt(2 / n)
+    assert abs(float(jnp.mean(y**4)) - 3) < 4 * np.sqrt(96 / n)  # the normal's kurtosis
+    assert (draw(variables, 1e-3 * x - 5)[0] == y).all()  # nothing of the input is left
+    again, _ = draw(moved, x)  # the next batch's
+    other, _ = draw(op.init(jax.random.key(2), x, True), x)  # another edge's
+    for z in (again, other):
+        assert abs(float(jnp.mean(y * z))) < 4 / np.sqrt(n)
+    few = op.apply(variables, x[..., :3], False)
+    assert (few == y[..., :3]).all() and (op.apply(variables, x, False) == y).all()  # outside training it stands still
+    loss = lambda variables, x: jnp.sum(jnp.sin(draw(variables, x)[0]))
+    assert all((g == 0).all() for g in jax.tree.leaves(jax.grad(loss, (0, 1))(variables, x)))
+
+
+def test_each_edge_of_a_net_has_noise_of_its_own():
+    net = NETS["noise"]()
+    variables = jit(net.init)(jax.random.key(0))
+    named = jax.tree_util.tree_leaves_with_path(variables["batch_stats"])
+    edges = np.concatenate([np.asarray(a).reshape(-1, 2) for path, a in named if path[-1].key == "noise"])
+    assert len(edges) == 3 * 5 and len(set(edges[:, 0].tolist())) == 3 * 5 and (edges[:, 1] == 0).all()
+    gates = net.space.gates(net.space.sample(jax.random.key(1)))
+    x = jax.random.normal(jax.random.key(2), (2, 3, 4, 4, 1))
+    chosen = nets.recalibrate(net, variables, gates, x)  # the averages are recalibrated, the noise is what it was
+    same = lambda path, a, b: path[-1].key != "noise" or bool((a == b).all())
+    assert all(jax.tree.leaves(jax.tree_util.tree_map_with_path(same, variables["batch_stats"], chosen["batch_stats"])))

@@ -15,6 +15,7 @@ from scipy import stats
 
 from jaxnas.spaces._darts import DARTS, KINDS, OPS, DARTSCell, darts
 from jaxnas.spaces._darts_rnn import darts_rnn
+from jaxnas.spaces._darts_subspace import darts_subspace
 from jaxnas.spaces._elastic import ofa_small
 from jaxnas.spaces._layerwise import layerwise
 from jaxnas.spaces._macro import macro
@@ -68,6 +69,9 @@ SPACES = {
     "darts": darts,
     "darts, small": lambda: darts(nodes=2, ops=("none", "skip_connect", "sep_conv_3x3")),
     "darts, no none": lambda: darts(nodes=2, ops=("skip_connect", "sep_conv_3x3")),
+    "darts, S1": lambda: darts_subspace("S1"),
+    "darts, S3": lambda: darts_subspace("S3"),
+    "darts, S4": lambda: darts_subspace("S4", 2),
     "nasnet": lambda: nasnet(2),
     "pnas": lambda: pnas(3),
     "pnas, small": lambda: pnas(2, ("skip_connect", "nor_conv_3x3")),
@@ -252,6 +256,8 @@ def test_index_round_trip_over_the_whole_space(name):
 def test_published_sizes():
     assert nasbench201().size == 15_625
     assert darts().size == 1_037_664_180**2  # of each of two kinds
+    for name in ("S1", "S2", "S3", "S4"):  # two predecessors a node, and one of two operations for each
+        assert darts_subspace(name).size == (1 * 3 * 6 * 10 * 2**8) ** 2
     assert elastic().size == 7371**5
     assert chained().size == 3 * (1 + 2 * (1 + 4))
 
@@ -447,6 +453,35 @@ def test_darts_never_derives_none():
         weight = np.asarray(jax.nn.softmax(alpha))[edges, 1:].max(1)
         two = np.sort(np.argsort(-weight)[:2])
         np.testing.assert_array_equal(arch.normal.op[i], real[edges][two].argmax(1))
+
+
+def test_the_edges_of_s1_have_two_operations_each():
+    cells = darts_subspace("S1")
+    soft = DARTS(*jax.random.uniform(jax.random.key(0), (2, 200, 14, 6)))
+    archs = jax.vmap(cells.derive)(soft)
+    for kind in KINDS:
+        on = getattr(cells.open, kind)
+        assert on.shape == (14, 6) and (on.sum(-1) == 2).all()
+        for gates in (jax.vmap(cells.gates)(archs), jax.vmap(lambda k: cells.gates(cells.sample(k)))(split(1, 500))):
+            found = np.asarray(getattr(gates, kind)).any(0)
+            assert (found == on).all()  # all of them, and no other
+    arch = jax.tree.map(lambda a: a[0], archs)
+    strong = np.where(cells.open.normal, np.asarray(soft.normal[0]), -1)
+    kept = np.asarray(cells.gates(arch).normal)
+    assert all(strong[e].argmax() == kept[e].argmax() for e in range(14) if kept[e].any())
+    with pytest.raises(ValueError, match="'sep_conv_3x3' is not one of skip_connect, dil_conv_3x3"):
+        cells.from_text(darts_subspace("S2").to_text(darts_subspace("S2").from_text(S2_TEXT)))
+    with pytest.raises(ValueError, match="at most 4"):
+        darts_subspace("S1", 5)
+
+
+S2_TEXT = "Genotype(normal={0}, normal_concat=[2, 3, 4, 5], reduce={0}, reduce_concat=[2, 3, 4, 5])".format(
+    [("sep_conv_3x3", j) for _ in range(4) for j in range(2)]
+)
+
+
+def split(seed, n):
+    return jax.random.split(jax.random.key(seed), n)
 
 
 def test_darts_keeps_the_two_strongest_edges_by_softmax():

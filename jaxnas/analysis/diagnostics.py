@@ -24,7 +24,7 @@ from jaxnas.spaces.cell import CellSpec
 from jaxnas.trees import Tree
 
 SKIPS = ("skip_connect", "identity")
-ABSENT = ("none",)
+ABSENT = ("none", "noise")  # through which nothing of the input goes
 
 
 def dominant_eigenvalue(loss: Callable[[Tree], jax.Array], theta: Tree, key: Key, iterations: int = 20) -> jax.Array:

@@ -103,13 +103,13 @@ NETS: Table[NetEntry] = Table(
 # --- spaces -----------------------------------------------------------------------------------------------------------
 
 
-def _space(name, **given):
+def _space(factory, **given):
     """A space of `jaxnas.spaces`, by its settings."""
 
     def make(settings, image):
         from jaxnas import spaces
 
-        return getattr(spaces, name)(**given, **{k: v for k, v in dataclasses.asdict(settings).items() if v is not None})
+        return getattr(spaces, factory)(**given, **{k: v for k, v in dataclasses.asdict(settings).items() if v is not None})
 
     return make
 
@@ -120,6 +120,17 @@ class DartsCells:
     """Computed nodes of a cell."""
     ops: tuple[str, ...] | None = None
     """Operations of an edge (default: the eight published ones)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ComputedNodes:
+    nodes: Positive = 4
+    """Computed nodes of a cell."""
+
+
+def _subspace(name: str, about: str) -> SpaceEntry:
+    """A part of the DARTS cells, as RobustDARTS names it."""
+    return SpaceEntry(f"RobustDARTS's {name}: {about}", _space("darts_subspace", name=name), "cell", ComputedNodes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -284,6 +295,10 @@ SPACES: Table[SpaceEntry] = Table(
         "macro": SpaceEntry("whole networks for images, series or tables, and how they are trained", _macro, "backbone"),
         "nasbench201": _plainly("nasbench201", "cell", "NAS-Bench-201 cells: 4 nodes, 5 operations, 15,625 architectures"),
         "darts": _plainly("darts", "cell", "DARTS cells: normal and reduction, 1,037,664,180 each", DartsCells),
+        "darts-s1": _subspace("S1", "DARTS cells with two operations of six on each edge, 46,080 each"),
+        "darts-s2": _subspace("S2", "DARTS cells of sep_conv_3x3 and skip_connect, 46,080 each"),
+        "darts-s3": _subspace("S3", "S2 with none in the softmax"),
+        "darts-s4": _subspace("S4", "DARTS cells of sep_conv_3x3 and noise, 46,080 each"),
         "nasnet": _plainly("nasnet", "cell", "NASNet cells: normal and reduction, blocks of 13 operations", CellBlocks),
         "amoebanet": _plainly("amoebanet", "cell", "AmoebaNet cells: normal and reduction, blocks of 8 operations", CellBlocks),
         "pnas": _plainly("pnas", "cell", "PNAS cells: one, of blocks of 8 operations", CellBlocks),

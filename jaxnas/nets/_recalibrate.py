@@ -7,6 +7,7 @@ of poor rankings, Yu et al., Evaluating the Search Phase of Neural Architecture 
 
 A norm with momentum mu moves its running statistics s to f(s) = mu s + (1 - mu) b on a batch of statistics b.  So
 b = f(0) / (1 - mu) and mu = (f(S) - f(0)) / S, whatever the net is made of; an S far above b keeps the difference's digits.
+What says which noise an edge has is no average, and stays as it is.
 
 Axes: C calibration batches, B batch.
 """
@@ -14,7 +15,7 @@ Axes: C calibration batches, B batch.
 import jax
 import jax.numpy as jnp
 
-from jaxnas.nets.base import Gates, Net, Variables
+from jaxnas.nets.base import Gates, Net, Variables, map_named
 
 FAR = 2.0**20  # S
 
@@ -38,9 +39,10 @@ def recalibrate(net: Net, variables: Variables, gates: Gates, x: jax.Array, *, p
         raise ValueError("recalibration needs at least one calibration batch: give `x` [C, B, ...] with C >= 1")
     split = lambda tree: {k: v for k, v in tree.items() if k != "params"}
     stats = split(variables)
+    is_average = map_named(lambda names, s: names[-1] != "noise", stats)
 
     def after(start, x):
-        filled = jax.tree.map(lambda s: jnp.full_like(s, start), stats)
+        filled = jax.tree.map(lambda s, average: jnp.full_like(s, start) if average else s, stats, is_average)
         return split(net.apply({**filled, "params": variables["params"]}, x, gates, train=True, path=path)[1])
 
     first = jax.tree.map(lambda a: a[0], x)
@@ -49,5 +51,8 @@ def recalibrate(net: Net, variables: Variables, gates: Gates, x: jax.Array, *, p
     add = lambda total, x: (jax.tree.map(jnp.add, total, after(0.0, x)), None)
     total, _ = jax.lax.scan(add, zero, jax.tree.map(lambda a: a[1:], x))
     still = jax.tree.map(lambda fresh: jnp.abs(fresh) < 1e-5, fresh)
-    exact = lambda s, still, total, fresh: jnp.where(still, s, total / C / jnp.where(still, 1, fresh))
-    return {**jax.tree.map(exact, stats, still, total, fresh), "params": variables["params"]}
+
+    def exact(s, still, total, fresh, average):
+        return jnp.where(still, s, total / C / jnp.where(still, 1, fresh)) if average else s
+
+    return {**jax.tree.map(exact, stats, still, total, fresh, is_average), "params": variables["params"]}

@@ -7,7 +7,7 @@ architecture weight.  One of your own joins by `OPS.register("mine", build)`, or
 `cell_net(..., ops={"mine": build})`.
 
 References: DARTS (Liu et al. 2019, arXiv:1806.09055); NAS-Bench-201 (Dong and Yang 2020, arXiv:2001.00326); NASNet
-(Zoph et al. 2018, arXiv:1707.07012).
+(Zoph et al. 2018, arXiv:1707.07012); RobustDARTS (Zela et al. 2020, arXiv:1909.09656).
 """
 
 from collections.abc import Callable
@@ -31,6 +31,28 @@ class Zero(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         del train
         return jnp.zeros_like(x[:, :: self.stride, :: self.stride])
+
+
+class Noise(nn.Module):
+    """noise: N(0, 1) of the output's shape in the place of the input, of which nothing is left; no gradient passes (RobustDARTS).
+
+    Operations are called without a key, so the draw follows from the statistic "noise": which sequence, drawn with the weights, and
+    how many batches it was trained on.  So every edge has noise of its own, every training batch new noise, and all ways to run a
+    supernet have the same.  Outside training the noise stands still: an image's depends on its place in the batch alone.
+    """
+
+    stride: int = 1
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        first = lambda: jnp.stack([jax.random.randint(self.make_rng("params"), (), 0, 2**24), 0]).astype(jnp.float32)
+        drawn = self.variable("batch_stats", "noise", first)  # float32[2]: whole numbers up to 2^24, which it holds exactly
+        sequence, batch = drawn.value.astype(jnp.uint32)
+        if train and not self.is_initializing():
+            drawn.value = drawn.value + jnp.asarray([0, 1], jnp.float32)
+        C, H, W, B = x[:, :: self.stride, :: self.stride].shape
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), sequence), batch)
+        return jnp.moveaxis(jax.random.normal(key, (B, C, H, W), x.dtype), 0, -1)  # B first: the same for the first images of more
 
 
 class Identity(nn.Module):
@@ -141,6 +163,7 @@ OPS: Table[Build] = Table(
     "operation",
     {
         "none": lambda features, stride, affine: Zero(stride),
+        "noise": lambda features, stride, affine: Noise(stride),
         "skip_connect": _skip,
         "max_pool_3x3": lambda features, stride, affine: Pool("max", stride, norm=not affine),
         "max_pool_5x5": lambda features, stride, affine: Pool("max", stride, norm=not affine, kernel=5),

@@ -37,8 +37,17 @@ def incoming(space: Space) -> Any:
     if not isinstance(spec, CellSpec):
         raise ValueError("path dropout needs a space of edges or of mobile layers, whose operations may all be there at once")
     target = np.asarray([target for _, target in spec.edges])
-    counts = np.bincount(target)[target] * sum(name != "none" for name in spec.ops)  # [E]
-    return jax.tree.map(lambda shape: counts, space.gate_shapes, is_leaf=is_shape)
+    real = np.asarray([name != "none" for name in spec.ops])
+
+    def counts(on):  # bool[E, O] -> [E]
+        return np.bincount(target, (on & real).sum(-1))[target].astype(int)
+
+    return jax.tree.map(counts, _open(space))
+
+
+def _open(space: Space) -> Any:
+    """bool, of the gates' structure: what is in the space."""
+    return jax.tree.map(lambda s: np.ones(s, bool), space.gate_shapes, is_leaf=is_shape) if space.open is None else space.open
 
 
 @checked
@@ -62,12 +71,13 @@ def path_dropout(
         raise ValueError(f"`rate` is the odds that a node loses all its paths: give it in (0, 1), not {rate}")
     odds = jax.tree.map(lambda k: jnp.float32(rate) ** (1 / k), incoming(space))
     share = (lambda t: 1.0) if warm_up is None else warm_up
+    there = _open(space)
     blank = jax.tree.map(lambda shape: jnp.zeros(shape, jnp.float32), space.gate_shapes, is_leaf=is_shape)
 
     def sample(key, theta, t):
         del theta
         uniform = draw(blank, paths, key, lambda key, row, shape: jax.random.uniform(key, shape))
         drop = jax.tree.map(lambda p: p * share(t), odds)
-        return jax.tree.map(lambda u, p: (u >= p[None, ..., None]).astype(jnp.float32), uniform, drop)
+        return jax.tree.map(lambda u, p, on: (on[None] & (u >= p[None, ..., None])).astype(jnp.float32), uniform, drop, there)
 
     return Policy(lambda key: (), sample, lambda gates: gates, None, lambda theta: space.derive(blank), False, sparse=True)

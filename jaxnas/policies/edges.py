@@ -46,13 +46,14 @@ def edge_normalised(space: Space, scale: NonNegativeNumber = 1e-3) -> Policy:
         ValueError: for another space, or one with an edge of a single operation.
     """
     init, weight = normal_logits(space, scale), _softmax_by_node(space)
+    free = normal_logits(space._replace(open=None), scale)
 
     def gates(theta):
         return _product(softmax_rows(theta.alpha), jax.tree.map(weight, theta.beta))
 
     def start(key):
         k_alpha, k_beta = jax.random.split(key)
-        return EdgeTheta(init(k_alpha), take(init(k_beta), (slice(None), 0)))
+        return EdgeTheta(init(k_alpha), take(free(k_beta), (slice(None), 0)))
 
     return _policy(space, start, gates, close)
 

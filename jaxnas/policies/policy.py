@@ -73,7 +73,7 @@ class Policy(NamedTuple):
 
 
 def normal_logits(space: Space, scale: float = 1e-3) -> Callable[[Key], Theta]:
-    """key -> one logit a gate, of the gates' structure, from scale * N(0, 1).
+    """key -> one logit a gate, of the gates' structure, from scale * N(0, 1); what is not in the space (`Space.open`) is closed.
 
     Raises:
         ValueError: for a space in which a gate's row has one operation only: there is nothing to learn.
@@ -84,7 +84,8 @@ def normal_logits(space: Space, scale: float = 1e-3) -> Callable[[Key], Theta]:
 
     def init(key: Key) -> Theta:
         keys = jax.random.split(key, len(shapes))
-        return tree.unflatten([scale * jax.random.normal(k, s) for k, s in zip(keys, shapes, strict=True)])
+        theta = tree.unflatten([scale * jax.random.normal(k, s) for k, s in zip(keys, shapes, strict=True)])
+        return theta if space.open is None else close(theta, space.open)
 
     return init
 

@@ -3,6 +3,7 @@
 from jaxnas.spaces._chain import chain
 from jaxnas.spaces._darts import darts
 from jaxnas.spaces._darts_rnn import darts_rnn
+from jaxnas.spaces._darts_subspace import darts_subspace
 from jaxnas.spaces._elastic import ElasticSpec, Unit, elastic, largest, ofa_mobilenet_v3, ofa_small, smallest
 from jaxnas.spaces._every import every
 from jaxnas.spaces._layerwise import LayerSpec, layerwise
@@ -49,6 +50,7 @@ __all__ = [
     "chain",
     "darts",
     "darts_rnn",
+    "darts_subspace",
     "elastic",
     "enas_macro",
     "enas_micro",

@@ -8,6 +8,7 @@ softmax of a search and is never chosen.  Text form: the authors' Genotype(norma
 import ast
 import itertools
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -91,12 +92,25 @@ def darts(nodes: Positive = 4, ops: tuple[str, ...] = OPS) -> Space:
     Raises:
         ValueError: for fewer than 1 node or no operation that can be chosen.
     """
+    return of_candidates(nodes, ops)
+
+
+def of_candidates(nodes: int, ops: Sequence[str], candidates: Mapping[str, Sequence[Sequence[str]]] | None = None) -> Space:
+    """As `darts`, where each edge may have a part of the operations alone.
+
+    Args:
+        nodes, ops: as `darts`.
+        candidates: kind -> the operations of each edge, R of them, none of which is `none`; default: all for all.
+    """
     spec = CellSpec(tuple(ops), inputs=2, nodes=nodes, kinds=KINDS)
     real = np.asarray([k for k, name in enumerate(spec.ops) if name != "none"])
     if nodes < 1 or len(real) == 0:
         raise ValueError("the DARTS space needs at least one node and one operation other than none")
     edges, width = len(spec.edges), len(spec.ops)
     none = spec.ops.index("none") if "none" in spec.ops else None
+    columns = {kind: np.tile(real, (edges, 1)) for kind in KINDS}  # [E, R]: which operation the value of a decision is
+    if candidates is not None:
+        columns = {kind: np.asarray([[spec.ops.index(name) for name in names] for names in candidates[kind]]) for kind in KINDS}
     pairs = [list(itertools.combinations(range(2 + i), 2)) for i in range(nodes)]
     first = np.asarray([spec.first(i) for i in range(nodes)])
     most = max(map(len, pairs))
@@ -106,15 +120,16 @@ def darts(nodes: Positive = 4, ops: tuple[str, ...] = OPS) -> Space:
         for n, (a, b) in enumerate(p):
             number[i, a, b] = n
 
-    def cell_gates(cell):
+    def cell_gates(cell, kind):
         rows = first[:, None] + jnp.asarray(pair_table)[np.arange(nodes), cell.pair]  # [N, 2]
-        chosen = jax.nn.one_hot(jnp.asarray(real)[cell.op], width, dtype=jnp.float32)
+        chosen = jax.nn.one_hot(jnp.asarray(columns[kind])[rows, cell.op], width, dtype=jnp.float32)
         absent = jnp.zeros((edges, width), jnp.float32)
         absent = absent if none is None else absent.at[:, none].set(1.0)
         return absent.at[rows.ravel()].set(chosen.reshape(-1, width))
 
-    def cell_derive(soft):
-        strength, best = jnp.max(soft[:, real], -1), jnp.argmax(soft[:, real], -1)  # [E]; ties: the lowest index
+    def cell_derive(soft, kind):
+        soft = jnp.take_along_axis(soft, columns[kind], -1)  # [E, R]
+        strength, best = jnp.max(soft, -1), jnp.argmax(soft, -1)  # [E]; ties: the lowest index
         op, pair = [], []
         for i in range(nodes):
             edge = slice(first[i], first[i] + 2 + i)
@@ -123,13 +138,14 @@ def darts(nodes: Positive = 4, ops: tuple[str, ...] = OPS) -> Space:
             pair.append(jnp.asarray(number[i])[two[0], two[1]])
         return DARTSCell(jnp.stack(op).astype(jnp.int32), jnp.stack(pair).astype(jnp.int32))
 
-    def entries(cell):
-        op, pair = np.asarray(cell.op), np.asarray(cell.pair)
-        return [(spec.ops[real[op[i, n]]], int(pairs[i][pair[i]][n])) for i in range(nodes) for n in (0, 1)]
+    def entries(cell, kind):
+        op, sources = np.asarray(cell.op), [pairs[i][p] for i, p in enumerate(np.asarray(cell.pair))]
+        name = lambda i, n: spec.ops[columns[kind][first[i] + sources[i][n], op[i, n]]]
+        return [(name(i, n), int(sources[i][n])) for i in range(nodes) for n in (0, 1)]
 
     def to_text(arch):
         concat = list(range(2, 2 + nodes))
-        parts = [f"{kind}={entries(getattr(arch, kind))}, {kind}_concat={concat}" for kind in KINDS]
+        parts = [f"{kind}={entries(getattr(arch, kind), kind)}, {kind}_concat={concat}" for kind in KINDS]
         return f"Genotype({', '.join(parts)})"
 
     def parse_cell(kind, listed):
@@ -141,10 +157,11 @@ def darts(nodes: Positive = 4, ops: tuple[str, ...] = OPS) -> Space:
             sources = tuple(source for _, source in two)
             if sources not in pairs[i]:
                 raise ValueError(f"node {i} of the {kind} cell reads {sources}: two different nodes below {2 + i} are needed")
-            for name, _ in two:
-                if name not in spec.ops or name == "none":
-                    raise ValueError(f"{name!r} is not one of {', '.join(spec.ops[k] for k in real)}")
-            op.append([int(np.flatnonzero(real == spec.ops.index(name))[0]) for name, _ in two])
+            known = [[spec.ops[k] for k in columns[kind][first[i] + source]] for source in sources]
+            for (name, _), names in zip(two, known, strict=True):
+                if name not in names:
+                    raise ValueError(f"{name!r} is not one of {', '.join(names)}")
+            op.append([names.index(name) for (name, _), names in zip(two, known, strict=True)])
             pair.append(pairs[i].index(sources))
         return DARTSCell(jnp.asarray(op, jnp.int32), jnp.asarray(pair, jnp.int32))
 
@@ -161,13 +178,21 @@ def darts(nodes: Positive = 4, ops: tuple[str, ...] = OPS) -> Space:
             ) from None
         return DARTS(*[parse_cell(kind, listed[kind]) for kind in KINDS])
 
-    cell = DARTSCell(op=np.full((nodes, 2), len(real)), pair=np.asarray([len(p) for p in pairs]))
+    def in_space(kind):
+        on = np.zeros((edges, width), bool)
+        on[np.arange(edges)[:, None], columns[kind]] = True
+        on[:, [] if none is None else [none]] = True
+        return on
+
+    each = columns["normal"].shape[1]
+    cell = DARTSCell(op=np.full((nodes, 2), each), pair=np.asarray([len(p) for p in pairs]))
     base = space(DARTS(cell, cell))
     return base._replace(
-        gates=lambda arch: DARTS(cell_gates(arch.normal), cell_gates(arch.reduce)),
-        derive=lambda soft: DARTS(cell_derive(soft.normal), cell_derive(soft.reduce)),
+        gates=lambda arch: DARTS(*[cell_gates(getattr(arch, kind), kind) for kind in KINDS]),
+        derive=lambda soft: DARTS(*[cell_derive(getattr(soft, kind), kind) for kind in KINDS]),
         gate_shapes=DARTS((edges, width), (edges, width)),
         to_text=to_text,
         from_text=from_text,
         spec=spec,
+        open=None if candidates is None else DARTS(*[in_space(kind) for kind in KINDS]),
     )

@@ -63,6 +63,7 @@ class Space(NamedTuple):
     from_text: Callable[[str], Arch]  # on the host; ValueError for a text that is not in the space
     reals: Any = None  # pytree of `Real`; None: decisions only
     spec: Any = None  # the static description a net is built from (a CellSpec for the cell spaces)
+    open: Any = None  # bool, of the gates' structure: the operations that are in the space, where some are not; None: all
     choice: Any = None  # arch -> the static description its own network is built from (host); None: its gates say it
 
 

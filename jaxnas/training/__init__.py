@@ -3,7 +3,7 @@
 from jaxnas.training._criterion import CLASSES, LABELS, NUMBERS, Criterion, balanced, balanced_weights, criterion
 from jaxnas.training._metrics import metrics
 from jaxnas.training.losses import cross_entropy, soft_cross_entropy
-from jaxnas.training.optimizers import adam, delayed, sgd
+from jaxnas.training.optimizers import adam, adjustable_decay, delayed, sgd
 from jaxnas.training.scratch import TrainInfo, TrainState, accuracy, mean_score, outputs, train
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "TrainState",
     "accuracy",
     "adam",
+    "adjustable_decay",
     "balanced",
     "balanced_weights",
     "criterion",

@@ -1,7 +1,9 @@
 """The optimizers of the field's published settings."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from jaxnas.checks import Rate, checked
@@ -20,6 +22,27 @@ def sgd(
 def adam(learning_rate: Rate = 3e-4, weight_decay: NonNegativeNumber = 1e-3) -> optax.GradientTransformation:
     """The paper's optimizer of the architecture parameters: betas (0.5, 0.999), coupled weight decay."""
     return optax.chain(optax.add_decayed_weights(weight_decay), optax.adam(learning_rate, b1=0.5, b2=0.999))
+
+
+class DecayState(NamedTuple):
+    weight_decay: jax.Array  # float32[]
+
+
+@checked
+def adjustable_decay(weight_decay: NonNegativeNumber = 3e-4) -> optax.GradientTransformation:
+    """Coupled weight decay whose factor is in its state, where a search may change it: see `adaptive_regularisation`.
+
+    It goes before the optimizer, `optax.chain(adjustable_decay(), optax.sgd(0.025, momentum=0.9))`, in the place of `sgd`'s own.
+    """
+
+    def init(params):
+        del params
+        return DecayState(jnp.asarray(weight_decay, jnp.float32))
+
+    def update(updates, state, params=None):
+        return jax.tree.map(lambda g, p: g + state.weight_decay.astype(p.dtype) * p, updates, params), state
+
+    return optax.GradientTransformation(init, update)
 
 
 @checked

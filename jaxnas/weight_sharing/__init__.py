@@ -1,5 +1,6 @@
 """Searches that train one set of shared weights."""
 
+from jaxnas.weight_sharing._adaptive_regularisation import adaptive_regularisation
 from jaxnas.weight_sharing._beta_darts import beta_darts
 from jaxnas.weight_sharing._darts import darts
 from jaxnas.weight_sharing._drnas import drnas
@@ -35,6 +36,7 @@ __all__ = [
     "WeightSharingState",
     "Weights",
     "adapt",
+    "adaptive_regularisation",
     "adversarial",
     "at_most_skips",
     "beta_darts",

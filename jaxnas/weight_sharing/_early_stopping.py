@@ -89,6 +89,22 @@ def measurements(net: Net, policy: Policy, iterations: Positive = 20, criterion:
     return measure
 
 
+def seen(values: jax.Array, value: jax.Array) -> jax.Array:
+    """values [window + lag] with the size of one more at the end; one that is not finite counts as the one before."""
+    value = jnp.abs(value)
+    return jnp.concatenate([values[1:], jnp.where(jnp.isfinite(value), value, values[-1])[None].astype(values.dtype)])
+
+
+def risen(values: jax.Array, factor: float, window: int, lag: int) -> jax.Array:
+    """bool[]: whether the last window's mean is more than `factor` times that of `lag` epochs before."""
+    return jnp.mean(values[lag:]) > factor * jnp.mean(values[:window])
+
+
+def check_windows(factor: float, window: int, lag: int, first: int) -> None:
+    if not factor > 0 or min(window, lag) < 1 or first < window + lag:
+        raise ValueError(f"give factor > 0, window and lag >= 1, first >= window + lag; got {factor}, {window}, {lag}, {first}")
+
+
 class EarlyStoppingState(NamedTuple):
     search: Any
     values: jax.Array  # float32[window + lag]: the sizes of the last eigenvalues, newest last
@@ -122,8 +138,7 @@ def early_stopping(
     Raises:
         ValueError: for a factor at or below 0, a window or lag below 1, or a first epoch before both windows are full.
     """
-    if not factor > 0 or min(window, lag) < 1 or first < window + lag:
-        raise ValueError(f"give factor > 0, window and lag >= 1, first >= window + lag; got {factor}, {window}, {lag}, {first}")
+    check_windows(factor, window, lag, first)
 
     def init(key, given=None):
         state = search.init(key, given)
@@ -133,13 +148,10 @@ def early_stopping(
 
     def step(key, state, batch):
         inner, info = search.step(key, state.search, batch)
+        values, epoch = seen(state.values, info.watched[name]), state.epoch + 1
         push = lambda old, new: jnp.concatenate([old[1:], new[None].astype(old.dtype)])
-        value = jnp.abs(info.watched[name])
-        values = push(state.values, jnp.where(jnp.isfinite(value), value, state.values[-1]))
-        epoch = state.epoch + 1
-        rises = jnp.mean(values[lag:]) > factor * jnp.mean(values[:window])
         archs = jax.tree.map(push, state.archs, search.best(inner))
-        moved = EarlyStoppingState(inner, values, archs, epoch, rises & (epoch >= first))
+        moved = EarlyStoppingState(inner, values, archs, epoch, risen(values, factor, window, lag) & (epoch >= first))
         state = jax.tree.map(lambda old, new: jnp.where(state.stopped, old, new), state, moved)
         return state, info._replace(watched={**info.watched, "stopped": state.stopped.astype(jnp.float32)})
 

@@ -42,7 +42,8 @@ def on_simplex(gates: Gates, plain: Gates) -> Gates:
 
 def _noise(key, gates, eps):
     uniform = lambda key, g, shape: eps * jax.random.uniform(key, shape[1:], g.dtype, -1, 1)
-    return draw(gates, 1, key, uniform)
+    noise = draw(gates, 1, key, uniform)
+    return jax.tree.map(lambda n, g: jnp.where(g > 0, n, 0), noise, gates)  # what has no weight is not in the search
 
 
 @checked
@@ -70,7 +71,7 @@ def adversarial(eps: Callable, steps: Positive = 7) -> Callable:
 
         def ascend(_, moved):
             grads = jax.grad(loss_of)(moved)
-            inside = lambda m, d, g: jnp.clip(m + size * jnp.sign(d), g - eps(t), g + eps(t))
+            inside = lambda m, d, g: jnp.where(g > 0, jnp.clip(m + size * jnp.sign(d), g - eps(t), g + eps(t)), 0)
             return on_simplex(jax.tree.map(inside, moved, grads, plain), plain)
 
         start = on_simplex(jax.tree.map(jnp.add, plain, _noise(key, plain, eps(t))), plain)

@@ -80,6 +80,8 @@ def warming(space: Space, share: Callable, full: Gates = None) -> Policy:
     """A decision is as in `full` with the odds share(t), and one value of it otherwise; theta does not exist."""
     shapes, tree = jax.tree.flatten(space.gate_shapes, is_leaf=is_shape)
     whole = [jnp.full(shape, 1 / shape[-1]) for shape in shapes] if full is None else tree.flatten_up_to(full)
+    if full is None and space.open is not None:
+        whole = [jnp.asarray(on / on.sum(-1, keepdims=True), jnp.float32) for on in tree.flatten_up_to(space.open)]
     D = len(space.arity)
 
     def sample(key, theta, t):

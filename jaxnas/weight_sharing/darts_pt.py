@@ -26,7 +26,7 @@ from jaxnas.checks import checked
 from jaxnas.kinds import PositiveNumber
 from jaxnas.nets.base import Net
 from jaxnas.policies._softmax import softmax
-from jaxnas.policies.policy import Policy, close
+from jaxnas.policies.policy import Policy, close, still_open
 from jaxnas.spaces.cell import CellSpec
 from jaxnas.training._criterion import CLASSES, Criterion
 from jaxnas.training.optimizers import sgd
@@ -116,7 +116,10 @@ def project_operations(
     def init(key, given=None):
         k_theta, k_search = jax.random.split(key)
         given = Given() if given is None else given
-        theta = jax.tree.map(jnp.zeros_like, relax.init(k_theta)) if given.theta is None else given.theta
+        theta = given.theta
+        if theta is None:
+            theta = relax.init(k_theta)
+            theta = close(jax.tree.map(jnp.zeros_like, theta), still_open(theta))
         theta = theta if given.open is None else close(theta, given.open)
         gates = flat(jax.tree.map(lambda a: a[0], relax.sample(k_theta, theta, jnp.zeros((), jnp.int32))))
         return ProjectionState(search.init(k_search, given._replace(theta=gates, open=None)), jnp.zeros(R, bool))

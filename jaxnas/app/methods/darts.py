@@ -1,6 +1,7 @@
 """Rows: DARTS, and what differs from it in one thing."""
 
 import dataclasses
+import math
 from typing import Literal
 
 from jaxnas.app.methods.base import CELLS, IMAGES, LOWEST_RATE, MIXES, Job, Method, one_phase, ramp, weights_first
@@ -63,17 +64,52 @@ class EarlyStopping:
 
 
 def _robust_darts(job: Job):
-    """50 looks at the eigenvalue in a short search, and one in 20 steps of a longer."""
-    from jaxnas import base, data, policies, training
+    from jaxnas import base, training
+    from jaxnas import weight_sharing as ws
+
+    watched, epochs, feed = _watched(job, training.sgd(job.cosine(job.config.steps, LOWEST_RATE)))
+    stopping = ws.early_stopping(watched, **dataclasses.asdict(job.settings))
+    return base.then(base.Phase(stopping, epochs, feed))
+
+
+def _watched(job: Job, weights):
+    """(first-order DARTS with measurements, its epochs, their feed): 50 looks at the eigenvalue in a short search, and one in 20
+    steps of a longer."""
+    from jaxnas import data, policies, training
     from jaxnas import weight_sharing as ws
 
     steps = job.config.steps
     epoch = min(20, max(1, steps // 50))
-    weights = training.sgd(job.cosine(steps, LOWEST_RATE))
     search = ws.darts(job.net, weights, training.adam(job.config.arch_learning_rate), order="first", criterion=job.criterion)
     watched = ws.with_measurements(search, ws.measurements(job.net, policies.softmax(job.space), criterion=job.criterion))
-    stopping = ws.early_stopping(watched, **dataclasses.asdict(job.settings))
-    return base.then(base.Phase(stopping, -(-steps // epoch), data.epochs(job.batches(), epoch)))
+    return watched, -(-steps // epoch), data.epochs(job.batches(), epoch)
+
+
+@dataclasses.dataclass(frozen=True)
+class AdaptiveRegularisation(EarlyStopping):
+    weight_decay: PositiveNumber = 3e-4
+    """Of the weights, at first."""
+    increase: PositiveNumber = 3.0
+    """What it is multiplied by when the search is rolled back; more than 1."""
+    maximum: PositiveNumber = 0.0243
+    """The most weight decay."""
+    stop_at_limit: bool = True
+    """With no more weight decay to give, stop as robust-darts does (published: train on to the end)."""
+
+
+def _darts_ada(job: Job):
+    """The epochs that are rolled back come on top of --steps: the phase has room for all, and a search that needs less waits."""
+    import optax
+
+    from jaxnas import base, training
+    from jaxnas import weight_sharing as ws
+
+    s, rate = dataclasses.asdict(job.settings), job.cosine(job.config.steps, LOWEST_RATE)
+    decay = s.pop("weight_decay")
+    watched, epochs, feed = _watched(job, optax.chain(training.adjustable_decay(decay), optax.sgd(rate, momentum=0.9)))
+    search = ws.adaptive_regularisation(watched, epochs=epochs, **s)
+    again = max(0, math.floor(math.log(s["maximum"] / decay) / math.log(s["increase"]) + 1e-3))  # times it is rolled back at most
+    return base.then(base.Phase(search, epochs + again * s["lag"], feed))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,6 +184,12 @@ ROWS: dict[str, Method] = {
     "darts": Method("softmax mixture, exact second order (Liu et al. 2019)", one_phase(_darts), Darts, (MIXES,)),
     "robust-darts": Method(
         "first order, stopped before the Hessian's eigenvalue rises (Zela et al. 2020)", _robust_darts, EarlyStopping, (MIXES,)
+    ),
+    "darts-ada": Method(
+        "robust-darts that goes back and raises the weight decay before it stops (Zela et al. 2020)",
+        _darts_ada,
+        AdaptiveRegularisation,
+        (MIXES,),
     ),
     "pc-darts": Method(
         "one channel in four, normalised edges (Xu et al. 2020)", one_phase(_pc_darts), PcDarts, (MIXES, CELLS), _partial

@@ -107,7 +107,7 @@ APPLIED = {}
 def traced_once(job, kind):
     """The job with a net that its equals share, since tracing the net is nearly all that a combination costs."""
     config, net = job.config, METHODS[job.config.strategy].net
-    more = repr(net(config.strategy_settings, config.steps)) if net else ""  # functions are equal only to themselves
+    more = repr(net(job)) if net else ""  # functions are equal only to themselves
     if not hasattr(job.net, "apply"):
         return job
     jitted = job.net._replace(apply=jax.jit(job.net.apply, static_argnames=("train", "path")))

@@ -64,11 +64,11 @@ def make_job(config: Config, dataset: Any) -> Job:
     config = complete(config)
     method, entry = METHODS.find(config.strategy), net_entry(config)
     space = make_space(config.space, config.space_settings, getattr(dataset, "image", (1, 1, 1)))
-    net = entry.make(space, dataset, config)
-    check_needs(config.strategy, method, net, config.space)
+    job = Job(config, config.strategy_settings, entry.make(space, dataset, config), dataset)
+    check_needs(config.strategy, method, job.net, config.space)
     if method.net is not None:
-        net = entry.make(space, dataset, config, **method.net(config.strategy_settings, config.steps))
-    return Job(config, config.strategy_settings, net, dataset)
+        job = job._replace(net=entry.make(space, dataset, config, **method.net(job)))
+    return job
 
 
 def make_plan(job: Job) -> tuple:

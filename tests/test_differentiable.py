@@ -28,6 +28,7 @@ from jaxnas.weight_sharing import Given
 from jaxnas.weight_sharing._beta_darts import beta_decay
 from jaxnas.weight_sharing._early_stopping import WatchInfo
 from jaxnas.weight_sharing._smooth_darts import on_simplex
+from jaxnas.weight_sharing._snas import child
 
 ROW = spaces.space(
     (4,), gates=lambda a: (jax.nn.one_hot(a[0], 4),), derive=lambda g: (jnp.argmax(g[0]).astype(jnp.int32),), gate_shapes=((4,),)
@@ -212,6 +213,33 @@ def test_snas_expects_its_cost_exactly_and_follows_the_training_loss_alone():
     grad = jax.grad(lambda theta: 10.0 * cost(jax.tree.map(lambda a: jax.nn.softmax(a, -1), theta)))(state.theta)
     extra = jax.tree.map(lambda a, b: a - b, moved["priced"], moved["free"])
     jax.tree.map(lambda e, g: np.testing.assert_allclose(e, -0.1 * g, atol=1e-5), extra, grad)
+
+
+def test_the_child_of_snas_is_the_argmax_over_all_operations():
+    """On each edge; a cell that keeps two inputs a node takes first the edges on which `none` does not win."""
+    p = lambda *rows: jnp.asarray(rows, jnp.float32)
+    bench = spaces.nasbench201()
+    rows = jax.random.dirichlet(jax.random.key(0), jnp.ones(5), (6,)).at[0].set(p(0.4, 0.3, 0.1, 0.1, 0.1))
+    np.testing.assert_array_equal(child(bench, rows).op, np.argmax(rows, -1))
+    assert child(bench, rows).op[0] == 0
+    space = spaces.darts(nodes=2, ops=("none", "skip_connect", "sep_conv_3x3"))
+    won = p((0.55, 0.45, 0.0), (0.2, 0.39, 0.41), (0.52, 0.0, 0.48), (0.1, 0.44, 0.46), (0.3, 0.36, 0.34))  # `none` on edges 0, 2
+    gates = type(space.decisions)(won, jnp.eye(3)[jnp.asarray([0, 0, 0, 0, 1])])
+    found, plain = child(space, gates), space.derive(gates)
+    edges = lambda cell: [e for e, row in enumerate(np.asarray(space.gates(cell).normal)) if row[1:].any()]
+    assert edges(found) == [0, 1, 3, 4]  # of node 1, the two that are there; node 0 is filled up with edge 0
+    assert edges(plain) == [0, 1, 2, 3]  # DARTS's rule takes 0.48 of an edge that `none` has won
+    assert found.normal.op.tolist() == [[0, 1], [1, 0]]
+    assert [row[1:].any() for row in np.asarray(space.gates(found).reduce)] == [True, True, True, False, True]
+    recurrent = spaces.darts_rnn(nodes=2, ops=("none", "tanh", "relu"))
+    cell = child(recurrent, p((0.5, 0.3, 0.2), (0.5, 0.05, 0.45), (0.2, 0.41, 0.39)))
+    assert cell.previous.tolist() == [0, 1] and cell.op.tolist() == [0, 0]
+    assert recurrent.derive(p((0.5, 0.3, 0.2), (0.5, 0.05, 0.45), (0.2, 0.41, 0.39))).previous.tolist() == [0, 0]
+    search = weight_sharing.snas(tiny_net(space), temperature=1.0)
+    state = jax.eval_shape(search.init, jax.random.key(0))
+    blank = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), state.theta)
+    answer = search.best(state._replace(theta=blank._replace(normal=jnp.log(won + 1e-6))))
+    np.testing.assert_array_equal(answer.normal.pair, found.normal.pair)
 
 
 # Straight through: GDAS

@@ -155,11 +155,13 @@ def widened(search: Strategy, net: Net) -> Strategy:
         net: the wider one.
 
     Raises:
-        ValueError: in `init`, for variables that no narrower net of the kind has.
+        ValueError: in `init`, for none, or for variables that no narrower net of the kind has.
     """
     shapes = jax.eval_shape(net.init, jax.random.key(0))
 
-    def init(key: Key, given: Any) -> Any:
+    def init(key: Key, given: Any = None) -> Any:
+        if given is None or given.variables is None:
+            raise ValueError("a widened search begins from a narrower net's weights: give `init` a Given(variables)")
         k_copies, k_search = jax.random.split(key)
         return search.init(k_search, given._replace(variables=copy_channels(k_copies, given.variables, shapes)))
 

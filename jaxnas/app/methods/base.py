@@ -131,6 +131,7 @@ class Method(NamedTuple):
     slots: Callable[[Any], int] | None = None  # settings -> members that are kept, of one that asks for trials
     at_once: int | None = None  # seeds that `jaxnas bench` runs side by side; None: all
     space: str = "nasbench201"  # where it searches if no space is named
+    child: bool = False  # the answer is also tried on the weights of the search, as they are
 
 
 def check_needs(name: str, method: Method, net: "Net", space: str) -> None:

@@ -72,7 +72,7 @@ class Drnas:
 
 class Stage(NamedTuple):
     partial: int = 1  # K
-    keep: int | None = None  # operations left of an edge; None: all
+    keep: int = 0  # operations left of an edge; 0: all
 
 
 def _drnas_stages(job: Job) -> tuple[Stage, ...]:
@@ -311,7 +311,7 @@ def _te_nas(job: Job):
 
 
 ROWS: dict[str, Method] = {
-    "snas": Method("concrete samples on the training loss (Xie et al. 2019)", one_phase(_snas), Snas, (MIXES,)),
+    "snas": Method("concrete samples on the training loss (Xie et al. 2019)", one_phase(_snas), Snas, (MIXES,), child=True),
     "gdas": Method("straight-through Gumbel, one operation an edge (Dong and Yang 2019)", one_phase(_gdas), Gdas, (MIXES,)),
     "drnas": Method("Dirichlet gates, in two progressive stages (Chen et al. 2021)", _drnas, Drnas, (MIXES,), _last_stage),
     "gaea": Method("exponentiated gradients on the simplex (Li et al. 2021)", one_phase(_gaea), Gaea, (MIXES,)),

@@ -288,6 +288,7 @@ def _on_shared_weights(job: Job, task: Task, variables, arch) -> dict[str, float
     import jax.numpy as jnp
 
     from jaxnas import evaluate
+    from jaxnas.driver import compiler_options
 
     if not IMAGES.holds(job.net):
         return {"loss": float(jax.jit(lambda v, arch: task.judge(job.config, job.net, job.data, v, arch))(variables, arch))}
@@ -298,7 +299,9 @@ def _on_shared_weights(job: Job, task: Task, variables, arch) -> dict[str, float
         batch = feed.draw(k_draw, arrays, jnp.zeros((), jnp.int32))
         return evaluator.step(k_step, evaluator.init(k_step), archs, batch._replace(fixed=variables))[1]
 
-    metrics = jax.jit(judged)(variables, jax.tree.map(lambda a: jnp.asarray(a)[None], arch), feed.arrays)
+    metrics = jax.jit(judged, compiler_options=compiler_options())(
+        variables, jax.tree.map(lambda a: jnp.asarray(a)[None], arch), feed.arrays
+    )
     return {name: float(values[0]) for name, values in metrics.items()}
 
 

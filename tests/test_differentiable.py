@@ -272,6 +272,71 @@ def test_gdas_runs_one_operation_an_edge():
     assert all((np.asarray(r)[np.asarray(g) == 0] == 0).all() for r, g in zip(rows, jax.tree.leaves(gates), strict=True))
 
 
+@pytest.mark.parametrize(
+    "ops", [("none", "skip_connect", "max_pool_3x3"), ("skip_connect", "sep_conv_3x3", "none", "dil_conv_3x3")]
+)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_bare_zeros_open_the_other_gates_to_the_gradient_alone(ops, stride):
+    """GDAS's code, in closed form: a loss linear in y, with weights c, gives the softmax's Jacobian at the draw times
+    <c, o_k(x)> for what was chosen, and sum(c) for every other operation."""
+    spec, tau = spaces.darts(nodes=1, ops=ops).spec, 2.0
+    x = [jax.random.normal(jax.random.key(i), (4, 4, 4, 3)) for i in range(2)]
+    c = jax.random.normal(jax.random.key(5), (4, 4 // stride, 4 // stride, 3))
+    cells = {
+        bare: SuperCell(spec=spec, ops={name: OPS[name] for name in ops}, features=4, stride=stride, bare_zeros=bare)
+        for bare in (False, True)
+    }
+    blank = np.zeros((2, len(ops)), np.float32)
+    variables = jit(lambda k: cells[True].init(k, x, blank, True, False, None))(jax.random.key(2))
+    alpha = jax.random.normal(jax.random.key(3), blank.shape)
+    output = lambda gates, bare: cells[bare].apply(variables, x, gates, True, True, None, mutable=["batch_stats"])[0][0]
+
+    def soft(alpha, noise):
+        return jax.nn.softmax((jax.nn.log_softmax(alpha, -1) + noise) / tau, -1)
+
+    def loss(alpha, noise, bare):
+        z = soft(alpha, noise)
+        y = output(jax.nn.one_hot(jnp.argmax(z, -1), len(ops)) + (z - jax.lax.stop_gradient(z)), bare)
+        return jnp.sum(c * y), y
+
+    found = {bare: jit(jax.grad(lambda a, n, bare=bare: loss(a, n, bare), has_aux=True)) for bare in cells}
+    alone = jit(lambda gates: jnp.sum(c * output(gates, False)))
+    for seed in range(4):
+        noise = jax.random.gumbel(jax.random.key(10 + seed), alpha.shape)
+        grads, ys = {}, {}
+        for bare in cells:
+            grads[bare], ys[bare] = found[bare](alpha, noise)
+        assert np.asarray(ys[True]).tobytes() == np.asarray(ys[False]).tobytes()
+        z, back = jax.vjp(lambda a, noise=noise: soft(a, noise), alpha)
+        hard = jax.nn.one_hot(jnp.argmax(z, -1), len(ops))
+        worth = jnp.stack([hard[e] * alone(blank.copy() + hard * np.eye(2)[e][:, None]) for e in range(2)])  # <c, o_k(x)>
+        np.testing.assert_allclose(grads[False], back(worth)[0], atol=2e-4)
+        np.testing.assert_allclose(grads[True], back(worth + (1 - hard) * jnp.sum(c))[0], atol=2e-4)
+        assert np.abs(grads[True] - grads[False]).max() > 1e-2
+
+
+def test_bare_zeros_reach_alpha_through_a_net_and_change_no_forward_bit():
+    space = cell_space()
+    size = dict(image=IMAGE, classes=CLASSES, channels=2, cells=1)
+    logits, grads = {}, {}
+    policy = policies.straight_through(space, 1.0)
+    for bare in (False, True):
+        net = nets.cell_net(space, **size, bare_zeros=bare)
+        variables = jit(net.init)(jax.random.key(0))
+        theta = policy.init(jax.random.key(2))
+
+        def loss(theta, variables, net=net):
+            gates = jax.tree.map(lambda a: a[0], policy.sample(jax.random.key(1), theta, 0))
+            y = net.apply(variables, jax.random.normal(jax.random.key(3), (4, *IMAGE)), gates, train=True, path=True)[0]
+            return jnp.sum(y**2), y
+
+        grads[bare], logits[bare] = jit(jax.grad(loss, has_aux=True))(theta, variables)
+    np.testing.assert_array_equal(logits[True], logits[False])
+    assert (np.asarray(grads[True].reduce) != np.asarray(grads[False].reduce)).any()  # the one cell that there is
+    with pytest.raises(ValueError, match="bare_zeros"):
+        nets.cell_net(spaces.pnas(1), image=(8, 8, 1), classes=2, channels=4, bare_zeros=True)
+
+
 # PC-DARTS
 
 

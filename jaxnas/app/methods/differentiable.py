@@ -44,14 +44,44 @@ class Gdas:
     """Temperature at first."""
     end: PositiveNumber = 0.1
     """Temperature at the end."""
+    bare_zeros: bool = False
+    """The gradient also goes through the bare zeros of the operations that are not run, as in the authors' code."""
+    reduction: str | None = None
+    """A genotype, or a published name, whose reduction cell is fixed, as GDAS-FRC fixes one made by hand."""
+
+
+def _bare_zeros(job: Job) -> dict:
+    if not job.settings.bare_zeros:
+        return {}
+    if not CELLS.holds(job.net):
+        raise ValueError(f"--strategy.bare-zeros needs {CELLS.text}: leave it out, or search --space nasbench201")
+    return {"bare_zeros": True}
 
 
 def _gdas(job, weights, architecture):
     from jaxnas import weight_sharing as ws
 
-    return ws.gdas(
+    search = ws.gdas(
         job.net, weights, architecture, temperature=ramp(job, job.settings.start, job.settings.end), criterion=job.criterion
     )
+    return search if job.settings.reduction is None else _begun_with(search, _fixed_reduction(job))
+
+
+def _fixed_reduction(job: Job):
+    """bool, of the gates' structure: all of the normal cell, and of the reduction cell what the given one has."""
+    import numpy as np
+
+    if not _two_inputs(job) or "none" not in job.space.spec.ops:
+        raise ValueError("--strategy.reduction needs normal and reduction cells, and `none`: search --space darts, or leave it out")
+    gates = job.space.gates(job.space.from_text(job.settings.reduction))
+    return gates._replace(normal=np.ones(gates.normal.shape, bool), reduce=np.asarray(gates.reduce) > 0)
+
+
+def _begun_with(search, still):
+    """The search, begun with the operations of `still`, bool, alone."""
+    from jaxnas import weight_sharing as ws
+
+    return search._replace(init=lambda key, given=None: search.init(key, ws.Given(open=still)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,14 +185,13 @@ def _without_none(search, job: Job):
     import jax
     import numpy as np
 
-    from jaxnas import weight_sharing as ws
     from jaxnas.spaces._space import is_shape
 
     if not _two_inputs(job):
         return search
     real = np.asarray([name != "none" for name in job.space.spec.ops])
     still = jax.tree.map(lambda shape: np.broadcast_to(real, shape), job.space.gate_shapes, is_leaf=is_shape)
-    return search._replace(init=lambda key, given=None: search.init(key, ws.Given(open=still)))
+    return _begun_with(search, still)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -312,7 +341,9 @@ def _te_nas(job: Job):
 
 ROWS: dict[str, Method] = {
     "snas": Method("concrete samples on the training loss (Xie et al. 2019)", one_phase(_snas), Snas, (MIXES,), child=True),
-    "gdas": Method("straight-through Gumbel, one operation an edge (Dong and Yang 2019)", one_phase(_gdas), Gdas, (MIXES,)),
+    "gdas": Method(
+        "straight-through Gumbel, one operation an edge (Dong and Yang 2019)", one_phase(_gdas), Gdas, (MIXES,), _bare_zeros
+    ),
     "drnas": Method("Dirichlet gates, in two progressive stages (Chen et al. 2021)", _drnas, Drnas, (MIXES,), _last_stage),
     "gaea": Method("exponentiated gradients on the simplex (Li et al. 2021)", one_phase(_gaea), Gaea, (MIXES,)),
     "proxylessnas": Method(

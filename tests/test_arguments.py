@@ -296,6 +296,7 @@ VALID = {
             "gradient": nas.weight_sharing.pathwise(SOFTMAX, OPTIMIZER),
             "weights": nas.weight_sharing.Weights(OPTIMIZER),
         },
+        "widened": {"search": nas.darts(NET), "net": NET},
         "with_measurements": {"search": nas.darts(NET), "measure": constant},
     },
     "training": {

@@ -506,6 +506,24 @@ def test_what_chose_the_seed_is_said(arguments, by, tmp_path):
     assert result["genotype"] == result["genotypes"][result["chosen_seed"]]
 
 
+def test_the_child_of_snas_is_tried_on_the_weights_of_the_search(tmp_path, capsys):
+    """Before it is trained, and again after a resume: in the result, on the terminal and in the report."""
+    run = tmp_path / "run"
+    sizes = ["--steps", "2", "--train-steps", "2", "--channels", "2", "--batch", "64"]
+    assert cli.main(["search", "--strategy", "snas", *sizes, "--out", str(run)]) == 0
+    out, err = capsys.readouterr()
+    kept = (run / "result.json").read_bytes()
+    tried = json.loads(kept)["without_retraining"]
+    assert set(tried) == {"accuracy", "loss"} and 0 <= tried["accuracy"] <= 1 and np.isfinite(tried["loss"])
+    words = f"accuracy {tried['accuracy']:.4g}, loss {tried['loss']:.4g} on the validation part, without retraining"
+    assert f"on the weights of the search: {words}" in err.splitlines()
+    assert f"found, as is    {words}" in out.splitlines()
+    assert words in (run / "report.html").read_text()
+    (run / "result.json").unlink()
+    assert cli.main(["resume", str(run)]) == 0
+    assert (run / "result.json").read_bytes() == kept
+
+
 def test_a_reader_that_goes_away_is_no_error():
     command = f"{sys.executable} -m jaxnas.app.cli list | head -1"
     done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=60)

@@ -32,6 +32,7 @@ from jaxnas.weight_sharing._adaptive_regularisation import AdaptiveState
 from jaxnas.weight_sharing._beta_darts import beta_decay
 from jaxnas.weight_sharing._early_stopping import WatchInfo
 from jaxnas.weight_sharing._smooth_darts import on_simplex
+from jaxnas.weight_sharing._snas import child
 from jaxnas.weight_sharing._tunas import warming
 
 ROW = spaces.space(
@@ -219,6 +220,33 @@ def test_snas_expects_its_cost_exactly_and_follows_the_training_loss_alone():
     jax.tree.map(lambda e, g: np.testing.assert_allclose(e, -0.1 * g, atol=1e-5), extra, grad)
 
 
+def test_the_child_of_snas_is_the_argmax_over_all_operations():
+    """On each edge; a cell that keeps two inputs a node takes first the edges on which `none` does not win."""
+    p = lambda *rows: jnp.asarray(rows, jnp.float32)
+    bench = spaces.nasbench201()
+    rows = jax.random.dirichlet(jax.random.key(0), jnp.ones(5), (6,)).at[0].set(p(0.4, 0.3, 0.1, 0.1, 0.1))
+    np.testing.assert_array_equal(child(bench, rows).op, np.argmax(rows, -1))
+    assert child(bench, rows).op[0] == 0
+    space = spaces.darts(nodes=2, ops=("none", "skip_connect", "sep_conv_3x3"))
+    won = p((0.55, 0.45, 0.0), (0.2, 0.39, 0.41), (0.52, 0.0, 0.48), (0.1, 0.44, 0.46), (0.3, 0.36, 0.34))  # `none` on edges 0, 2
+    gates = type(space.decisions)(won, jnp.eye(3)[jnp.asarray([0, 0, 0, 0, 1])])
+    found, plain = child(space, gates), space.derive(gates)
+    edges = lambda cell: [e for e, row in enumerate(np.asarray(space.gates(cell).normal)) if row[1:].any()]
+    assert edges(found) == [0, 1, 3, 4]  # of node 1, the two that are there; node 0 is filled up with edge 0
+    assert edges(plain) == [0, 1, 2, 3]  # DARTS's rule takes 0.48 of an edge that `none` has won
+    assert found.normal.op.tolist() == [[0, 1], [1, 0]]
+    assert [row[1:].any() for row in np.asarray(space.gates(found).reduce)] == [True, True, True, False, True]
+    recurrent = spaces.darts_rnn(nodes=2, ops=("none", "tanh", "relu"))
+    cell = child(recurrent, p((0.5, 0.3, 0.2), (0.5, 0.05, 0.45), (0.2, 0.41, 0.39)))
+    assert cell.previous.tolist() == [0, 1] and cell.op.tolist() == [0, 0]
+    assert recurrent.derive(p((0.5, 0.3, 0.2), (0.5, 0.05, 0.45), (0.2, 0.41, 0.39))).previous.tolist() == [0, 0]
+    search = weight_sharing.snas(tiny_net(space), temperature=1.0)
+    state = jax.eval_shape(search.init, jax.random.key(0))
+    blank = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), state.theta)
+    answer = search.best(state._replace(theta=blank._replace(normal=jnp.log(won + 1e-6))))
+    np.testing.assert_array_equal(answer.normal.pair, found.normal.pair)
+
+
 # Straight through: GDAS
 
 
@@ -247,6 +275,71 @@ def test_gdas_runs_one_operation_an_edge():
     assert "conditional" in apply.lower(gates).compile().as_text()
     rows = jax.tree.leaves(jax.grad(lambda g: jnp.sum(net.apply(variables, x, g, train=True, path=True)[0] ** 2))(gates))
     assert all((np.asarray(r)[np.asarray(g) == 0] == 0).all() for r, g in zip(rows, jax.tree.leaves(gates), strict=True))
+
+
+@pytest.mark.parametrize(
+    "ops", [("none", "skip_connect", "max_pool_3x3"), ("skip_connect", "sep_conv_3x3", "none", "dil_conv_3x3")]
+)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_bare_zeros_open_the_other_gates_to_the_gradient_alone(ops, stride):
+    """GDAS's code, in closed form: a loss linear in y, with weights c, gives the softmax's Jacobian at the draw times
+    <c, o_k(x)> for what was chosen, and sum(c) for every other operation."""
+    spec, tau = spaces.darts(nodes=1, ops=ops).spec, 2.0
+    x = [jax.random.normal(jax.random.key(i), (4, 4, 4, 3)) for i in range(2)]
+    c = jax.random.normal(jax.random.key(5), (4, 4 // stride, 4 // stride, 3))
+    cells = {
+        bare: SuperCell(spec=spec, ops={name: OPS[name] for name in ops}, features=4, stride=stride, bare_zeros=bare)
+        for bare in (False, True)
+    }
+    blank = np.zeros((2, len(ops)), np.float32)
+    variables = jit(lambda k: cells[True].init(k, x, blank, True, False, None))(jax.random.key(2))
+    alpha = jax.random.normal(jax.random.key(3), blank.shape)
+    output = lambda gates, bare: cells[bare].apply(variables, x, gates, True, True, None, mutable=["batch_stats"])[0][0]
+
+    def soft(alpha, noise):
+        return jax.nn.softmax((jax.nn.log_softmax(alpha, -1) + noise) / tau, -1)
+
+    def loss(alpha, noise, bare):
+        z = soft(alpha, noise)
+        y = output(jax.nn.one_hot(jnp.argmax(z, -1), len(ops)) + (z - jax.lax.stop_gradient(z)), bare)
+        return jnp.sum(c * y), y
+
+    found = {bare: jit(jax.grad(lambda a, n, bare=bare: loss(a, n, bare), has_aux=True)) for bare in cells}
+    alone = jit(lambda gates: jnp.sum(c * output(gates, False)))
+    for seed in range(4):
+        noise = jax.random.gumbel(jax.random.key(10 + seed), alpha.shape)
+        grads, ys = {}, {}
+        for bare in cells:
+            grads[bare], ys[bare] = found[bare](alpha, noise)
+        assert np.asarray(ys[True]).tobytes() == np.asarray(ys[False]).tobytes()
+        z, back = jax.vjp(lambda a, noise=noise: soft(a, noise), alpha)
+        hard = jax.nn.one_hot(jnp.argmax(z, -1), len(ops))
+        worth = jnp.stack([hard[e] * alone(blank.copy() + hard * np.eye(2)[e][:, None]) for e in range(2)])  # <c, o_k(x)>
+        np.testing.assert_allclose(grads[False], back(worth)[0], atol=2e-4)
+        np.testing.assert_allclose(grads[True], back(worth + (1 - hard) * jnp.sum(c))[0], atol=2e-4)
+        assert np.abs(grads[True] - grads[False]).max() > 1e-2
+
+
+def test_bare_zeros_reach_alpha_through_a_net_and_change_no_forward_bit():
+    space = cell_space()
+    size = dict(image=IMAGE, classes=CLASSES, channels=2, cells=1)
+    logits, grads = {}, {}
+    policy = policies.straight_through(space, 1.0)
+    for bare in (False, True):
+        net = nets.cell_net(space, **size, bare_zeros=bare)
+        variables = jit(net.init)(jax.random.key(0))
+        theta = policy.init(jax.random.key(2))
+
+        def loss(theta, variables, net=net):
+            gates = jax.tree.map(lambda a: a[0], policy.sample(jax.random.key(1), theta, 0))
+            y = net.apply(variables, jax.random.normal(jax.random.key(3), (4, *IMAGE)), gates, train=True, path=True)[0]
+            return jnp.sum(y**2), y
+
+        grads[bare], logits[bare] = jit(jax.grad(loss, has_aux=True))(theta, variables)
+    np.testing.assert_array_equal(logits[True], logits[False])
+    assert (np.asarray(grads[True].reduce) != np.asarray(grads[False].reduce)).any()  # the one cell that there is
+    with pytest.raises(ValueError, match="bare_zeros"):
+        nets.cell_net(spaces.pnas(1), image=(8, 8, 1), classes=2, channels=4, bare_zeros=True)
 
 
 # PC-DARTS

@@ -108,7 +108,7 @@ APPLIED = {}
 def traced_once(job, kind):
     """The job with a net that its equals share, since tracing the net is nearly all that a combination costs."""
     config, net = job.config, METHODS[job.config.strategy].net
-    more = repr(net(config.strategy_settings, config.steps)) if net else ""  # functions are equal only to themselves
+    more = repr(net(job)) if net else ""  # functions are equal only to themselves
     if not hasattr(job.net, "apply"):
         return job
     jitted = job.net._replace(apply=jax.jit(job.net.apply, static_argnames=("train", "path")))
@@ -218,6 +218,46 @@ def test_every_strategy_runs_two_steps(strategy):
         pytest.skip("arms of trials instead of phases: tests/test_main_job.py runs them")
     result = nas.run(jax.random.key(0), nas.then(*(phase._replace(steps=2) for phase in plan)))
     assert jax.tree.leaves(result.best)
+
+
+def test_gdas_keeps_the_reduction_cell_that_it_is_given():
+    space = search.make_space("darts", SPACES["darts"].settings(**TINY_SPACES["darts"]))
+    given = space.sample(jax.random.key(4))
+    job = search.make_job(_gdas("darts", reduction=space.to_text(given)), images(8))
+    (phase,) = search.make_plan(job)
+    state = phase.strategy.init(jax.random.key(0))
+    batch = phase.data.draw(jax.random.key(1), phase.data.arrays, jnp.zeros((), jnp.int32))
+    after, info = jax.jit(phase.strategy.step)(jax.random.key(2), state, batch)
+    np.testing.assert_array_equal(jax.nn.softmax(after.theta.reduce, -1), space.gates(given).reduce)
+    np.testing.assert_array_equal(info.gates.reduce, space.gates(given).reduce)
+    assert (np.asarray(after.theta.normal) != np.asarray(state.theta.normal)).all()
+    best = phase.strategy.best(after)
+    jax.tree.map(np.testing.assert_array_equal, best.reduce, given.reduce)
+
+
+@pytest.mark.parametrize(
+    ("space", "settings", "words"),
+    [
+        ("mobile", dict(bare_zeros=True), "bare-zeros needs cells"),
+        ("nasbench201", dict(reduction="DARTS_V2"), "needs normal and reduction cells"),
+        ("darts", dict(reduction="DARTS_V3"), "is not a DARTS genotype"),
+    ],
+)
+def test_settings_of_gdas_that_a_space_cannot_have(space, settings, words):
+    with pytest.raises(ValueError, match=words):
+        search.make_plan(search.make_job(_gdas(space, **settings), images(8)))
+
+
+def test_bare_zeros_are_the_nets():
+    assert not isinstance(plan_of("nasbench201", "gdas", "scratch"), ValueError)
+    config = _gdas("nasbench201", bare_zeros=True)
+    net = METHODS["gdas"].net
+    assert net is not None and net(search.make_job(config, images(8))) == {"bare_zeros": True}
+    assert jax.tree.leaves(traced(search.make_plan(search.make_job(config, images(8)))))
+
+
+def _gdas(space, **settings):
+    return dataclasses.replace(tiny(space, "gdas"), strategy_settings=METHODS["gdas"].settings(**settings))
 
 
 # --- tables and settings ----------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from jaxnas.app.commands import Bench, Export, List, Predict, Rank, Resume, Sear
 from jaxnas.app.config import Config, complete, empty, fresh, load_config
 from jaxnas.app.settings import check, load_plugins
 from jaxnas.app.spaces import NETS, SPACES
-from jaxnas.app.tasks import score_of
+from jaxnas.app.tasks import score_of, without_retraining
 from jaxnas.app.times import with_times
 from jaxnas.driver.errors import Diverged, Stopped
 from jaxnas.driver.files import read_json
@@ -75,6 +75,8 @@ def _summary(directory: pathlib.Path, result: dict) -> str:
             size = f", {result[name]['parameters']:,} parameters" if "parameters" in result[name] else ""
             size += f", {result['milliseconds'][name]:.3g} ms" if name in result.get("milliseconds", {}) else ""
             lines.append(f"{name:<9} test  {words(result[name])}{size}")
+    if "without_retraining" in result:
+        lines.append(f"found, as is    {without_retraining(result)}")
     return "\n".join([*lines, result["verdict"], f"kept in {directory}: {kept}"])
 
 

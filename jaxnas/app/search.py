@@ -19,8 +19,9 @@ from jaxnas.app import times
 from jaxnas.app.config import SETTINGS, Config, complete
 from jaxnas.app.methods import METHODS, Job, check_needs
 from jaxnas.app.methods import plan as plan_of
+from jaxnas.app.methods.base import IMAGES
 from jaxnas.app.spaces import NETS, SPACES, NetEntry
-from jaxnas.app.tasks import TASKS, Task, score_of
+from jaxnas.app.tasks import TASKS, Task, score_of, without_retraining
 from jaxnas.driver.errors import NoFiniteScore, Stopped
 from jaxnas.driver.files import make_way, write_whole
 from jaxnas.driver.lock import locked
@@ -64,11 +65,11 @@ def make_job(config: Config, dataset: Any) -> Job:
     config = complete(config)
     method, entry = METHODS.find(config.strategy), net_entry(config)
     space = make_space(config.space, config.space_settings, getattr(dataset, "image", (1, 1, 1)))
-    net = entry.make(space, dataset, config)
-    check_needs(config.strategy, method, net, config.space)
+    job = Job(config, config.strategy_settings, entry.make(space, dataset, config), dataset)
+    check_needs(config.strategy, method, job.net, config.space)
     if method.net is not None:
-        net = entry.make(space, dataset, config, **method.net(config.strategy_settings, config.steps))
-    return Job(config, config.strategy_settings, net, dataset)
+        job = job._replace(net=entry.make(space, dataset, config, **method.net(job)))
+    return job
 
 
 def make_plan(job: Job) -> tuple:
@@ -149,11 +150,11 @@ def _executed(directory: pathlib.Path, config: Config, progress: bool, say: Call
     except NoFiniteScore as error:
         return _no_answer(directory, result, error)
     lines = journal.read(directory)
-    best, chosen, by = searched.best, 0, ""
+    best, chosen, by, state = searched.best, 0, "", searched.state
     if seeds is not None:
         chosen, by = _best_seed(job, task, searched)
         say(f"seed {chosen} of {seeds} goes on, by {by}")
-        best = jax.tree.map(lambda a: a[chosen], searched.best)
+        best, state = jax.tree.map(lambda a: a[chosen], (searched.best, searched.state))
     best = jax.tree.map(np.asarray, best)
     rivals = {"found": best, "random": jax.tree.map(np.asarray, space.sample(k_random))}
     title = f"{config.strategy} on {config.data}"
@@ -165,6 +166,9 @@ def _executed(directory: pathlib.Path, config: Config, progress: bool, say: Call
     if seeds is not None:
         every = [space.to_text(jax.tree.map(lambda a: np.asarray(a)[i], searched.best)) for i in range(seeds)]
         result.update(chosen_seed=chosen, chosen_by=by, genotypes=every)
+    if METHODS.find(config.strategy).child:
+        result["without_retraining"] = _on_shared_weights(job, task, state.variables, best)
+        say(f"on the weights of the search: {without_retraining(result)}")
     for name, arch in rivals.items():
         say(f"training the {name} architecture from scratch: {space.to_text(arch)}")
         result[name] = _retrain(job, task, arch, stage, k_train, directory / name, keep=name == "found")
@@ -273,6 +277,32 @@ def _best_seed(job: Job, task: Task, searched) -> tuple[int, str]:
     if not jnp.isfinite(losses).any():
         return 0, "none: the validation loss is not finite with any seed"
     return int(jnp.nanargmin(losses)), "validation loss on the shared weights"
+
+
+def _on_shared_weights(job: Job, task: Task, variables, arch) -> dict[str, float]:
+    """What an architecture makes of the validation part with the weights that the search leaves it, by the names of metrics.
+
+    Norms take the architecture's own statistics, of training examples (`evaluate.shared_weights`).
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from jaxnas import evaluate
+    from jaxnas.driver import compiler_options
+
+    if not IMAGES.holds(job.net):
+        return {"loss": float(jax.jit(lambda v, arch: task.judge(job.config, job.net, job.data, v, arch))(variables, arch))}
+    feed, evaluator = job.judge(), evaluate.shared_weights(job.net, criterion=job.criterion)
+    k_draw, k_step = jax.random.split(jax.random.key(0))  # neither draws anything
+
+    def judged(variables, archs, arrays):
+        batch = feed.draw(k_draw, arrays, jnp.zeros((), jnp.int32))
+        return evaluator.step(k_step, evaluator.init(k_step), archs, batch._replace(fixed=variables))[1]
+
+    metrics = jax.jit(judged, compiler_options=compiler_options())(
+        variables, jax.tree.map(lambda a: jnp.asarray(a)[None], arch), feed.arrays
+    )
+    return {name: float(values[0]) for name, values in metrics.items()}
 
 
 def _plots(directory, space, search_lines, train_lines) -> None:

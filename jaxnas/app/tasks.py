@@ -78,6 +78,12 @@ def score_of(result: dict) -> Score:
     raise KeyError(SCORES[0].name)
 
 
+def without_retraining(result: dict) -> str:
+    """What the found architecture makes of validation data before it is trained, for a person."""
+    numbers = [f"{name.replace('_', ' ')} {value:.4g}" for name, value in sorted(result["without_retraining"].items())]
+    return f"{', '.join(numbers)} on the validation part, without retraining"
+
+
 # --- examples ---------------------------------------------------------------------------------------------------------
 
 WHAT = {"image": "images", "series": "time series", "table": "rows of a table"}

@@ -117,6 +117,7 @@ class CellNet(nn.Module):
     auxiliary: bool = False
     partial: int = 1  # K: one in K channels goes through the operations (search nets of DARTS and NAS-Bench-201 cells)
     auxiliary_skip: bool = False  # of the supernet
+    bare_zeros: bool = False  # of the supernet's single paths
 
     @property
     def layout(self) -> tuple[tuple[str, int, int], ...]:
@@ -145,7 +146,8 @@ class CellNet(nn.Module):
                 return AnyBlockCell(self.spec, **common)
             return BlockCell(self.spec, **common, choice=self.choice[kind])
         if self.choice is None:
-            return SuperCell(self.spec, **common, partial=self.partial, auxiliary_skip=self.auxiliary_skip)
+            variants = dict(partial=self.partial, auxiliary_skip=self.auxiliary_skip, bare_zeros=self.bare_zeros)
+            return SuperCell(self.spec, **common, **variants)
         return Cell(self.spec, **common, choice=self.choice[kind], affine=self.affine, partial=self.partial)
 
     @nn.compact

@@ -78,6 +78,7 @@ def cell_net(
     partial: Positive = 1,
     auxiliary_skip: Callable[[jax.Array | int], Any] | None = None,
     skip_dropout: Callable[[jax.Array | int], Any] | None = None,
+    bare_zeros: bool = False,
 ) -> Net:
     """The supernet of a cell space.
 
@@ -96,10 +97,12 @@ def cell_net(
         auxiliary_skip: DARTS-'s beta, a schedule of the search's step; default: none.
         skip_dropout: P-DARTS's dropout behind the skips of stride 1, a schedule of the search's step; default: none.  Both are
             there in a mixture that is told the step t, as a search tells it, the dropout in training only.
+        bare_zeros: as in GDAS's code, on a single path the gates of an edge's other operations, which are 0, are added to its
+            output, so that the gradient of each is the sum of the output's; default: they have none.
 
     Raises:
         ValueError: for a space without a cell description, an unknown operation, sizes below 1, a `partial` that does not
-            divide the channels, `bare` for other cells or images, or one of the last three for cells of blocks.
+            divide the channels, `bare` for other cells or images, or one of the last four for cells of blocks.
     """
     check_image(image, classes)
     skeleton = _skeleton(space)
@@ -114,8 +117,10 @@ def cell_net(
         )
     if partial < 1 or channels % partial:
         raise ValueError(f"`partial` must divide the channels: {partial} does not divide {channels}")
-    if skeleton == "nasnet" and (partial > 1 or auxiliary_skip or skip_dropout):
-        raise ValueError("cells of blocks mix no operations: leave `partial`, `auxiliary_skip` and `skip_dropout` out")
+    if skeleton == "nasnet" and (partial > 1 or auxiliary_skip or skip_dropout or bare_zeros):
+        raise ValueError(
+            "cells of blocks mix no operations: leave `partial`, `auxiliary_skip`, `skip_dropout` and `bare_zeros` out"
+        )
     module = CellNet(
         spec=space.spec,
         ops=_table(space, ops),
@@ -125,6 +130,7 @@ def cell_net(
         classes=classes,
         partial=partial,
         auxiliary_skip=auxiliary_skip is not None,
+        bare_zeros=bare_zeros,
     )
 
     def compute(variables, x, gates, t, **how):

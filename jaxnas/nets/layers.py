@@ -104,6 +104,24 @@ def switched(index: jax.Array, branches: Sequence[Callable[..., Any]], *args: An
     return one(index, *args)
 
 
+@jax.custom_vjp
+def open_to_zeros(y: jax.Array, gate: jax.Array) -> jax.Array:
+    """y, to the last bit: an operation's output, plus gate [O] of each other operation times a map of ones.
+
+    For one-hot gates, whose others are 0: so only the gradient sees it, sum(dL/dy) in each of theirs.
+    """
+    del gate  # of nothing but zeros
+    return y
+
+
+def _zeros_backward(gate, dy):
+    others = jnp.arange(len(gate)) != jnp.argmax(gate)
+    return dy, jnp.where(others, jnp.sum(dy), 0).astype(gate.dtype)
+
+
+open_to_zeros.defvjp(lambda y, gate: (y, gate), _zeros_backward)
+
+
 def walk(
     f: Callable[[jax.Array, Any], tuple[jax.Array, Any]],
     nodes: jax.Array,

@@ -1,10 +1,12 @@
 """The cell of a supernet: every edge holds all candidate operations.
 
-Gates weigh the operations (mixture) or pick one (path).  Two variants live in the cell itself:
+Gates weigh the operations (mixture) or pick one (path).  Three variants live in the cell itself:
 
     partial channels    (PC-DARTS, Xu et al. 2020, arXiv:1907.05737)  the first C / K channels go through the operations, the others
                         around them, with the weight of the whole row; then the K groups of channels are interleaved
     auxiliary skip      (DARTS-, Chu et al. 2021, arXiv:2009.01027)  beta times a skip is added to every edge, and anneals to 0
+    bare zeros          (GDAS's code, Dong and Yang 2019, arXiv:1910.04465)  the gates of the operations that a single path leaves
+                        out are added to its output as they are: they are 0, but a gradient goes through
 
 Axes: E edges, O operations, C channels, H rows, W columns, B batch.
 """
@@ -20,7 +22,7 @@ import numpy as np
 
 from jaxnas.nets import probe
 from jaxnas.nets.convolution import fence, max_pool
-from jaxnas.nets.layers import Output, Rate, apply_norm, check_maps, drop, mix, shuffle, switched, walk
+from jaxnas.nets.layers import Output, Rate, apply_norm, check_maps, drop, mix, open_to_zeros, shuffle, switched, walk
 from jaxnas.nets.ops import OPS, Identity
 from jaxnas.spaces.cell import CellSpec
 
@@ -59,6 +61,7 @@ class SuperCell(nn.Module):
     stride: int
     partial: int = 1  # K
     auxiliary_skip: bool = False
+    bare_zeros: bool = False
 
     def setup(self) -> None:
         spec = self.spec
@@ -182,6 +185,7 @@ class SuperCell(nn.Module):
             none = lambda params, stats, gate, x: (jnp.zeros_like(blank[:own]), stats)
             branches = [branch(name, self.columns[name]) if name in self.columns else none for name in self.ops]
             y, stats = switched(jnp.argmax(gate), branches, params, stats, gate, x[:own])
+            y = open_to_zeros(y, gate) if self.bare_zeros else y
             return shuffle(self.beside(y, gate, around(x, self.partial, stride)), self.partial), stats
 
         sources = [source for source, fan in enumerate(self.fans) if fan]

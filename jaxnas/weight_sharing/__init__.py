@@ -26,7 +26,7 @@ from jaxnas.weight_sharing.core import weight_sharing
 from jaxnas.weight_sharing.darts_pt import project_edges, project_operations
 from jaxnas.weight_sharing.gradients import frozen, pathwise, reinforce_gradient, single_level, two_paths
 from jaxnas.weight_sharing.ofa import distillation, in_place_distillation, progressive_shrinking
-from jaxnas.weight_sharing.stages import at_most_skips, copy_channels, strongest_operations, widen_variables
+from jaxnas.weight_sharing.stages import at_most_skips, copy_channels, strongest_operations, widen_variables, widened
 
 __all__ = [
     "Given",
@@ -85,5 +85,6 @@ __all__ = [
     "warm_restarts",
     "weight_sharing",
     "widen_variables",
+    "widened",
     "with_measurements",
 ]

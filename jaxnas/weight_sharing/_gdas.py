@@ -5,8 +5,9 @@ Reference: Dong and Yang, Searching for a Robust Neural Architecture in Four GPU
     gate = onehot(argmax z) + z - stop_gradient(z),    z ~ concrete(alpha, tau)
     w follows L_train of one draw, alpha L_valid of another
 
-The gradient of alpha flows through the chosen operation's gate alone; the authors' code also lets it through the bare
-zeros of the others (the sum of the gradient over the map), which the paper does not have and this leaves out.
+The gradient of alpha flows through the chosen operation's gate alone.  The authors' code also lets it through the bare zeros of
+the others, which the paper does not have: an edge's output is gate_k o_k(x) + sum of the others' gates, and the gradient of each of
+these is the sum of the output's.  A net that is made with `cell_net(..., bare_zeros=True)` does so.
 """
 
 import optax
@@ -36,7 +37,7 @@ def gdas(
     """The GDAS search.
 
     Args:
-        net: a supernet.
+        net: a supernet; with `bare_zeros` as in the authors' code.
         weights: default `sgd(0.025)`; published: with Nesterov's momentum and weight decay 5e-4.
         architecture: default `adam()`, as DARTS's.
         temperature: tau, a schedule of the step or a number; published: linear from 10 to 0.1.

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas.base import Arch, Key
+from jaxnas.base import Arch, Key, Strategy
 from jaxnas.checks import checked
 from jaxnas.kinds import NonNegative, Positive
 from jaxnas.nets.base import Gates, Net, Variables
@@ -144,6 +144,28 @@ def copy_channels(key: Key, variables: Variables, shapes: Any) -> Variables:
         return grown[n, m]
 
     return _grow(variables, shapes, rows, dense=False)
+
+
+@checked
+def widened(search: Strategy, net: Net) -> Strategy:
+    """The search, begun from a `Given` with the variables of a narrower net: their channels are copied (`copy_channels`).
+
+    Args:
+        search: on `net`.
+        net: the wider one.
+
+    Raises:
+        ValueError: in `init`, for none, or for variables that no narrower net of the kind has.
+    """
+    shapes = jax.eval_shape(net.init, jax.random.key(0))
+
+    def init(key: Key, given: Any = None) -> Any:
+        if given is None or given.variables is None:
+            raise ValueError("a widened search begins from a narrower net's weights: give `init` a Given(variables)")
+        k_copies, k_search = jax.random.split(key)
+        return search.init(k_search, given._replace(variables=copy_channels(k_copies, given.variables, shapes)))
+
+    return search._replace(init=init)
 
 
 def _check_alike(variables, shapes):

@@ -125,12 +125,13 @@ class Method(NamedTuple):
     plan: Plan | None = None
     settings: type = NoSettings  # a frozen dataclass: its own numbers, with published defaults
     needs: tuple[Need, ...] = ()
-    net: Callable[[Any, int], dict] | None = None  # (settings, steps) -> further arguments of the net
+    net: Callable[[Job], dict] | None = None  # a job with the plain net -> further arguments of the net
     algorithm: Callable[..., Any] | None = None  # (space, budget, settings, cost) -> AskTell, instead of a plan
     asks: str = "architectures"  # of an algorithm: "architectures", "trials" or "fronts"
     slots: Callable[[Any], int] | None = None  # settings -> members that are kept, of one that asks for trials
     at_once: int | None = None  # seeds that `jaxnas bench` runs side by side; None: all
     space: str = "nasbench201"  # where it searches if no space is named
+    child: bool = False  # the answer is also tried on the weights of the search, as they are
 
 
 def check_needs(name: str, method: Method, net: "Net", space: str) -> None:

@@ -41,14 +41,12 @@ class PcDarts(FirstOrder):
     """Of the steps, the first, that train the weights alone (published: 15 of 50 epochs)."""
 
 
-def _partial(settings, steps):
-    return {"partial": settings.partial}
+def _partial(job: Job) -> dict:
+    return {"partial": job.settings.partial}
 
 
-def _auxiliary_skip(settings, steps):
-    import optax
-
-    return {"auxiliary_skip": optax.linear_schedule(1.0, 0.0, steps)}
+def _auxiliary_skip(job: Job) -> dict:
+    return {"auxiliary_skip": ramp(job, 1.0, 0.0)}
 
 
 @dataclasses.dataclass(frozen=True)

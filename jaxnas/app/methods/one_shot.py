@@ -175,8 +175,8 @@ class Smash(Evolution):
     """Layers of the HyperNet."""
 
 
-def _hyper(settings, steps):
-    return {"hyper": (settings.width, settings.depth)}
+def _hyper(job: Job) -> dict:
+    return {"hyper": (job.settings.width, job.settings.depth)}
 
 
 @dataclasses.dataclass(frozen=True)

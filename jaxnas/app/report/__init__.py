@@ -20,7 +20,7 @@ from jaxnas.app import progress
 from jaxnas.app.config import SETTINGS, Config, load_config, named
 from jaxnas.app.report import mistakes, page, tried
 from jaxnas.app.report.page import escape, short
-from jaxnas.app.tasks import score_of
+from jaxnas.app.tasks import score_of, without_retraining
 from jaxnas.driver.files import load_array, read_json
 
 WORDS = {"better": ("better", "good"), "worse": ("worse: a loss", "bad"), "level": ("level", "")}
@@ -100,6 +100,8 @@ def _answer(result: dict, dataset: Any) -> str:
     seeds = {n: result[n].get("of_each_seed", []) for n in names}
     each = "; ".join(f"{n} {', '.join(map(shown, s))}" for n, s in seeds.items() if len(s) > 1)
     note = page.text(f"Each training from scratch, by seed: {each}.", "soft") if each else ""
+    if "without_retraining" in result:
+        note += page.text(f"The found network on the weights of the search: {without_retraining(result)}.", "soft")
     both = f'<div class="two"><div>{parts[0]}</div>{"".join(parts[1:])}</div>'
     return f'<section class="answer" aria-label="The answer">{both}{note}</section>'
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 
 import flax.linen as nn
 import jax
@@ -23,6 +24,7 @@ from jaxnas.proxies.kernel import _signs, sign_kernel
 from jaxnas.proxies.saliency import _activation
 from jaxnas.proxies.size import _counted
 from jaxnas.spaces._space import is_shape
+from jaxnas.weight_sharing._te_nas import _mixing, ntk_of_all
 
 SPACE = nas.spaces.nasbench201()
 RICH = SPACE.from_text("|nor_conv_3x3~0|+|skip_connect~0|nor_conv_1x1~1|+|avg_pool_3x3~0|nor_conv_3x3~1|skip_connect~2|")
@@ -270,6 +272,49 @@ def test_jacobians_are_those_of_the_network_alone():
     rows = np.concatenate([np.asarray(a).reshape(B, -1) for a in kernels(rows)], 1)
     v = np.linalg.eigvalsh(rows @ rows.T)
     assert scores()["ntk"][0] == pytest.approx(-v[-1] / v[0], rel=1e-6)
+
+
+def condition(jacobian, name):
+    """v_max / v_min of J J^T over the leaves of these names, in NumPy; jacobian: a tree of [B, ...]."""
+    leaves = [a for path, a in jax.tree_util.tree_leaves_with_path(jacobian) if path[-1].key in name]
+    J = np.concatenate([np.asarray(a).reshape(len(a), -1) for a in leaves], 1)
+    v = np.linalg.eigvalsh(J @ J.T)
+    return v[-1] / v[0]
+
+
+def test_the_tangent_kernel_may_be_over_the_norms_scales_too():
+    """And never over biases; those scales' derivatives are also finite differences."""
+    net, variables, batch = toy()
+    x, (logits_of, params, _) = batch[0][0], alone()
+    with jax.enable_x64(True):
+        both, plain = jit(lambda v: [proxies.ntk(net, v, jnp.ones(2), batch, scales) for scales in (True, False)])(variables)
+        run = lambda p: jnp.sum(logits_of(p, x), -1)
+        fast, jacobian = jit(run), jit(jax.jacrev(run))(params)
+        for norm, c in itertools.product(("norm0", "norm1"), range(3)):
+            scale = lambda by, norm=norm, c=c: {**params[norm], "scale": params[norm]["scale"] + by * np.eye(3)[c]}
+            up, down = (np.asarray(fast({**params, norm: scale(by)})) for by in (1e-6, -1e-6))
+            np.testing.assert_allclose(jacobian[norm]["scale"][:, c], (up - down) / 2e-6, rtol=1e-6, atol=1e-8)
+    assert -float(both) == pytest.approx(condition(jacobian, ("kernel", "scale")), rel=1e-9)
+    assert -float(plain) == pytest.approx(condition(jacobian, ("kernel",)), rel=1e-9)
+    assert abs(float(both) / float(plain) - 1) > 1e-3
+
+
+def test_te_nas_measures_a_supernet_with_affine_norms():
+    """Its default, of a mixture with gates of 0: J over the kernels and scales of what is alive, in float64."""
+    cells = nas.spaces.darts(nodes=1, ops=("skip_connect", "nor_conv_1x1", "avg_pool_3x3"))
+    build = lambda affine: nas.cell_net(cells, image=IMAGE, classes=CLASSES, channels=2, cells=1, affine=affine)
+    net, batch = build(True), toy()[2]
+    gates = jax.tree.map(lambda shape: jnp.asarray([[0.5, 0.5, 0], [0.5, 0, 0.5]]), cells.gate_shapes, is_leaf=is_shape)
+    with jax.enable_x64(True):
+        variables = jax.tree.map(lambda a: np.asarray(a, np.float64), jit(net.init)(jax.random.key(0)))
+        found = jit(lambda v: ntk_of_all(_mixing(net), v, gates, batch))(variables)
+        run = lambda p: jnp.sum(net.apply({**variables, "params": p}, batch[0][0], gates, train=True)[0], -1)
+        jacobian = jit(jax.jacrev(run))(variables["params"])
+    assert -float(found) == pytest.approx(condition(jacobian, ("kernel", "scale")), rel=1e-7)
+    leaves = jax.tree_util.tree_leaves_with_path(variables["params"]["cell0"])
+    assert [a.shape for path, a in leaves if path[-1].key == "scale"] == [(1, 4)] * 4  # two operations of each of the two edges
+    without = jax.eval_shape(build(False).init, jax.random.key(0))["params"]["cell0"]
+    assert {path[-1].key for path, _ in jax.tree_util.tree_leaves_with_path(without)} == {"kernel"}
 
 
 def test_zen_is_the_difference_of_maps_and_the_running_variances():

@@ -94,7 +94,8 @@ def collapsed(space: Space, arch: Arch) -> str | None:
     """What an architecture has nothing else but, where its operations have no weights to learn; None for a sound one (host).
 
     "skip connections", "pools", "skip connections and pools", or "none": nothing leads from a cell's input to its output.
-    `none` beside others is no operation, and is not named: a cell of pools and `none` is one of pools.  Operations that nothing reaches, or that reach nothing, do not count.
+    `none` beside others is no operation, and is not named: a cell of pools and `none` is one of pools.  Operations that nothing
+    reaches, or that reach nothing, do not count.
     """
     ops = tuple(getattr(space.spec, "ops", ()))
     if not isinstance(ops, tuple) or not all(isinstance(name, str) for name in ops):

@@ -145,7 +145,8 @@ class CellNet(nn.Module):
                 return AnyBlockCell(self.spec, **common)
             return BlockCell(self.spec, **common, choice=self.choice[kind])
         if self.choice is None:
-            return SuperCell(self.spec, **common, partial=self.partial, auxiliary_skip=self.auxiliary_skip)
+            own = dict(partial=self.partial, auxiliary_skip=self.auxiliary_skip, affine=self.affine)
+            return SuperCell(self.spec, **common, **own)
         return Cell(self.spec, **common, choice=self.choice[kind], affine=self.affine, partial=self.partial)
 
     @nn.compact

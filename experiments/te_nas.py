@@ -35,7 +35,7 @@ def main(images, table, seeds="3"):
     x = x[:2000].astype(np.float32).reshape(-1, SIZE, 32 // SIZE, SIZE, 32 // SIZE, 3).mean((2, 4)).astype(np.uint8)
     dataset = nas.data.split(k_data, x, y[:2000], name="cifar10")
     feed = nas.data.batches(dataset, BATCH, arch_steps=0)
-    net = nas.cell_net(SPACE, image=dataset.image, classes=10, channels=16, cells=1)
+    net = nas.cell_net(SPACE, image=dataset.image, classes=10, channels=16, cells=1, affine=True)
     thin = nas.cell_net(SPACE, image=(3, 3, 1), classes=10, channels=1, cells=1, bare=True)
     search = weight_sharing.te_nas(net, thin, draws=DRAWS, points=POINTS)
     found = []

@@ -208,6 +208,7 @@ VALID = {
         **{n: S for n in ("categorical", "concrete", "controller", "dirichlet", "softmax", "simplex")},
         **{n: S for n in ("straight_through",)},
         **{n: {"space": CELLS} for n in ("edge_normalised", "edge_simplex", "exponentiated_edges")},
+        "block_controller": {"space": nas.spaces.enas_micro(1)},
         "uniform": {"space": TWO},
         "exponentiated": {},
         "path_dropout": {"space": CELLS, "rate": 0.1},

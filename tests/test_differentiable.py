@@ -1033,6 +1033,45 @@ def test_collapse_and_skips_are_named():
     assert diagnostics.collapsed(noisy, noisy.from_text(text.format("noise", "sep_conv_3x3"))) is None
 
 
+def test_cells_without_weights_have_collapsed_in_every_space():
+    """Of pools, of pools and `none`, and of skips beside them; one convolution anywhere is enough to be sound."""
+    nb201, darts = spaces.nasbench201(), spaces.darts(nodes=2)
+    for ops, wanted in (
+        ((4, 4, 4, 4, 4, 4), "pools"),
+        ((4, 0, 4, 4, 0, 4), "pools"),
+        ((0, 0, 0, 4, 0, 0), "pools"),
+        ((4, 1, 4, 4, 0, 4), "skip connections and pools"),
+        ((0, 0, 0, 0, 4, 4), "none"),  # the pools hear nothing
+        ((4, 0, 4, 4, 0, 3), None),
+    ):
+        assert diagnostics.collapsed(nb201, nb201.unflat(np.asarray(ops))) == wanted
+    for normal, reduce, wanted in (
+        ((1, 2, 0, 2, 1), (2, 0, 0, 0, 0), "pools"),
+        ((1, 2, 0, 2, 1), (0, 0, 0, 0, 0), "pools"),
+        ((1, 2, 0, 2, 1), (3, 0, 0, 0, 0), "skip connections and pools"),
+        ((1, 2, 0, 2, 1), (4, 0, 0, 0, 0), None),
+    ):
+        gates = darts.gates(darts.from_index(0))
+        rows = (jax.nn.one_hot(np.asarray(ops), gates.normal.shape[1]) for ops in (normal, reduce))
+        with_gates = darts._replace(gates=lambda arch, rows=tuple(rows): type(gates)(*rows))
+        assert diagnostics.collapsed(with_gates, darts.from_index(0)) == wanted
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 3, 5])  # of three, a block's input is one of five, as its operation is
+def test_blocks_and_layers_without_weights_have_collapsed(blocks):
+    """What is read is no operation, however many there are to choose from."""
+    micro = spaces.enas_micro(blocks)
+    text = lambda first, *rest: " ".join([f"[{' '.join([first, *rest * (blocks - 1)])}]"] * 2)
+    pools, skips = "max_pool_3x3~1+avg_pool_3x3~0", "skip_connect~1+max_pool_3x3~1"
+    assert diagnostics.collapsed(micro, micro.from_text(text(pools, pools))) == "pools"
+    assert diagnostics.collapsed(micro, micro.from_text(text(skips, pools))) == "skip connections and pools"
+    assert diagnostics.collapsed(micro, micro.from_text(text("sep_conv_3x3~0+skip_connect~1", pools))) is None
+    assert int(diagnostics.count_operations(micro, micro.from_text(text(skips, skips)))) == 2 * blocks
+    macro = spaces.enas_macro(3, ("avg_pool_3x3", "conv_3x3"))  # two operations, and bits of two values
+    assert diagnostics.collapsed(macro, macro.from_text("avg_pool_3x3 avg_pool_3x3<0 avg_pool_3x3<1")) == "pools"
+    assert diagnostics.collapsed(macro, macro.from_text("avg_pool_3x3 avg_pool_3x3 conv_3x3")) is None
+
+
 # P-DARTS: the plan of stages
 
 

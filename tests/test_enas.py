@@ -21,6 +21,7 @@ from jaxnas.nets._language_model import Dropouts, language_model
 from jaxnas.nets._macro_net import OPS, macro_net
 from jaxnas.nets.base import count_parameters
 from jaxnas.nets.cells import cell_net
+from jaxnas.policies._block_controller import block_controller
 from jaxnas.policies._categorical import categorical
 from jaxnas.policies.updates import Update, reinforce
 from jaxnas.spaces._layerwise import anchors, kind
@@ -311,11 +312,12 @@ def largest_odds(s, token):
 
 
 def test_the_odds_of_values_are_bounded():
-    """Macro: at most e^(2 * 1.5) = 20.09; micro: e^(2 * 0.44) of operations and e^(2 * 1.1) of states."""
+    """Macro: at most e^(2 * 1.5) = 20.09; micro: e^(2 * 1.1) of states, of operations e^(2 * 0.44), and e^(0.5) more in cell 0."""
     assert largest_odds(enas_macro(2), 1) == pytest.approx(20.0855, rel=1e-4)
     cells = enas_micro(1)
     assert largest_odds(cells, 0) == pytest.approx(math.exp(2.2), rel=1e-4)
-    assert largest_odds(cells, 2) == pytest.approx(math.exp(0.88), rel=1e-4)
+    assert largest_odds(cells, 2) == pytest.approx(math.exp(0.88 + 0.5), rel=1e-4)
+    assert largest_odds(cells, 6) == pytest.approx(math.exp(0.88), rel=1e-4)
 
 
 def test_the_controllers_sizes_are_those_published():
@@ -323,8 +325,132 @@ def test_the_controllers_sizes_are_those_published():
     assert theta["lstm"].shape == (1, 128, 256)
     assert theta["head"].shape == (2, 64, 6)  # one for all operations; that of the bits is the attention
     assert theta["previous"].shape == (64, 64)
-    assert sampler(enas_micro()).init(jax.random.key(0))["head"].shape == (2, 64, 6)
+    theta = jax.eval_shape(sampler(enas_micro()).init, jax.random.key(0))
+    sizes = {"start": (64,), "embed": (5, 64), "lstm": (1, 128, 256), "head": (64, 5), "bias": (5,)}
+    sizes |= {"previous": (64, 64), "current": (64, 64), "v": (64,)}
+    assert {name: a.shape for name, a in theta.items()} == sizes
     assert max(float(jnp.max(a)) for a in jax.tree.leaves(sampler(enas_rnn()).init(jax.random.key(0)))) <= 0.1
+
+
+# The controller of cells
+
+
+def first_odds(s, policy, theta):
+    """[D, A]: the probabilities of a decision's values, the decisions before being 0."""
+    of = lambda d, v: jnp.exp(policy.log_prob(theta, s.unflat(jnp.zeros(len(s.arity), jnp.int32).at[d].set(v)))[0][d])
+    found = jit(jax.vmap(jax.vmap(of, (None, 0)), (0, None)))(jnp.arange(len(s.arity)), jnp.arange(s.arity.max()))
+    return np.asarray(found, np.float64)
+
+
+@pytest.mark.parametrize("learnt", [10.0, 1.0])
+def test_separable_convolutions_are_likelier_at_first_by_what_the_biases_say(learnt):
+    """Without weights: e^(0.44 tanh(b) + 0.5) in the first cell, e^(0.44 tanh(b)) in the second; of states all are alike."""
+    s = enas_micro(2)
+    policy = block_controller(s, 4, learnt=learnt)
+    drawn = policy.init(jax.random.key(0))
+    np.testing.assert_array_equal(drawn["bias"], [0, learnt, learnt, 0, 0])
+    theta = {name: a if name == "bias" else 0 * a for name, a in drawn.items()}
+    p = first_odds(s, policy, theta)
+    for cell, fixed in ((s.unflat(np.arange(len(p))).normal, 0.5), (s.unflat(np.arange(len(p))).reduce, 0.0)):
+        odds = np.exp(0.44 * np.tanh(learnt) + fixed)
+        ops = np.asarray([1, odds, odds, 1, 1]) / (3 + 2 * odds)
+        np.testing.assert_allclose(p[np.ravel(cell.op), :5], np.tile(ops, (4, 1)), rtol=1e-6)
+        for b in range(2):
+            np.testing.assert_allclose(p[cell.input[b], : 2 + b], 1 / (2 + b), rtol=1e-6)
+
+
+def cells_written_out(theta, cells, tanh, op_tanh, temperature, fixed):
+    """log p of every decision of two cells, in their own structure, in float64; L = 1."""
+    w = {name: np.asarray(a, np.float64) for name, a in theta.items()}
+    H = len(w["start"])
+    sigmoid = lambda x: 1 / (1 + np.exp(-x))
+    log_softmax = lambda x: x - np.log(np.exp(x).sum())
+    squash = lambda x, c: c * np.tanh(x / temperature)
+    h, c = np.zeros(H), np.zeros(H)
+
+    def step(x):
+        nonlocal h, c
+        i, f, o, g = np.split(np.concatenate([x, h]) @ w["lstm"][0], 4)
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        h = sigmoid(o) * np.tanh(c)
+        return h
+
+    out = []
+    for cell, tilt in zip(cells, (fixed, 0 * fixed), strict=True):
+        seen, read = [step(w["start"]), step(w["start"])], [np.zeros(H), np.zeros(H)]
+        rows = jax.tree.map(lambda a: np.zeros(np.shape(a)), cell)
+        for b in range(len(cell.op)):
+            x = w["start"]
+            for side in range(2):
+                now = step(x)
+                pointed = [w["v"] @ np.tanh(w["previous"] @ h_j + w["current"] @ now) for h_j in seen]
+                j = int(cell.input[b, side])
+                rows.input[b, side] = log_softmax(squash(np.asarray(pointed), tanh))[j]
+                x = read[j]
+            for side in range(2):
+                logits = squash(step(x) @ w["head"] + w["bias"], op_tanh) + tilt
+                o = int(cell.op[b, side])
+                rows.op[b, side] = log_softmax(logits)[o]
+                x = w["embed"][o]
+            seen.append(step(x))
+            read.append(seen[-1])
+        out.append(rows)
+    return type(cells)(*out)
+
+
+def test_the_controller_of_cells_equals_a_loop_written_out():
+    """The pointer's logits, the biases, and what the LSTM reads and when."""
+    s = enas_micro(3)
+    policy = block_controller(s, 5, scale=1.5, tanh=1.7, op_tanh=0.9, temperature=2.0, learnt=1.5, fixed=0.3)
+    theta = jit(policy.init)(jax.random.key(0))
+    archs = jax.vmap(s.sample)(jax.random.split(jax.random.key(1), 20))
+    found = np.asarray(jit(jax.vmap(policy.log_prob, (None, 0)))(theta, archs)[0])
+    fixed = np.asarray([-0.3, 0.3, 0.3, -0.3, -0.3])
+    for i in range(20):
+        arch = jax.tree.map(lambda a: np.asarray(a[i]), archs)
+        wanted = cells_written_out(theta, arch, 1.7, 0.9, 2.0, fixed)
+        np.testing.assert_allclose(found[i], np.concatenate([np.ravel(a) for a in jax.tree.leaves(wanted)]), atol=2e-6)
+
+
+def test_every_draw_of_the_controller_of_cells_is_a_network():
+    s = enas_micro(5)
+    policy = block_controller(s, 4, scale=2.0, paths=2000)
+    theta = policy.init(jax.random.key(0))
+    tokens = np.asarray(jax.vmap(s.flat)(jit(policy.sample)(jax.random.key(1), theta, 0)))
+    assert (tokens.min(0) == 0).all()
+    assert (tokens.max(0) == s.arity - 1).all()  # every state that is there, and no other one
+    best = jit(policy.derive)(theta)
+    assert s.to_text(s.from_text(s.to_text(best))) == s.to_text(best)
+
+
+def test_the_controller_of_cells_learns_where_a_block_should_read():
+    """A reward for inputs that are the block before, in the last block of each cell."""
+    s = enas_micro(3)
+    policy = block_controller(s, 8, paths=8)
+    update = reinforce(policy, optax.adam(0.02), 0.9)
+    reward = lambda a: jnp.mean(jnp.stack([a.normal.input[-1], a.reduce.input[-1]]) == 3)
+
+    def step(carry, key):
+        theta, state = carry
+        k_draw, k_update = jax.random.split(key)
+        archs = policy.sample(k_draw, theta, 0)
+        rewards = jax.vmap(reward)(archs)
+        return update.step(k_update, theta, state, archs, rewards, 0), jnp.mean(rewards)
+
+    theta = policy.init(jax.random.key(0))
+    _, means = jit(lambda keys: jax.lax.scan(step, (theta, update.init(theta)), keys))(jax.random.split(jax.random.key(1), 300))
+    bound = 1 / (1 + 3 * math.exp(-2.2))  # of a probability, by the tanh constant: 0.75 of four states
+    assert np.mean(means[:10]) < 0.4
+    assert np.mean(means[-50:]) > 0.8 * bound
+
+
+def test_the_controller_of_cells_refuses_what_it_can_not_build():
+    with pytest.raises(ValueError, match=r"two cells of blocks: give a space such as `enas_micro\(\)`"):
+        block_controller(enas_macro(2))
+    with pytest.raises(ValueError, match="no operation conv to favour: choose among skip_connect, sep_conv_3x3"):
+        block_controller(enas_micro(1), favoured=("conv",))
+    quiet = block_controller(enas_micro(1), 4, favoured=()).init(jax.random.key(0))
+    assert not np.any(quiet["bias"])
 
 
 def test_the_skip_rate_penalises_by_the_divergence():

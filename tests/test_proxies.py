@@ -1,6 +1,8 @@
 """Zero-cost proxies against what the specialised network, NumPy and the published counts say."""
 
+import contextlib
 import functools
+import itertools
 
 import flax.linen as nn
 import jax
@@ -15,9 +17,14 @@ from jaxnas import proxies
 from jaxnas.app import rank
 from jaxnas.evaluate import zero_cost
 from jaxnas.nets import probe
+from jaxnas.nets.cell_cost import multiply_adds
 from jaxnas.nets.layers import BatchNorm, Conv, Dense, Depthwise, to_net
 from jaxnas.proxies._synflow import flows
-from jaxnas.proxies.kernel import sign_kernel
+from jaxnas.proxies.kernel import _signs, sign_kernel
+from jaxnas.proxies.saliency import _activation
+from jaxnas.proxies.size import _counted
+from jaxnas.spaces._space import is_shape
+from jaxnas.weight_sharing._te_nas import _mixing, ntk_of_all
 
 SPACE = nas.spaces.nasbench201()
 RICH = SPACE.from_text("|nor_conv_3x3~0|+|skip_connect~0|nor_conv_1x1~1|+|avg_pool_3x3~0|nor_conv_3x3~1|skip_connect~2|")
@@ -172,6 +179,88 @@ def test_the_kernel_of_signs_counts_agreements():
     assert scores()["regions"][0] == len(np.unique(z, axis=0))
 
 
+def counting(tap):
+    return probe.Probe(tap, linear=lambda tap, y, n: _counted(tap, y, jnp.asarray(n, y.dtype)))
+
+
+def comparing(tap):
+    return probe.Probe(tap, relu=lambda tap, x, f: _signs(tap, x, f(x)))
+
+
+def gating(tap):
+    """The square of what reaches each output of a layer: it depends on the cotangents, which others must not change."""
+    return probe.Probe(tap, linear=lambda tap, y, n: _activation(tap, y, jnp.asarray(n, y.dtype)))
+
+
+def looking(seen):
+    return lambda tap: probe.Probe(tap, last=seen.append)
+
+
+def probed(net, variables, gates, x, path, probes):
+    """The cotangents of the probes' taps and of the weights, of the sum of a net's logits."""
+
+    def out(taps, params):
+        with contextlib.ExitStack() as stack:
+            for make, tap in zip(probes, taps, strict=True):
+                stack.enter_context(probe.probing(make(tap)))
+            return jnp.sum(net.apply({**variables, "params": params}, x, gates, train=True, path=path)[0])
+
+    zeros = {comparing: jnp.zeros((len(x), len(x)), x.dtype)}
+    taps = tuple(zeros.get(make, jnp.zeros((), x.dtype)) for make in probes)
+    return jax.grad(out, (0, 1))(taps, variables["params"])
+
+
+@pytest.mark.parametrize("path", [True, False])
+def test_nested_probes_tell_what_each_tells_alone(path):
+    """Through the scans, switches and vmaps of a cell net, of one path and of a mixture with gates of 0; to the last bit."""
+    space = nas.spaces.darts(nodes=1, ops=("skip_connect", "nor_conv_1x1", "nor_conv_3x3"))
+    net = nas.cell_net(space, image=IMAGE, classes=CLASSES, channels=2, cells=1)
+    variables, x = jit(net.init)(jax.random.key(0)), toy()[2][0][0].astype(np.float32)
+    rows = jnp.asarray([[0.0, 0, 1], [0, 1, 0]] if path else [[0.25, 0.75, 0], [0.5, 0, 0.5]])
+    gates = jax.tree.map(lambda shape: rows, space.gate_shapes, is_leaf=is_shape)
+    run = lambda *probes: jit(lambda v: probed(net, v, gates, x, path, probes))(variables)
+    (count,), bare = run(counting)
+    (signs,), under_signs = run(comparing)
+    (squares,), _ = run(gating)
+    assert count > 0
+    assert signs.min() > 0
+    assert squares > 0
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6)
+    jax.tree.map(close, under_signs, bare)  # a probe changes no gradient
+    order = (gating, counting, comparing) if path else (comparing, gating, counting)
+    found, moved = run(*order)
+    found = dict(zip(order, found, strict=True))
+    assert found[counting] == count
+    np.testing.assert_array_equal(found[comparing], signs)
+    close(found[gating], squares)
+    jax.tree.map(close, moved, bare)
+
+
+def test_nested_probes_both_see_the_last_maps_and_both_may_take_the_norms_out():
+    net, variables, (x, _) = toy()
+    inner, outer = [], []
+    with jax.enable_x64(True):
+        apply = lambda: net.apply(variables, x[0], jnp.ones(2), train=True)[0]
+        with probe.probing(probe.Probe(norms=False)):
+            bare = apply()
+        for off in (0, 1):
+            with probe.probing(probe.Probe(last=outer.append, norms=off != 0)):
+                with probe.probing(probe.Probe(last=inner.append, norms=off != 1)):
+                    np.testing.assert_array_equal(apply(), bare)
+                assert probe.norms() == (off != 0)
+    assert len(inner) == len(outer) == 2
+    assert all(a is b for a, b in zip(inner, outer, strict=True))
+    assert probe.norms()
+
+
+def test_what_is_measured_on_the_side_is_not_seen():
+    """Multiply-adds of a module are counted by tracing it: that is no part of the net which is looked at."""
+    seen = []
+    with probe.probing(probe.Probe(linear=lambda tap, y, n: (seen.append(n), y)[1])):
+        assert multiply_adds(Conv(3, 3), (2, 4, 4, 1)) == 4 * 4 * 3 * 18
+    assert not seen
+
+
 def test_jacobians_are_those_of_the_network_alone():
     x, _ = (a[0] for a in toy()[2])
     logits_of, params, kernels = alone()
@@ -183,6 +272,49 @@ def test_jacobians_are_those_of_the_network_alone():
     rows = np.concatenate([np.asarray(a).reshape(B, -1) for a in kernels(rows)], 1)
     v = np.linalg.eigvalsh(rows @ rows.T)
     assert scores()["ntk"][0] == pytest.approx(-v[-1] / v[0], rel=1e-6)
+
+
+def condition(jacobian, name):
+    """v_max / v_min of J J^T over the leaves of these names, in NumPy; jacobian: a tree of [B, ...]."""
+    leaves = [a for path, a in jax.tree_util.tree_leaves_with_path(jacobian) if path[-1].key in name]
+    J = np.concatenate([np.asarray(a).reshape(len(a), -1) for a in leaves], 1)
+    v = np.linalg.eigvalsh(J @ J.T)
+    return v[-1] / v[0]
+
+
+def test_the_tangent_kernel_may_be_over_the_norms_scales_too():
+    """And never over biases; those scales' derivatives are also finite differences."""
+    net, variables, batch = toy()
+    x, (logits_of, params, _) = batch[0][0], alone()
+    with jax.enable_x64(True):
+        both, plain = jit(lambda v: [proxies.ntk(net, v, jnp.ones(2), batch, scales) for scales in (True, False)])(variables)
+        run = lambda p: jnp.sum(logits_of(p, x), -1)
+        fast, jacobian = jit(run), jit(jax.jacrev(run))(params)
+        for norm, c in itertools.product(("norm0", "norm1"), range(3)):
+            scale = lambda by, norm=norm, c=c: {**params[norm], "scale": params[norm]["scale"] + by * np.eye(3)[c]}
+            up, down = (np.asarray(fast({**params, norm: scale(by)})) for by in (1e-6, -1e-6))
+            np.testing.assert_allclose(jacobian[norm]["scale"][:, c], (up - down) / 2e-6, rtol=1e-6, atol=1e-8)
+    assert -float(both) == pytest.approx(condition(jacobian, ("kernel", "scale")), rel=1e-9)
+    assert -float(plain) == pytest.approx(condition(jacobian, ("kernel",)), rel=1e-9)
+    assert abs(float(both) / float(plain) - 1) > 1e-3
+
+
+def test_te_nas_measures_a_supernet_with_affine_norms():
+    """Its default, of a mixture with gates of 0: J over the kernels and scales of what is alive, in float64."""
+    cells = nas.spaces.darts(nodes=1, ops=("skip_connect", "nor_conv_1x1", "avg_pool_3x3"))
+    build = lambda affine: nas.cell_net(cells, image=IMAGE, classes=CLASSES, channels=2, cells=1, affine=affine)
+    net, batch = build(True), toy()[2]
+    gates = jax.tree.map(lambda shape: jnp.asarray([[0.5, 0.5, 0], [0.5, 0, 0.5]]), cells.gate_shapes, is_leaf=is_shape)
+    with jax.enable_x64(True):
+        variables = jax.tree.map(lambda a: np.asarray(a, np.float64), jit(net.init)(jax.random.key(0)))
+        found = jit(lambda v: ntk_of_all(_mixing(net), v, gates, batch))(variables)
+        run = lambda p: jnp.sum(net.apply({**variables, "params": p}, batch[0][0], gates, train=True)[0], -1)
+        jacobian = jit(jax.jacrev(run))(variables["params"])
+    assert -float(found) == pytest.approx(condition(jacobian, ("kernel", "scale")), rel=1e-7)
+    leaves = jax.tree_util.tree_leaves_with_path(variables["params"]["cell0"])
+    assert [a.shape for path, a in leaves if path[-1].key == "scale"] == [(1, 4)] * 4  # two operations of each of the two edges
+    without = jax.eval_shape(build(False).init, jax.random.key(0))["params"]["cell0"]
+    assert {path[-1].key for path, _ in jax.tree_util.tree_leaves_with_path(without)} == {"kernel"}
 
 
 def test_zen_is_the_difference_of_maps_and_the_running_variances():

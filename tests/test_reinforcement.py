@@ -19,13 +19,16 @@ from jaxnas.ask_tell._q_learning import SCHEDULE, mdp_of, q_learning
 from jaxnas.ask_tell._random_search import random_search
 from jaxnas.base import Batch, black_box, metric, stateless
 from jaxnas.evaluate._table import rows, table
+from jaxnas.policies._block_controller import block_controller
 from jaxnas.policies._categorical import categorical
 from jaxnas.policies._controller import controller
 from jaxnas.policies._softmax import softmax
 from jaxnas.policies.updates import ppo, reinforce
+from jaxnas.spaces import blocks
 from jaxnas.spaces._metaqnn import MDP, longest_walk, metaqnn
 from jaxnas.spaces._nasbench201 import nasbench201
 from jaxnas.spaces._space import space
+from jaxnas.spaces.enas import enas_micro
 from jaxnas.spaces.real import Real
 
 CIFAR10, CIFAR100 = 0, 1
@@ -62,11 +65,15 @@ def some(s, n, seed=1):
 
 FLAT = space(Flat(np.asarray([3, 4, 2])))
 SKIPS, ANCHORS = layers_with_skips(2, [2, 3, 2])  # the spec's: L = 2, 3 tokens, 1 skip
+BLOCKS = enas_micro(1, ("skip_connect", "sep_conv_3x3", "avg_pool_3x3"))
+TWO_WAYS = blocks.nasnet(1, ("skip_connect", "sep_conv_3x3"))
 ENUMERABLE = {
     "categorical": (FLAT, lambda s: categorical(s, scale=1.0)),
     "categorical, conditional": (conditional(), lambda s: categorical(s, scale=1.0)),
     "controller": (FLAT, lambda s: controller(s, 5, 2, scale=4.0)),
     "controller, conditional": (conditional(), lambda s: controller(s, 5, 1, scale=4.0)),
+    "block controller": (BLOCKS, lambda s: block_controller(s, 4, scale=2.0, learnt=1.0)),
+    "block controller, two ways": (TWO_WAYS, lambda s: block_controller(s, 4, 2, scale=2.0, learnt=1.0, tanh=2.0)),
     "controller with anchors": (space(Flat(SKIPS)), lambda s: controller(s, 5, 1, scale=4.0, anchors=ANCHORS)),
 }
 

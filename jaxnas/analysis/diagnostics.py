@@ -79,21 +79,29 @@ def count_operations(space: Space, arch: Arch, names: Sequence[str] = SKIPS) -> 
     on = np.asarray([name in names for name in ops], bool)
     if not on.any():
         return jnp.zeros((), jnp.int32)
-    counts = [jnp.sum((g != 0) @ jnp.asarray(on, jnp.int32)) for g in jax.tree.leaves(space.gates(arch))]
+    counts = [jnp.sum((g != 0) @ jnp.asarray(on, jnp.int32)) for g in _of_operations(space, arch)]
     return jnp.asarray(sum(counts), jnp.int32)
 
 
+def _of_operations(space: Space, arch: Arch) -> list[jax.Array]:
+    """The gates [..., O] of operations: those of a field `op` where there is one, as blocks and layers choose inputs too."""
+    leaves = jax.tree_util.tree_leaves_with_path(space.gates(arch))
+    named = [g for path, g in leaves if path and getattr(path[-1], "name", "") == "op"]
+    return named or [g for _, g in leaves if jnp.shape(g)[-1:] == (len(space.spec.ops),)]
+
+
 def collapsed(space: Space, arch: Arch) -> str | None:
-    """What an architecture has nothing else but, where its cells have nothing to learn; None for a sound one (host).
+    """What an architecture has nothing else but, where its operations have no weights to learn; None for a sound one (host).
 
     "skip connections", "pools", "skip connections and pools", or "none": nothing leads from a cell's input to its output.
-    Operations that nothing reaches, or that reach nothing, do not count.
+    `none` beside others is no operation, and is not named: a cell of pools and `none` is one of pools.  Operations that nothing
+    reaches, or that reach nothing, do not count.
     """
     ops = tuple(getattr(space.spec, "ops", ()))
     if not isinstance(ops, tuple) or not all(isinstance(name, str) for name in ops):
         return None
-    gates = [np.asarray(g) for g in jax.tree.leaves(space.gates(arch)) if np.shape(g)[-1:] == (len(ops),)]
-    if not ops or not gates:
+    gates = [np.asarray(g) for g in _of_operations(space, arch)] if ops else []
+    if not gates:
         return None
     live = {ops[k] for g in gates for k in np.flatnonzero(_through(space.spec, ops, g.reshape(-1, len(ops))).any(0))}
     kinds = (("skip connections", [name in SKIPS for name in live]), ("pools", ["_pool_" in name for name in live]))

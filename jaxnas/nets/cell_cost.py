@@ -30,7 +30,7 @@ def multiply_adds(module: nn.Module, x: tuple[int, ...], *args: Any, **how: Any)
         counted.append(n * y.size)
         return y
 
-    with probe.probing(probe.Probe(linear=linear)):
+    with probe.probing_alone(probe.Probe(linear=linear)):
         example = jax.ShapeDtypeStruct(x, jnp.float32)
         jax.eval_shape(lambda key, x: module.init_with_output(key, x, *args, **how), jax.random.key(0), example)
     return sum(counted)

@@ -147,7 +147,7 @@ class CellNet(nn.Module):
             return BlockCell(self.spec, **common, choice=self.choice[kind])
         if self.choice is None:
             variants = dict(partial=self.partial, auxiliary_skip=self.auxiliary_skip, bare_zeros=self.bare_zeros)
-            return SuperCell(self.spec, **common, **variants)
+            return SuperCell(self.spec, **common, **variants, affine=self.affine)
         return Cell(self.spec, **common, choice=self.choice[kind], affine=self.affine, partial=self.partial)
 
     @nn.compact

@@ -74,6 +74,7 @@ def cell_net(
     channels: Positive = 16,
     cells: Positive | None = None,
     bare: bool = False,
+    affine: bool = False,
     ops: Mapping[str, Build] | None = None,
     partial: Positive = 1,
     auxiliary_skip: Callable[[jax.Array | int], Any] | None = None,
@@ -92,6 +93,8 @@ def cell_net(
         cells: in all for two-input cells (default 8, reductions at 1/3 and 2/3), a stage for one-input cells (default 5) and
             for cells of blocks (default 2).
         bare: no stem and no reduction, `cells` (default 5) one-input cells one after another on images of `channels` channels.
+        affine: the norms behind operations have scales and biases, and DARTS's pools no norms, as in the nets that TE-NAS
+            prunes; default: they have none, so that no scale can undo an edge's weight.  Those of cells of blocks always do.
         ops: further operations by name, or other builds for known names; see `jaxnas.nets.ops`.
         partial: K; one in K channels goes through the operations (PC-DARTS); default 1, all of them.
         auxiliary_skip: DARTS-'s beta, a schedule of the search's step; default: none.
@@ -128,6 +131,7 @@ def cell_net(
         channels=channels,
         cells=cells,
         classes=classes,
+        affine=affine,
         partial=partial,
         auxiliary_skip=auxiliary_skip is not None,
         bare_zeros=bare_zeros,

@@ -6,7 +6,11 @@
 A tap is an argument that changes nothing, and whose cotangent is a statistic of what passes by; reverse mode adds it up over all
 the places that are computed.  So one compiled program counts the multiply-adds, or compares the signs, of any architecture.
 
-A probe is there while the net is traced; without one the layers compute as if this file did not exist.
+A probe is there while the net is traced; without one the layers compute as if this file did not exist.  Inside another one both
+are there, the inner one nearer to the layers, and a probe that changes nothing tells what it would tell alone:
+
+    with probing(Probe(taps[0], relu=...)), probing(Probe(taps[1], linear=...)):
+        signs, counted = jax.grad(lambda taps: ..., of the net's output)(taps)
 
 Axes: C channels, H rows, W columns, B batch.
 """
@@ -33,65 +37,91 @@ class Probe(NamedTuple):
     norms: bool = True  # False: normalisations pass on what they get
 
 
-_NONE = Probe()
-_current = contextvars.ContextVar("probe", default=_NONE)
+Probes = tuple[Probe, ...]  # the outermost first
+_current: contextvars.ContextVar[Probes] = contextvars.ContextVar("probes", default=())
 
 
 @contextlib.contextmanager
-def probing(probe: Probe) -> Generator[None, None, None]:
-    """The nets that are traced inside are probed."""
-    token = _current.set(probe)
+def _only(probes: Probes) -> Generator[None, None, None]:
+    """These probes and no others."""
+    token = _current.set(probes)
     try:
         yield
     finally:
         _current.reset(token)
 
 
-@contextlib.contextmanager
-def where(there: jax.Array | bool) -> Generator[None, None, None]:
+def probing(probe: Probe) -> contextlib.AbstractContextManager[None]:
+    """The nets that are traced inside are probed, by the probes around as well."""
+    return _only((*_current.get(), probe))
+
+
+def probing_alone(probe: Probe) -> contextlib.AbstractContextManager[None]:
+    """The same without the probes around: for what is computed on the side, and is no part of the net that they look at."""
+    return _only((probe,))
+
+
+def _with_taps(probes: Probes, taps: tuple[Any, ...]) -> Probes:
+    return tuple(probe._replace(tap=tap) for probe, tap in zip(probes, taps, strict=True))
+
+
+def _taps(probes: Probes) -> tuple[Any, ...]:
+    return tuple(probe.tap for probe in probes)
+
+
+def where(there: jax.Array | bool) -> contextlib.AbstractContextManager[None]:
     """What is computed inside counts where `there`, bool[]: an operation of a mixture whose gate may be 0."""
-    probe = _current.get()
-    with probing(probe._replace(tap=jax.tree.map(lambda tap: there * tap, probe.tap))):
-        yield
+    probes = _current.get()
+    return _only(_with_taps(probes, jax.tree.map(lambda tap: there * tap, _taps(probes))))
 
 
 def norms() -> bool:
     """Whether normalisations normalise."""
-    return _current.get().norms
+    return all(probe.norms for probe in _current.get())
 
 
 def relu(x: jax.Array, f: Activation = jax.nn.relu) -> jax.Array:
     """f(x), an activation that is 0 below 0; x [..., B]."""
-    probe = _current.get()
-    return f(x) if probe.relu is None else probe.relu(probe.tap, x, f)
+    for probe in reversed(_current.get()):
+        if probe.relu is not None:
+            f = _seen_by(probe.relu, probe.tap, f)
+    return f(x)
+
+
+def _seen_by(relu: Callable[[Any, jax.Array, Activation], jax.Array], tap: Any, f: Activation) -> Activation:
+    return lambda x: relu(tap, x, f)
 
 
 def linear(y: jax.Array, n: int) -> jax.Array:
     """y [C, ..., B], each entry a sum of n products."""
-    probe = _current.get()
-    return y if probe.linear is None else probe.linear(probe.tap, y, n)
+    for probe in reversed(_current.get()):
+        if probe.linear is not None:
+            y = probe.linear(probe.tap, y, n)
+    return y
 
 
 def whole(*xs: jax.Array) -> Maps:
     """The maps that all paths from the input to the output go through."""
-    probe = _current.get()
-    return xs if probe.whole is None else probe.whole(probe.tap, xs)
+    for probe in reversed(_current.get()):
+        if probe.whole is not None:
+            xs = probe.whole(probe.tap, xs)
+    return xs
 
 
 def last(x: jax.Array) -> jax.Array:
     """The maps x [C, H, W, B] that are averaged for the classifier."""
-    probe = _current.get()
-    if probe.last is not None:
-        probe.last(x)
+    for probe in reversed(_current.get()):
+        if probe.last is not None:
+            probe.last(x)
     return x
 
 
 def carried(f: Callable[..., Any]) -> tuple[Callable[..., Any], Any]:
-    """-> (g, tap) with g(tap, *args) = f(*args): for what may not close over a tap, as a `custom_vjp` may not."""
-    probe = _current.get()
+    """-> (g, taps) with g(taps, *args) = f(*args): for what may not close over a tap, as a `custom_vjp` may not."""
+    probes = _current.get()
 
-    def g(tap, *args):
-        with probing(probe._replace(tap=tap)):
+    def g(taps, *args):
+        with _only(_with_taps(probes, taps)):
             return f(*args)
 
-    return g, probe.tap
+    return g, _taps(probes)

@@ -62,6 +62,7 @@ class SuperCell(nn.Module):
     partial: int = 1  # K
     auxiliary_skip: bool = False
     bare_zeros: bool = False
+    affine: bool = False
 
     def setup(self) -> None:
         spec = self.spec
@@ -70,7 +71,7 @@ class SuperCell(nn.Module):
         builds = {name: self.ops[name] for name in self.columns}
         if self.auxiliary_skip:
             builds["auxiliary_skip"] = OPS["skip_connect"]
-        build = lambda name, stride: builds[name](self.features // self.partial, stride, False).clone(parent=None)
+        build = lambda name, stride: builds[name](self.features // self.partial, stride, self.affine).clone(parent=None)
         self.built = {stride: {name: build(name, stride) for name in builds} for stride in (1, self.stride)}
 
     def stride_from(self, source: int) -> int:

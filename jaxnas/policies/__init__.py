@@ -1,5 +1,6 @@
 """Policies: distributions over architectures, and relaxations of them; and the updates that move them by rewards."""
 
+from jaxnas.policies._block_controller import block_controller
 from jaxnas.policies._categorical import categorical
 from jaxnas.policies._concrete import concrete, straight_through
 from jaxnas.policies._controller import controller
@@ -15,6 +16,7 @@ from jaxnas.policies.updates import Update, ppo, reinforce
 __all__ = [
     "Policy",
     "Update",
+    "block_controller",
     "categorical",
     "close",
     "concrete",

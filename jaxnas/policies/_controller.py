@@ -82,15 +82,6 @@ def controller(
     def init(key):  # in one draw
         return unravel(jax.random.uniform(key, start.shape, minval=-scale, maxval=scale))
 
-    def lstm(w, x, state):  # [L, 2H, 4H], [H], two of [L, H]
-        new = []
-        for weights, h, c in zip(w, *state, strict=True):
-            i, f, o, g = jnp.split(jnp.concatenate([x, h]) @ weights, 4)
-            c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
-            x = jax.nn.sigmoid(o) * jnp.tanh(c)
-            new.append((x, c))
-        return tuple(jnp.stack(part) for part in zip(*new, strict=True))
-
     def unroll(theta, choose, given):
         """(tokens [D], logits [D, A]); token d is choose(logits_d, given_d)."""
 
@@ -143,6 +134,18 @@ def controller(
         return space.unflat(unroll(theta, best, jnp.zeros((D, A)))[0])
 
     return Policy(init, sample, space.gates, log_prob, derive, True)
+
+
+def lstm(w: jax.Array, x: jax.Array, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """One step, without biases: weights [L, 2H, 4H], input [H], state (h, c) of [L, H] each -> the next state."""
+    new = []
+    for weights, h, c in zip(w, *state, strict=True):
+        i, f, o, g = jnp.split(jnp.concatenate([x, h]) @ weights, 4)
+        c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+        x = jax.nn.sigmoid(o) * jnp.tanh(c)
+        new.append((x, c))
+    h, c = (jnp.stack(part) for part in zip(*new, strict=True))
+    return h, c
 
 
 def _skips(space, anchors):

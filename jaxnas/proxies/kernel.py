@@ -5,7 +5,8 @@ jacob_cov is its first version); Chen, Gong and Wang, TE-NAS, ICLR 2021, arXiv:2
 
     jacob_cov   - sum_i [log(v_i + k) + 1 / (v_i + k)],  v the eigenvalues of the correlations of the rows d(sum of logits)/dx_b
     nwot        log |det K|,  K = sum over relus of z z^T + (1 - z) (1 - z)^T,  z [B, units] = 1 where the relu's input is positive
-    ntk         - v_max / v_min of J J^T,  J [B, weights] = d(sum of b's logits)/dW
+    ntk         - v_max / v_min of J J^T,  J [B, weights] = d(sum of b's logits)/dW;  with `scales` the weights are also the norms'
+                scales, as in the authors' code; never the biases
     regions     how many of the B examples the signs of the relus tell apart
 
 K[a, b] counts the units on whose sign a and b agree; its diagonal is the number of units.
@@ -49,7 +50,7 @@ def _agree(x, tap):
 
 def _signs_back(kept, dy):
     tap, x = kept
-    return _agree(x, tap), jnp.zeros_like(x), jnp.zeros_like(dy)  # it only has to reach the relus before this one
+    return _agree(x, tap), jnp.zeros_like(x), dy  # as without the probe: another one may read it
 
 
 _signs.defvjp(lambda tap, x, y: (y, (tap, x)), _signs_back)
@@ -82,17 +83,20 @@ def regions(net: Net, variables: Variables, gates: Gates, batch: Batches) -> jax
     return settled(differ(logits), jnp.sum(1 / alike))
 
 
-def tangent_kernel(net: Net, variables: Variables, gates: Gates, x: jax.Array) -> jax.Array:
-    """J J^T [B, B]."""
+def tangent_kernel(net: Net, variables: Variables, gates: Gates, x: jax.Array, scales: bool = False) -> jax.Array:
+    """J J^T [B, B]; with `scales`, of the norms' scales too."""
     forward = logits_of(net, variables, gates, x)
     _, pull = jax.vjp(lambda params: jnp.sum(forward(params), -1), variables["params"])
-    rows = lambda seed: jnp.concatenate([v.reshape(-1) for v, _ in by_layer(net, variables, gates, pull(seed)[0])])
-    J = jax.lax.map(rows, jnp.eye(len(x), dtype=x.dtype))
+
+    def row(seed):  # [B] -> [weights]
+        return jnp.concatenate([v.reshape(-1) for v, _ in by_layer(net, variables, gates, pull(seed)[0], scales)])
+
+    J = jax.lax.map(row, jnp.eye(len(x), dtype=x.dtype))
     return J @ J.T
 
 
-def ntk(net: Net, variables: Variables, gates: Gates, batch: Batches) -> jax.Array:
+def ntk(net: Net, variables: Variables, gates: Gates, batch: Batches, scales: bool = False) -> jax.Array:
     x, _ = first_batch(batch)
-    v = jnp.linalg.eigvalsh(tangent_kernel(net, variables, gates, x))
+    v = jnp.linalg.eigvalsh(tangent_kernel(net, variables, gates, x, scales))
     condition = v[-1] / jnp.where(v[0] > 0, v[0], 1)
     return settled(v[-1] > 0, jnp.where(v[0] > 0, -condition, LOWEST))

@@ -64,14 +64,18 @@ def _place(path) -> int:
     return int.from_bytes("/".join(p.key for p in path).encode()[-64:], "big") % (2**31 - 1)
 
 
-def _rank(path, leaf) -> int | None:
+def _rank(path, leaf, scales: bool = False) -> int | None:
     """The axes of one layer's kernel: [out, in, k, k], depthwise [channels, k, k], dense [in, out]; None: a bias or a norm's.
+
+    With `scales` the scale of a norm, [channels], is a layer's too.
 
     The axes before are those of edges, which are stacked.
 
     Raises:
         ValueError: for weights of other names, which a sum over layers would leave out.
     """
+    if path[-1].key == "scale" and scales:
+        return 1
     if path[-1].key in ("bias", "scale"):
         return None
     if path[-1].key != "kernel":
@@ -82,12 +86,15 @@ def _rank(path, leaf) -> int | None:
     return 4 if leaf.ndim >= 4 else 2
 
 
-def by_layer(net: Net, variables: Variables, gates: Gates, values: Any = None) -> list[tuple[jax.Array, jax.Array]]:
+def by_layer(
+    net: Net, variables: Variables, gates: Gates, values: Any = None, scales: bool = False
+) -> list[tuple[jax.Array, jax.Array]]:
     """(values [L, n], which of the L layers the architecture has, bool[L]) of each kernel, or stack of kernels.
 
     Args:
         net, variables, gates: the architecture.
         values: a tree like the params; default: the params.
+        scales: those of the norms are layers too.
     """
     params = variables["params"]
     values = params if values is None else values
@@ -95,7 +102,7 @@ def by_layer(net: Net, variables: Variables, gates: Gates, values: Any = None) -
     out = []
     leaves = jax.tree_util.tree_leaves_with_path(params)
     for (path, leaf), value, on in zip(leaves, jax.tree.leaves(values), jax.tree.leaves(used), strict=True):
-        if (rank := _rank(path, leaf)) is not None:
+        if (rank := _rank(path, leaf, scales)) is not None:
             stack = leaf.shape[: leaf.ndim - rank]
             L = int(np.prod(stack))
             on = jnp.broadcast_to(on, leaf.shape).reshape(L, -1)

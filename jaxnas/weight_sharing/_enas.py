@@ -17,16 +17,17 @@ the numbers are those of the authors' scripts.
 | micro | 1.1; 0.44 of operations | 1 | 10 | 3.5e-3 | 1e-4 | 2e-4 | 160 | 150 | 30 |
 | rnn, other | 2.5 | 5 | 10 | 1e-3 | 1e-3 | 2e-7 | 20 | 100 | 100 |
 
-LSTM: one layer of 64 units (rnn: 100), U(-0.1, 0.1), one head for all operations.  Weights: Nesterov's momentum, `warm_restarts`
-(rnn: plain SGD at 0.25, from the 12th epoch 0.95 of it each, clip 10, of losses summed over a window).  The decay is twice the
-published factor of |w|^2, and only what was drawn decays.  Steps of theta may be spread among those of w (`data.batches(...,
-weight_steps=7)`: 351 batches, 50 steps) or come after all of an epoch's.
+LSTM: one layer of 64 units (rnn: 100), U(-0.1, 0.1), one head for all operations; for cells it is `block_controller`, which
+points at states and favours separable convolutions.  Weights: Nesterov's momentum, `warm_restarts` (rnn: plain SGD at 0.25, from
+the 12th epoch 0.95 of it each, clip 10, of losses summed over a window).  The decay is twice the published factor of |w|^2, and
+only what was drawn decays.  Steps of theta may be spread among those of w (`data.batches(..., weight_steps=7)`: 351 batches, 50
+steps) or come after all of an epoch's.
 
 Not as published: M networks meet one validation batch, whose statistics they use (the released code: the running ones), and the
 baseline moves once, by 0.99^M; the entropy is differentiated, not a part of the reward; KL of the bit's own probability p, not of
-the two sigmoids of its logits; in cells a token has a head for the states it may read, not attention over them, tokens come field
-by field, and the separable convolutions have no bias.  Of recurrent cells: logits of what a node reads are not lowered by a twelfth
-of the distance squared, the first node is a tanh, and norms, of other places, have an epsilon of 1e-5 and not 1.
+the two sigmoids of its logits.  Of recurrent cells: a node has a head for the nodes it may read, not attention over them, and
+their logits are not lowered by a sixth of the distance squared; the first node is a tanh, and norms, of other places, have an
+epsilon of 1e-5 and not 1.
 
 Recurrent cells: the net is `language_model(space, ..., beta=0, private=True, loose_ends=True)`; beta, since the loss that is
 rewarded has the net's regulariser in it.  As published each of the M networks starts from a hidden state of zeros and leaves none
@@ -48,6 +49,7 @@ from jaxnas.base import Strategy
 from jaxnas.checks import checked
 from jaxnas.kinds import NonNegativeNumber, Positive, PositiveNumber, Probability
 from jaxnas.nets.base import Net
+from jaxnas.policies._block_controller import block_controller
 from jaxnas.policies._controller import controller
 from jaxnas.policies.policy import Policy
 from jaxnas.policies.updates import reinforce
@@ -111,8 +113,7 @@ def sampler(space: Space, paths: int = 1, hidden: int = 64) -> Policy:
     if _is_chain(space):
         options |= dict(kind=kind(space), anchors=anchors(space))
     elif row is MICRO:
-        field = kind(space)  # 0: a state, 1: an operation
-        options |= dict(kind=field, tanh=np.where(field == 1, row.tanh / row.reduce, row.tanh))
+        return block_controller(space, hidden, 1, op_tanh=row.tanh / row.reduce, **options)
     return controller(space, hidden, 1, **options)
 
 

@@ -10,7 +10,12 @@ ICLR 2021, arXiv:2102.11535; the order of the ranks is that of the authors' code
     the two ranks are added; every edge that has more than one left loses the operation of the best sum
 
 A round is a step; after O - 1 rounds one operation an edge is left.  kappa and R are means over draws of the weights (published:
-3), kappa on a net of 16 channels, R on a thin one: a cell of one channel alone, 3 x 3 inputs.
+3), kappa on a supernet whose norms are affine (`cell_net(..., affine=True)`), over its weights and the scales of its norms, R on a
+thin one: a cell of one channel alone, 3 x 3 inputs.
+
+Not as published: `none` is pruned as the other operations are (the released code leaves it out from the start), what is relative
+are the means over draws (there: the mean of each draw's own), and both nets are drawn alike (there: He's normal by what leaves a
+layer for kappa, by what enters it for R; on NAS-Bench-201 the net of kappa has 3 channels).
 
 Axes: D rows of gates (edges), O operations, n draws.
 """
@@ -24,9 +29,10 @@ import numpy as np
 from jaxnas.base import Strategy
 from jaxnas.checks import checked
 from jaxnas.kinds import Positive
-from jaxnas.nets.base import Net, Variables
+from jaxnas.nets.base import Gates, Net, Variables
 from jaxnas.proxies import Proxy, drawn, ntk, regions
 from jaxnas.proxies.aggregate import rank_scores
+from jaxnas.proxies.proxy import Batches
 from jaxnas.spaces._space import is_shape
 
 
@@ -40,9 +46,20 @@ class TENASInfo(NamedTuple):
     left: jax.Array  # int32[], operations behind it
 
 
+def ntk_of_all(net: Net, variables: Variables, gates: Gates, batch: Batches) -> jax.Array:
+    """`ntk` over the weights and the scales of the norms, as the authors' code has it."""
+    return ntk(net, variables, gates, batch, scales=True)
+
+
 @checked
 def te_nas(
-    net: Net, thin: Net, *, draws: Positive = 3, points: Positive = 1000, trainability: Proxy = ntk, expressivity: Proxy = regions
+    net: Net,
+    thin: Net,
+    *,
+    draws: Positive = 3,
+    points: Positive = 1000,
+    trainability: Proxy = ntk_of_all,
+    expressivity: Proxy = regions,
 ) -> Strategy:
     """The pruning; it takes O - 1 steps, on `batch.train` = (x [S, B, ...], y), of whose labels nothing is read.
 
@@ -52,7 +69,8 @@ def te_nas(
             bare=True, classes=10)`.  Where the regions are as many as the points they tell nothing: take fewer units.
         draws: n of the weights.
         points: N(0, 1) inputs of `thin`, new at each round.
-        trainability, expressivity: the two scores, larger is better.
+        trainability, expressivity: the two scores, larger is better; default: the condition of the tangent kernel over weights
+            and norms' scales, and the linear regions.
 
     Raises:
         ValueError: for nets of two spaces, gates that are not rows of one width, or no draw.

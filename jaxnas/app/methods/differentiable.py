@@ -329,12 +329,16 @@ class TeNas:
     """Whose linear regions are counted."""
 
 
+def _affine(job: Job) -> dict:
+    return {"affine": True}
+
+
 def _te_nas(job: Job):
     """One step less than there are operations, whatever --steps says."""
     from jaxnas import base, nets
     from jaxnas import weight_sharing as ws
 
-    thin = nets.cell_net(job.space, image=(3, 3, 1), classes=job.data.classes, channels=1, cells=1, bare=True)
+    thin = nets.cell_net(job.space, image=(3, 3, 1), classes=job.data.classes, channels=1, cells=1, bare=True, affine=True)
     pruning = ws.te_nas(job.net, thin, draws=job.settings.draws, points=job.settings.points)
     return base.then(base.Phase(pruning, len(job.space.spec.ops) - 1, job.batches(1, 0)))
 
@@ -362,5 +366,5 @@ ROWS: dict[str, Method] = {
         (MIXES, COUNTED),
         space="tunas",
     ),
-    "te-nas": Method("pruning at initialisation, without labels (Chen et al. 2021)", _te_nas, TeNas, (ONE_INPUT,)),
+    "te-nas": Method("pruning at initialisation, without labels (Chen et al. 2021)", _te_nas, TeNas, (ONE_INPUT,), _affine),
 }

@@ -23,7 +23,7 @@ OUTSIDE = {"base": ("black_box", "stateless", "then")}
 
 # Public functions that make nothing: they compute on arrays, mostly traced, and say what shapes they take in their docstrings.
 COMPUTE = {
-    *("nets.count_parameters", "nets.recalibrate", "nets.sort_channels"),
+    *("nets.count_parameters", "nets.count_used", "nets.recalibrate", "nets.sort_channels"),
     *("policies.close", "policies.still_open"),
     *("weight_sharing.adapt", "weight_sharing.at_most_skips", "weight_sharing.prune_gates", "weight_sharing.strongest_operations"),
     *("weight_sharing.copy_channels", "weight_sharing.widen_variables"),
@@ -162,6 +162,7 @@ VALID = {
                 "enas_macro",
                 "enas_micro",
                 "enas_rnn",
+                "fairnas",
                 "fbnet",
                 "layerwise",
                 "memory_bank",

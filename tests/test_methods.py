@@ -36,13 +36,14 @@ TINY_SPACES = {
     "darts-rnn": dict(nodes=2),
     "enas-rnn": dict(nodes=2),
 }
-LARGE = ("proxylessnas", "fbnet", "ofa-mobilenetv3", "proxylessnas-enlarged")  # published sizes: images of 32 x 32
+LARGE = ("proxylessnas", "fbnet", "fairnas", "ofa-mobilenetv3", "proxylessnas-enlarged")  # published sizes: images of 32 x 32
 TINY_METHODS = {
     "darts-pt": dict(weight_steps=1),
     "sdarts": dict(perturbation="adversarial", ascents=1),
     "enas": dict(networks=2, hidden=4),
     "te-nas": dict(draws=1, points=4),
     "spos": dict(generations=2, candidates=2),
+    "fairnas": dict(generations=2, population=2),
     "rsws": dict(candidates=2),
     "metanas": dict(tasks=2, task_steps=2),
     "smash": dict(width=2, depth=1),
@@ -64,7 +65,20 @@ TINY_METHODS = {
 }
 
 
-QUICK = ("darts", "gdas", "enas", "tunas", "spos", "ofa", "smash", "metanas", "aging", "hyperband", "nsga2")  # one of each kind
+QUICK = (
+    "darts",
+    "gdas",
+    "enas",
+    "tunas",
+    "spos",
+    "fairnas",
+    "ofa",
+    "smash",
+    "metanas",
+    "aging",
+    "hyperband",
+    "nsga2",
+)  # one of each kind
 QUICK_SPACES = ("enas-macro", "tunas", "layerwise", "chain", "memory-bank", "darts-rnn")  # and mobile, elastic: by the rows above
 MANY_OPERATIONS = ("nasnet", "amoebanet")  # whose nets take long to trace
 
@@ -217,6 +231,24 @@ def test_every_strategy_runs_two_steps(strategy):
         pytest.skip("arms of trials instead of phases: tests/test_main_job.py runs them")
     result = nas.run(jax.random.key(0), nas.then(*(phase._replace(steps=2) for phase in plan)))
     assert jax.tree.leaves(result.best)
+
+
+@pytest.mark.parametrize("limit", [None, 20_000.0])
+def test_fairnas_ends_with_a_front(limit):
+    """Nobody in it is beaten in everything, its sizes are the networks' own, and the answer is its best score within the limit."""
+    config = tiny("mobile", "fairnas")
+    own = dataclasses.replace(config.strategy_settings, generations=3, population=4, limit=limit)
+    job = search.make_job(dataclasses.replace(config, strategy_settings=own), images(8))
+    result = nas.run(jax.random.key(0), search.make_plan(job))
+    front = search._front(job.space, result.state, None)
+    costs = [(-row["score"], row["multiply_adds"], row["parameters"]) for row in front]
+    assert len(front) > 0 and not any(all(np.less_equal(a, b)) and a != b for a in costs for b in costs)
+    assert front[0]["genotype"] == job.space.to_text(result.best) and costs == sorted(costs, key=lambda row: row[0])
+    for row in front:
+        arch = job.space.from_text(row["genotype"])
+        assert row["parameters"] == nas.nets.count_parameters(job.net.specialize(arch)[0], job.net.image)
+        assert row["multiply_adds"] == float(job.net.macs(job.space.gates(arch))) <= (limit or np.inf)
+    assert search._front(job.space, result.states[0], None) == []
 
 
 # --- tables and settings ----------------------------------------------------------------------------------------------

@@ -292,6 +292,7 @@ SPACES: Table[SpaceEntry] = Table(
         "mobile": SpaceEntry("inverted bottlenecks, layer by layer, sized for small images", _mobile, "mobile", MobileLayers),
         "proxylessnas": _plainly("proxylessnas", "mobile", "ProxylessNAS's 21 layers of inverted bottlenecks"),
         "fbnet": _plainly("fbnet", "mobile", "FBNet's 22 layers of inverted bottlenecks"),
+        "fairnas": _plainly("fairnas", "mobile", "FairNAS's 19 layers of inverted bottlenecks"),
         "elastic": _plainly("ofa_small", "elastic", "elastic kernels, widths and depths, for small images", ElasticUnits),
         "ofa-mobilenetv3": _plainly("ofa_mobilenet_v3", "elastic", "Once-for-All's elastic MobileNetV3", Width),
         "tunas": SpaceEntry("bottlenecks with searched filters, sized for small images", _tunas, "tunas", TunasStages),

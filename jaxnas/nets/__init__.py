@@ -11,7 +11,7 @@ from jaxnas.nets._pretext_net import pretext_net
 from jaxnas.nets._recalibrate import recalibrate
 from jaxnas.nets._tunas_net import tunas_net
 from jaxnas.nets.backbone import Backbone, backbone_cost, backbones
-from jaxnas.nets.base import Net, count_parameters
+from jaxnas.nets.base import Net, count_parameters, count_used
 from jaxnas.nets.blueprints import Blueprints, Cost
 from jaxnas.nets.cells import cell_net, evaluation_net
 from jaxnas.nets.ops import OPS
@@ -33,6 +33,7 @@ __all__ = [
     "cell_net",
     "chain_net",
     "count_parameters",
+    "count_used",
     "elastic_net",
     "evaluation_net",
     "language_model",

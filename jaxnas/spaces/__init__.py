@@ -10,7 +10,7 @@ from jaxnas.spaces._limited import limited
 from jaxnas.spaces._macro import Staged, StagedSpec, macro
 from jaxnas.spaces._memory_bank import MemoryBank, memory_bank
 from jaxnas.spaces._metaqnn import MDP, metaqnn
-from jaxnas.spaces._mobile import MobileLayer, MobileSpec, fbnet, mobile, proxylessnas
+from jaxnas.spaces._mobile import MobileLayer, MobileSpec, fairnas, fbnet, mobile, proxylessnas
 from jaxnas.spaces._nasbench201 import nasbench201
 from jaxnas.spaces._recurrent import TreeSpec, recurrent
 from jaxnas.spaces._space import Mixed, Space, space
@@ -54,6 +54,7 @@ __all__ = [
     "enas_micro",
     "enas_rnn",
     "every",
+    "fairnas",
     "fbnet",
     "largest",
     "layerwise",

@@ -283,6 +283,12 @@ def memory_bank_net():
     return nets.memory_bank_net(space, image=IMAGE, classes=CLASSES, channels=2, bottleneck=2, hyper=(2, 1))
 
 
+def shuffle_net():
+    blocks = (spaces.ShuffleBlock(3, 4, 1), spaces.ShuffleBlock(4, 4, 1))
+    space = spaces.shuffle(spaces.ShuffleSpec(blocks, stem=3, head=2, factors=(0.5, 1.0), stem_stride=1))
+    return nets.shuffle_net(space, image=IMAGE, classes=CLASSES)
+
+
 def mobile(make):
     return Row(make(mobile_net()), images, False)
 
@@ -383,6 +389,7 @@ ROWS: dict[str, Callable[[], Row]] = {
     ),
     "metanas": lambda: Row(meta(toy_net(cell_space())), tasks, False),
     "smash": lambda: Row(weight_sharing.spos(memory_bank_net(), training.sgd(0.1)), images, False),
+    "spos, with channels": lambda: Row(weight_sharing.spos(shuffle_net(), training.sgd(0.1)), images, False),
     "darts, recurrent": lambda: text(lambda net: weight_sharing.darts(net, order="first")),
     "early_stopping": lambda: Row(watched(toy_net(cell_space())), epoch, False),
 }

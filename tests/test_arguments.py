@@ -170,7 +170,16 @@ VALID = {
         },
         **{
             n: {}
-            for n in ("nasbench201", "nasnet", "ofa_mobilenet_v3", "ofa_small", "pnas", "proxylessnas", "proxylessnas_enlarged")
+            for n in (
+                "nasbench201",
+                "nasnet",
+                "ofa_mobilenet_v3",
+                "ofa_small",
+                "pnas",
+                "proxylessnas",
+                "proxylessnas_enlarged",
+                "spos",
+            )
         },
         "chain": {"mdp": nas.spaces.metaqnn(8, 2)},
         "elastic": {"spec": ELASTIC.spec},
@@ -181,6 +190,7 @@ VALID = {
         "metaqnn": {"image": 8, "layers": 2},
         "mobile": {"spec": nas.spaces.proxylessnas().spec},
         "recurrent": {},
+        "shuffle": {"spec": nas.spaces.spos().spec},
         "smallest": {"space": ELASTIC},
         "space": {"decisions": [2, 3]},
         "tabular": {"inputs": 3},
@@ -200,6 +210,7 @@ VALID = {
         "memory_bank_net": {"space": nas.spaces.memory_bank(), **IMAGE},
         "mobile_net": {"space": nas.spaces.fbnet(), "image": (32, 32, 3), "classes": 2},
         "pretext_net": {"task": nas.data.rotation((8, 8, 1)), "build": lambda image, classes: NET},
+        "shuffle_net": {"space": nas.spaces.spos(), "image": (32, 32, 3), "classes": 2},
         "tabular_cost": {"spec": TABULAR.spec, "outputs": 2},
         "tabular_nets": {"space": TABULAR, "image": (3,), "classes": 2},
         "tunas_net": {"space": TUNAS, "image": (32, 32, 3), "classes": 2},

@@ -30,13 +30,14 @@ TINY_SPACES = {
     "mobile": dict(widths=(4,), depths=(2,), strides=(1,), ops=("k3_e1", "k3_e2"), stem=4, head=4),
     "elastic": dict(channels=(4,), strides=(1,), depths=(2, 1), kernels=(3, 1), expansions=(2, 1), head=4),
     "tunas": dict(widths=(4,), depths=(2,), strides=(1,), kernels=(3, 1), expansions=(2, 1)),
+    "shuffle": dict(widths=(6,), depths=(2,), strides=(1,), factors=(0.5, 1.0), stem=4, head=4),
     "layerwise": dict(layers=2, heights=(1, 3), widths=(1, 3), filters=(2, 4)),
     "chain": dict(layers=3, filters=(2, 4), kernels=(1, 3), dense=(4,)),
     "memory-bank": dict(ops=1, banks=2),
     "darts-rnn": dict(nodes=2),
     "enas-rnn": dict(nodes=2),
 }
-LARGE = ("proxylessnas", "fbnet", "fairnas", "ofa-mobilenetv3", "proxylessnas-enlarged")  # published sizes: images of 32 x 32
+LARGE = ("proxylessnas", "fbnet", "fairnas", "ofa-mobilenetv3", "proxylessnas-enlarged", "spos")  # published: images of 32 x 32
 TINY_METHODS = {
     "darts-pt": dict(weight_steps=1),
     "sdarts": dict(perturbation="adversarial", ascents=1),
@@ -65,21 +66,8 @@ TINY_METHODS = {
 }
 
 
-QUICK = (
-    "darts",
-    "gdas",
-    "enas",
-    "tunas",
-    "spos",
-    "fairnas",
-    "ofa",
-    "smash",
-    "metanas",
-    "aging",
-    "hyperband",
-    "nsga2",
-)  # one of each kind
-QUICK_SPACES = ("enas-macro", "tunas", "layerwise", "chain", "memory-bank", "darts-rnn")  # and mobile, elastic: by the rows above
+QUICK = ("darts", "gdas", "enas", "tunas", "spos", "fairnas", "ofa", "smash", "metanas", "aging", "hyperband", "nsga2")
+QUICK_SPACES = ("enas-macro", "tunas", "shuffle", "layerwise", "chain", "memory-bank", "darts-rnn")  # and what is above
 MANY_OPERATIONS = ("nasnet", "amoebanet")  # whose nets take long to trace
 
 

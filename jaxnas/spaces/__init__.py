@@ -13,6 +13,7 @@ from jaxnas.spaces._metaqnn import MDP, metaqnn
 from jaxnas.spaces._mobile import MobileLayer, MobileSpec, fairnas, fbnet, mobile, proxylessnas
 from jaxnas.spaces._nasbench201 import nasbench201
 from jaxnas.spaces._recurrent import TreeSpec, recurrent
+from jaxnas.spaces._shuffle import ShuffleBlock, ShuffleSpec, shuffle, spos
 from jaxnas.spaces._space import Mixed, Space, space
 from jaxnas.spaces._tabular import Tabular, TabularSpec, tabular
 from jaxnas.spaces._tunas import TunasSpec, TunasStage, proxylessnas_enlarged, tunas, widest
@@ -36,6 +37,8 @@ __all__ = [
     "MobileLayer",
     "MobileSpec",
     "Real",
+    "ShuffleBlock",
+    "ShuffleSpec",
     "Space",
     "Staged",
     "StagedSpec",
@@ -71,8 +74,10 @@ __all__ = [
     "proxylessnas",
     "proxylessnas_enlarged",
     "recurrent",
+    "shuffle",
     "smallest",
     "space",
+    "spos",
     "tabular",
     "tunas",
     "widest",

@@ -279,7 +279,7 @@ def tasks(key):
 
 
 def memory_bank_net():
-    space = spaces.memory_bank(1, 2, blocks=1, kernels=(1, 3), dilations=(1,))
+    space = spaces.memory_bank(1, 2, blocks=1, kernels=(1, 3), dilations=(1,), groups=(1, 2), sizes=(1, 2))
     return nets.memory_bank_net(space, image=IMAGE, classes=CLASSES, channels=2, bottleneck=2, hyper=(2, 1))
 
 

@@ -33,7 +33,7 @@ TINY_SPACES = {
     "shuffle": dict(widths=(6,), depths=(2,), strides=(1,), factors=(0.5, 1.0), stem=4, head=4),
     "layerwise": dict(layers=2, heights=(1, 3), widths=(1, 3), filters=(2, 4)),
     "chain": dict(layers=3, filters=(2, 4), kernels=(1, 3), dense=(4,)),
-    "memory-bank": dict(ops=1, banks=2),
+    "memory-bank": dict(ops=1, banks=2, groups=(1, 2), sizes=(1, 2)),
     "darts-rnn": dict(nodes=2),
     "enas-rnn": dict(nodes=2),
 }

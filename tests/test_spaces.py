@@ -82,6 +82,7 @@ SPACES = {
     "enas micro": lambda: enas_micro(2),
     "enas rnn": lambda: enas_rnn(4),
     "memory bank": lambda: memory_bank(2, 3),
+    "memory bank, groups and sizes": lambda: memory_bank(1, 2, blocks=2, groups=(1, 2), sizes=(1, 2, 4)),
     "mobile": lambda: mobile(
         MobileSpec((MobileLayer(4, 4, 1, ("k3_e1", "k5_e2", "zero")), MobileLayer(4, 8, 2, ("k3_e1", "k3_e2"))), 4, 8)
     ),

@@ -279,6 +279,10 @@ class Banks:
     """Memory banks."""
     blocks: Positive = 1
     """Blocks, halving the image between them."""
+    groups: tuple[Positive, ...] = (1,)
+    """Of an operation's convolution (published: 1, 2, 4, 8)."""
+    sizes: tuple[Positive, ...] = (1,)
+    """Of a block's banks, in multiples of --channels (published: 1 to 8)."""
 
 
 @dataclasses.dataclass(frozen=True)

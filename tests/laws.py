@@ -279,8 +279,14 @@ def tasks(key):
 
 
 def memory_bank_net():
-    space = spaces.memory_bank(1, 2, blocks=1, kernels=(1, 3), dilations=(1,))
+    space = spaces.memory_bank(1, 2, blocks=1, kernels=(1, 3), dilations=(1,), groups=(1, 2), sizes=(1, 2))
     return nets.memory_bank_net(space, image=IMAGE, classes=CLASSES, channels=2, bottleneck=2, hyper=(2, 1))
+
+
+def shuffle_net():
+    blocks = (spaces.ShuffleBlock(3, 4, 1), spaces.ShuffleBlock(4, 4, 1))
+    space = spaces.shuffle(spaces.ShuffleSpec(blocks, stem=3, head=2, factors=(0.5, 1.0), stem_stride=1))
+    return nets.shuffle_net(space, image=IMAGE, classes=CLASSES)
 
 
 def mobile(make):
@@ -392,6 +398,7 @@ ROWS: dict[str, Callable[[], Row]] = {
     ),
     "metanas": lambda: Row(meta(toy_net(cell_space())), tasks, False),
     "smash": lambda: Row(weight_sharing.spos(memory_bank_net(), training.sgd(0.1)), images, False),
+    "spos, with channels": lambda: Row(weight_sharing.spos(shuffle_net(), training.sgd(0.1)), images, False),
     "darts, recurrent": lambda: text(lambda net: weight_sharing.darts(net, order="first")),
     "adaptive_regularisation": lambda: Row(regularised(toy_net(cell_space())), epoch, False),
     "early_stopping": lambda: Row(watched(toy_net(cell_space())), epoch, False),

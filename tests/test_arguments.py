@@ -23,7 +23,7 @@ OUTSIDE = {"base": ("black_box", "stateless", "then")}
 
 # Public functions that make nothing: they compute on arrays, mostly traced, and say what shapes they take in their docstrings.
 COMPUTE = {
-    *("nets.count_parameters", "nets.recalibrate", "nets.sort_channels"),
+    *("nets.count_parameters", "nets.count_used", "nets.recalibrate", "nets.sort_channels"),
     *("policies.close", "policies.still_open"),
     *("weight_sharing.adapt", "weight_sharing.at_most_skips", "weight_sharing.prune_gates", "weight_sharing.strongest_operations"),
     *("weight_sharing.copy_channels", "weight_sharing.widen_variables"),
@@ -162,6 +162,7 @@ VALID = {
                 "enas_macro",
                 "enas_micro",
                 "enas_rnn",
+                "fairnas",
                 "fbnet",
                 "layerwise",
                 "memory_bank",
@@ -169,7 +170,16 @@ VALID = {
         },
         **{
             n: {}
-            for n in ("nasbench201", "nasnet", "ofa_mobilenet_v3", "ofa_small", "pnas", "proxylessnas", "proxylessnas_enlarged")
+            for n in (
+                "nasbench201",
+                "nasnet",
+                "ofa_mobilenet_v3",
+                "ofa_small",
+                "pnas",
+                "proxylessnas",
+                "proxylessnas_enlarged",
+                "spos",
+            )
         },
         "darts_subspace": {"name": "S4"},
         "chain": {"mdp": nas.spaces.metaqnn(8, 2)},
@@ -181,6 +191,7 @@ VALID = {
         "metaqnn": {"image": 8, "layers": 2},
         "mobile": {"spec": nas.spaces.proxylessnas().spec},
         "recurrent": {},
+        "shuffle": {"spec": nas.spaces.spos().spec},
         "smallest": {"space": ELASTIC},
         "space": {"decisions": [2, 3]},
         "tabular": {"inputs": 3},
@@ -200,6 +211,7 @@ VALID = {
         "memory_bank_net": {"space": nas.spaces.memory_bank(), **IMAGE},
         "mobile_net": {"space": nas.spaces.fbnet(), "image": (32, 32, 3), "classes": 2},
         "pretext_net": {"task": nas.data.rotation((8, 8, 1)), "build": lambda image, classes: NET},
+        "shuffle_net": {"space": nas.spaces.spos(), "image": (32, 32, 3), "classes": 2},
         "tabular_cost": {"spec": TABULAR.spec, "outputs": 2},
         "tabular_nets": {"space": TABULAR, "image": (3,), "classes": 2},
         "tunas_net": {"space": TUNAS, "image": (32, 32, 3), "classes": 2},

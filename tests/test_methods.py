@@ -31,19 +31,21 @@ TINY_SPACES = {
     "mobile": dict(widths=(4,), depths=(2,), strides=(1,), ops=("k3_e1", "k3_e2"), stem=4, head=4),
     "elastic": dict(channels=(4,), strides=(1,), depths=(2, 1), kernels=(3, 1), expansions=(2, 1), head=4),
     "tunas": dict(widths=(4,), depths=(2,), strides=(1,), kernels=(3, 1), expansions=(2, 1)),
+    "shuffle": dict(widths=(6,), depths=(2,), strides=(1,), factors=(0.5, 1.0), stem=4, head=4),
     "layerwise": dict(layers=2, heights=(1, 3), widths=(1, 3), filters=(2, 4)),
     "chain": dict(layers=3, filters=(2, 4), kernels=(1, 3), dense=(4,)),
-    "memory-bank": dict(ops=1, banks=2),
+    "memory-bank": dict(ops=1, banks=2, groups=(1, 2), sizes=(1, 2)),
     "darts-rnn": dict(nodes=2),
     "enas-rnn": dict(nodes=2),
 }
-LARGE = ("proxylessnas", "fbnet", "ofa-mobilenetv3", "proxylessnas-enlarged")  # published sizes: images of 32 x 32
+LARGE = ("proxylessnas", "fbnet", "fairnas", "ofa-mobilenetv3", "proxylessnas-enlarged", "spos")  # published: images of 32 x 32
 TINY_METHODS = {
     "darts-pt": dict(weight_steps=1),
     "sdarts": dict(perturbation="adversarial", ascents=1),
     "enas": dict(networks=2, hidden=4),
     "te-nas": dict(draws=1, points=4),
     "spos": dict(generations=2, candidates=2),
+    "fairnas": dict(generations=2, population=2),
     "rsws": dict(candidates=2),
     "metanas": dict(tasks=2, task_steps=2),
     "smash": dict(width=2, depth=1),
@@ -65,8 +67,8 @@ TINY_METHODS = {
 }
 
 
-QUICK = ("darts", "gdas", "enas", "tunas", "spos", "ofa", "smash", "metanas", "aging", "hyperband", "nsga2")  # one of each kind
-QUICK_SPACES = ("enas-macro", "tunas", "layerwise", "chain", "memory-bank", "darts-rnn")  # and mobile, elastic: by the rows above
+QUICK = ("darts", "gdas", "enas", "tunas", "spos", "fairnas", "ofa", "smash", "metanas", "aging", "hyperband", "nsga2")
+QUICK_SPACES = ("enas-macro", "tunas", "shuffle", "layerwise", "chain", "memory-bank", "darts-rnn")  # and what is above
 MANY_OPERATIONS = ("nasnet", "amoebanet")  # whose nets take long to trace
 
 
@@ -258,6 +260,24 @@ def test_bare_zeros_are_the_nets():
 
 def _gdas(space, **settings):
     return dataclasses.replace(tiny(space, "gdas"), strategy_settings=METHODS["gdas"].settings(**settings))
+
+
+@pytest.mark.parametrize("limit", [None, 20_000.0])
+def test_fairnas_ends_with_a_front(limit):
+    """Nobody in it is beaten in everything, its sizes are the networks' own, and the answer is its best score within the limit."""
+    config = tiny("mobile", "fairnas")
+    own = dataclasses.replace(config.strategy_settings, generations=3, population=4, limit=limit)
+    job = search.make_job(dataclasses.replace(config, strategy_settings=own), images(8))
+    result = nas.run(jax.random.key(0), search.make_plan(job))
+    front = search._front(job.space, result.state, None)
+    costs = [(-row["score"], row["multiply_adds"], row["parameters"]) for row in front]
+    assert len(front) > 0 and not any(all(np.less_equal(a, b)) and a != b for a in costs for b in costs)
+    assert front[0]["genotype"] == job.space.to_text(result.best) and costs == sorted(costs, key=lambda row: row[0])
+    for row in front:
+        arch = job.space.from_text(row["genotype"])
+        assert row["parameters"] == nas.nets.count_parameters(job.net.specialize(arch)[0], job.net.image)
+        assert row["multiply_adds"] == float(job.net.macs(job.space.gates(arch))) <= (limit or np.inf)
+    assert search._front(job.space, result.states[0], None) == []
 
 
 # --- tables and settings ----------------------------------------------------------------------------------------------

@@ -23,9 +23,9 @@ from jaxnas.hardware import (
     relative_excess,
 )
 from jaxnas.nets._mobile_net import Paths, mobile_macs, mobile_net
-from jaxnas.nets.base import count_parameters
+from jaxnas.nets.base import count_parameters, count_used
 from jaxnas.nets.mobile_ops import MBConv, shuffle, single
-from jaxnas.spaces._mobile import MODELS, Mobile, MobileLayer, MobileSpec, block, fbnet, mobile, proxylessnas
+from jaxnas.spaces._mobile import MODELS, Mobile, MobileLayer, MobileSpec, block, fairnas, fbnet, mobile, proxylessnas
 from jaxnas.spaces._nasbench201 import nasbench201
 from jaxnas.spaces._space import space
 
@@ -69,8 +69,9 @@ def test_sizes():
     assert f"{3 * proxylessnas().size:.1e}" == "6.6e+17"  # TuNAS's count, which also searches the kernel of the fixed block
     assert fbnet().size == 8**6 * 9**16  # skips only where they fit; the paper counts one everywhere:
     assert f"{9 ** len(fbnet().spec.layers):.1e}" == "9.8e+20"
-    assert [len(s().spec.layers) for s in (proxylessnas, fbnet)] == [21, 22]
-    assert (fbnet().spec.stride, proxylessnas().spec.stride) == (32, 32)
+    assert fairnas().size == 6**19  # as published
+    assert [len(s().spec.layers) for s in (proxylessnas, fbnet, fairnas)] == [21, 22, 19]
+    assert [s().spec.stride for s in (proxylessnas, fbnet, fairnas)] == [32, 32, 32]
     assert tiny().space.size == 8
 
 
@@ -88,7 +89,7 @@ def test_text_both_ways():
         texts.add(text)
     assert len(texts) == 20
     for name, text in MODELS.items():
-        s = proxylessnas() if name == "PROXYLESS_MOBILE" else fbnet()
+        s = {"PROXYLESS": proxylessnas, "FBNET": fbnet, "FAIRNAS": fairnas}[name.split("_")[0]]()
         assert s.to_text(s.from_text(name)) == text
 
 
@@ -106,6 +107,9 @@ def test_the_published_indices_are_the_gates_order():
         ("FBNET_A", lambda: fbnet(head=1504), 4_304_584, 244_452_664),
         ("FBNET_B", fbnet, 4_801_368, 291_004_424),
         ("FBNET_C", fbnet, 5_572_200 - 1_536, 378_136_224),  # the sheet's count has expansions of 1; here there are none
+        ("FAIRNAS_A", fairnas, 4_651_352, 388_122_848),  # published: 388 M, 345 M and 321 M multiply-adds
+        ("FAIRNAS_B", fairnas, 4_506_272, 345_297_632),
+        ("FAIRNAS_C", fairnas, 4_397_864, 321_024_992),
     ],
 )
 def test_published_counts(name, make, parameters, multiplied):
@@ -117,6 +121,14 @@ def test_published_counts(name, make, parameters, multiplied):
     table, base = mobile_macs(s.spec, image, 1000)
     assert base + sum(row[int(k)] for row, k in zip(table.op, arch.op, strict=True)) == multiplied
     assert abs(float(net.macs(s.gates(arch))) / multiplied - 1) < 1e-6
+
+
+def test_the_weights_that_gates_use_are_those_of_the_network():
+    net = tiny()
+    used = jit(jax.vmap(lambda arch: count_used(net, net.space.gates(arch))))
+    archs = jax.vmap(net.space.from_index)(jnp.arange(8))
+    each = [net.specialize(jax.tree.map(lambda a, i=i: a[i], archs))[0] for i in range(8)]
+    assert used(archs).tolist() == [count_parameters(module, net.image) for module in each]
 
 
 @pytest.mark.parametrize(

@@ -3,18 +3,20 @@
 import functools
 import importlib.util
 import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick import jit, worst
+from quick import both_ways, everything, jit, worst
 
 from jaxnas import data, policies
 from jaxnas.analysis import ranking
 from jaxnas.base import Batch
 from jaxnas.evaluate.shared import shared_weights
 from jaxnas.nets._memory_bank_net import PointwiseWeights, memory_bank_net
+from jaxnas.nets.base import count_parameters, count_used
 from jaxnas.nets.hyper_net import HyperNet, embedding, standardised
 from jaxnas.spaces._memory_bank import memory_bank
 from jaxnas.spaces._nasbench201 import nasbench201
@@ -24,6 +26,7 @@ from jaxnas.weight_sharing.core import weight_sharing
 from jaxnas.weight_sharing.gradients import frozen
 
 IMAGE, CLASSES, N, G = (4, 5, 1), 3, 2, 3
+WIDER = ("x2 x1 0,2>1:k3d2g2 1>0,1,2:k1g1*", "x1 x2 1>0:k3d1g1* 0,1,2>2:k3d2g2*", "x2 x2 0>:k3d1g1 2>0,1:k3d1g2")
 ARCHS = ("0,2>1:k3d2 1>0,1,2:k1*", "1>0:k3d1* 0,1,2>2:k3d2*", "0>:k3d1 2>0,1:k3d1")  # the last has one operation
 
 
@@ -36,9 +39,17 @@ def tiny(hyper=True):
 
 
 @functools.cache
-def drawn(hyper=True):
+def wider(hyper=True):
+    """The same, with groups and sizes of banks to search."""
+    space = memory_bank(1, 3, blocks=2, kernels=(1, 3), dilations=(1, 2), groups=(1, 2), sizes=(1, 2))
+    sizes = dict(channels=N, bottleneck=4, hyper=(4, 2) if hyper else None)
+    return memory_bank_net(space, image=IMAGE, classes=CLASSES, **sizes)
+
+
+@functools.cache
+def drawn(hyper=True, net=tiny):
     """Variables none of which are as they start, in double precision."""
-    shapes, rng = jax.eval_shape(tiny(hyper).init, jax.random.key(0)), np.random.default_rng(0)
+    shapes, rng = jax.eval_shape(net(hyper).init, jax.random.key(0)), np.random.default_rng(0)
     variables = jax.tree.map(lambda a: rng.normal(size=a.shape), shapes)
     return {**variables, "batch_stats": jax.tree.map(abs, variables["batch_stats"])}
 
@@ -58,6 +69,7 @@ def test_size():
     """A kernel of 1 has no dilation."""
     assert memory_bank(3, 4, kernels=(1, 3), dilations=(1, 2)).size == (2 ** (4 + 4) * (1 + 2) * 2) ** 3
     assert memory_bank(2, 3, blocks=4, kernels=(3, 5, 7), dilations=(1, 2, 3)).size == (2**6 * 9 * 2) ** 8
+    assert memory_bank(2, 3, blocks=2, groups=(1, 2, 4, 8), sizes=(1, 2, 4)).size == (2**6 * (1 + 2 * 2) * 2 * 4) ** 4 * 3**2
     s = tiny().space
     assert s.size == (2**6 * 3 * 2) ** 2
     archs = jit(jax.vmap(s.from_index))(jnp.arange(0, int(np.prod(s.arity)), 997))  # every 997th setting
@@ -66,15 +78,16 @@ def test_size():
     assert on[:, :14].all() and on[:, 16:].all()
 
 
-def test_text_both_ways():
-    s = tiny().space
+@pytest.mark.parametrize("net", [tiny, wider])
+def test_text_both_ways(net):
+    s = net().space
     archs = jax.tree.map(np.asarray, jit(jax.vmap(s.sample))(jax.random.split(jax.random.key(0), 20)))
     v = jit(jax.vmap(s.flat))(archs)
     np.testing.assert_array_equal(jit(jax.vmap(lambda arch: s.flat(s.derive(s.gates(arch)))))(archs), v)
     texts = [s.to_text(jax.tree.map(lambda a, i=i: a[i], archs)) for i in range(20)]
     again = jax.tree.map(lambda *a: jnp.stack(a), *map(s.from_text, texts))
     np.testing.assert_array_equal(jax.vmap(s.flat)(again), v)
-    assert [s.to_text(s.from_text(text)) for text in ARCHS] == list(ARCHS)
+    assert [s.to_text(s.from_text(text)) for text in (ARCHS if net is tiny else WIDER)] == list(ARCHS if net is tiny else WIDER)
 
 
 def test_an_operation_that_reads_or_writes_nothing_is_forgotten():
@@ -105,6 +118,16 @@ def test_the_picture_by_hand():
         hot = lambda n, i: np.eye(n)[int(i)]
         of_op = [reads[o], writes[o], hot(2, arch.kernel[o]), hot(2, arch.dilation[o]), hot(2, arch.gated[o]), hot(2, o)]
         np.testing.assert_array_equal(picture[:, g, o, m], np.concatenate([hot(3, m), *of_op, reads[o, m : m + 1], hot(G, g)]))
+
+
+def test_the_picture_shows_groups_and_sizes():
+    s = wider().space
+    texts = ("x2 x1 0>1:k3d2g2 1>0:k1g1", "x2 x2 0>1:k3d2g2 1>0:k1g1", "x2 x1 0>1:k3d2g1 1>0:k1g1")
+    first, size, group = (np.asarray(embedding(s.gates(s.from_text(text)), 4)) for text in texts)
+    assert first.shape == (3 + 3 + 3 + 2 + 2 + 2 + 2 + 2 + 2 + 1 + 4, 4, 2, 3)
+    assert np.argwhere((first != size).any((1, 3))).tolist() == [[17, 1], [18, 1]]  # label and operation: of the second block
+    assert np.argwhere((first != group).any((1, 3))).tolist() == [[15, 0], [16, 0]]
+    np.testing.assert_array_equal(first[15:19, 0, :, 0], np.asarray([[0, 1, 0, 1], [1, 0, 1, 0]]).T)
 
 
 def test_the_hyper_net_is_convolutional():
@@ -141,6 +164,9 @@ def test_generated_weights_have_mean_0_and_norm_1():
         np.testing.assert_allclose(w[0][:, [0, 2]].reshape(G, -1).var(1), 1 / (2 * N), rtol=1e-9)
         assert (w[0][:, 1] == 0).all() and (w[1] == 0).all()
         assert worst(w, standardised(7 * v + 2, reads[:, None])) < 1e-9
+        narrow = np.asarray(standardised(v, reads[:, None], np.asarray([1.0, 0])))  # the first channel of each bank alone
+        np.testing.assert_allclose(narrow[..., :1], standardised(v[..., :1], reads[:, None]), rtol=1e-9)
+        assert (narrow[..., 1] == 0).all()
 
 
 def relabelled(variables, order):
@@ -204,7 +230,7 @@ def by_hand(text, variables, x):
     norm = lambda x, *names: bn(x, *(functools.reduce(lambda t, n: t[n], names, tree) for tree in (params, stats)))
     x = norm(convolved(x.transpose(3, 1, 2, 0), params["stem"]["kernel"]), "stem_norm")
     banks = list(np.split(x, 3))
-    for i, word in enumerate(text.split()):
+    for i, word in enumerate(word for word in text.split() if ":" in word):
         if i == 1:  # the second block
             x = convolved(relu(norm(np.concatenate(banks), "halve1_norm")), params["halve1"]["kernel"])
             x = x[:, : x.shape[1] // 2 * 2, : x.shape[2] // 2 * 2]
@@ -219,9 +245,14 @@ def by_hand(text, variables, x):
         h = relu(convolved(h, p["point"]["kernel"]))
         dilation = 2 if "d2" in made else 1
         assert p["conv"]["kernel"].shape[-1] == int(made[1])
-        y = convolved(h, p["conv"]["kernel"], dilation)
+        group = re.search(r"g(\d)", made)
+        parts = lambda a: np.split(a, int(group[1]) if group else 1)
+        of = lambda name: np.concatenate(
+            [convolved(*part, dilation) for part in zip(parts(h), parts(p[name]["kernel"]), strict=True)]
+        )
+        y = of("conv")
         if made.endswith("*"):
-            y = np.tanh(y) / (1 + np.exp(-convolved(h, p["gate"]["kernel"], dilation)))
+            y = np.tanh(y) / (1 + np.exp(-of("gate")))
         y = norm(y, f"op{i}", "write")
         for m in writes:
             banks[m] = banks[m] + y
@@ -269,6 +300,33 @@ def test_the_program_of_any_architecture_is_the_network_of_one(text):
         ungenerated = lambda tree: jax.tree_util.tree_map_with_path(lambda p, v: 0 if p[-2].key == "point" else v, tree)
         assert worst(ungenerated(found["params"]), ungenerated(small_grads)) < 1e-9
         assert worst(found["batch_stats"], small_stats) < 1e-9
+
+
+@functools.cache
+def wider_program(hyper):
+    return everything(wider(hyper))
+
+
+@pytest.mark.parametrize("hyper", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("text", WIDER)
+def test_with_groups_and_sizes_it_is_the_network_of_one(text, hyper):
+    """Gradients of what generates the weights, too; and what an architecture lacks does not matter."""
+    net, variables, x = wider(hyper), drawn(hyper, wider), images()
+    arch = net.space.from_text(text)
+    module, extract = net.specialize(arch)
+    with jax.enable_x64(True):
+        gates = double(net.space.gates(arch))
+        mine, wanted, _ = both_ways(net, wider_program(hyper), arch, variables, x, gates)
+        assert worst(mine, wanted) < 1e-9
+        small = jax.tree.map(np.asarray, extract(variables))
+        shapes = jax.eval_shape(functools.partial(module.init, train=True), jax.random.key(0), x)
+        assert jax.tree.map(np.shape, small) == jax.tree.map(np.shape, shapes)
+        assert worst(mine[2], by_hand(text, small, x)) < 1e-9
+        used = net.used(variables, gates)
+        others = jax.tree.map(lambda on, v: np.where(on > 0, v, 3 * v + 1), used, variables)
+        assert worst(wider_program(hyper)(others, x, gates)[2], mine[2]) < 1e-9
+        if not hyper:  # else the HyperNet is counted, and not what it generates
+            assert float(count_used(net, gates)) == count_parameters(small)
 
 
 @pytest.mark.parametrize("text", ARCHS)
@@ -337,18 +395,31 @@ def test_bad_input():
         (dict(kernels=(2, 3)), "centre"),
         (dict(kernels=()), "kernels"),
         (dict(dilations=(1, 1)), "dilations"),
+        (dict(groups=()), "groups"),
+        (dict(sizes=(2, 2)), "sizes"),
     ):
         with pytest.raises(ValueError, match=says):
             memory_bank(**wrong)
     s = tiny().space
     for text, says in (
-        ("0>1:k3", "1 operations"),
+        ("0>1:k3", "1 words"),
         ("0>1 0>1:k3", "operation 0"),
         ("0>3:k3d1 0>1:k1", "0 to 2"),
         ("0>1:k5 0>1:k1", "kernels"),
+        ("0>1:k1g2 0>1:k1", "operation 0"),
     ):
         with pytest.raises(ValueError, match=says):
             s.from_text(text)
+    for text, says in (
+        ("0>1:k1g1 0>1:k1g1", "2 sizes"),
+        ("x1 x3 0>1:k1g1 0>1:k1g1", "block 1 are 'x3'"),
+        ("x1 x2 0>1:k1 0>1:k1g1", "operation 0"),
+        ("x1 x2 0>1:k1g3 0>1:k1g1", "groups"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            wider().space.from_text(text)
+    with pytest.raises(ValueError, match="must divide"):
+        memory_bank_net(wider().space, image=IMAGE, classes=CLASSES, channels=3)
     for space, wrong, says in (
         (nasbench201(), {}, "memory_bank"),
         (s, dict(image=(1, 4, 1)), "at least 2"),

@@ -23,6 +23,7 @@ from jaxnas.spaces._memory_bank import memory_bank
 from jaxnas.spaces._mobile import MobileLayer, MobileSpec, mobile
 from jaxnas.spaces._nasbench201 import expression, nasbench201, representatives
 from jaxnas.spaces._recurrent import recurrent
+from jaxnas.spaces._shuffle import ShuffleBlock, ShuffleSpec, shuffle
 from jaxnas.spaces._space import space
 from jaxnas.spaces._tabular import tabular
 from jaxnas.spaces.blocks import amoebanet, nasnet, pnas
@@ -85,9 +86,12 @@ SPACES = {
     "enas micro": lambda: enas_micro(2),
     "enas rnn": lambda: enas_rnn(4),
     "memory bank": lambda: memory_bank(2, 3),
+    "memory bank, groups and sizes": lambda: memory_bank(1, 2, blocks=2, groups=(1, 2), sizes=(1, 2, 4)),
     "mobile": lambda: mobile(
         MobileSpec((MobileLayer(4, 4, 1, ("k3_e1", "k5_e2", "zero")), MobileLayer(4, 8, 2, ("k3_e1", "k3_e2"))), 4, 8)
     ),
+    "shuffle": lambda: shuffle(ShuffleSpec((ShuffleBlock(4, 8, 2), ShuffleBlock(8, 8, 1)), 4, 8, (0.5, 1.0, 1.5))),
+    "shuffle, one width": lambda: shuffle(ShuffleSpec((ShuffleBlock(4, 8, 2), ShuffleBlock(8, 8, 1)), 4, 8, (1.0,))),
     "flat": lambda: space(Flat(np.asarray([2, 5, 3]), np.asarray(7))),
     "conditional": elastic,
     "conditional, chained": chained,

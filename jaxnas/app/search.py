@@ -162,6 +162,8 @@ def _executed(directory: pathlib.Path, config: Config, progress: bool, say: Call
 
     result["outcome"] = "found"
     result["genotype"] = space.to_text(best)
+    if front := _front(space, searched.state, None if seeds is None else chosen):
+        result["front"] = front
     result["collapsed"] = diagnostics.collapsed(space, best)
     if seeds is not None:
         every = [space.to_text(jax.tree.map(lambda a: np.asarray(a)[i], searched.best)) for i in range(seeds)]
@@ -303,6 +305,25 @@ def _on_shared_weights(job: Job, task: Task, variables, arch) -> dict[str, float
         variables, jax.tree.map(lambda a: jnp.asarray(a)[None], arch), feed.arrays
     )
     return {name: float(values[0]) for name, values in metrics.items()}
+
+
+def _front(space: "Space", state: Any, seed: int | None) -> list[dict[str, Any]]:
+    """The networks that no other beats in everything, the best score first, of a search for several things; of others none."""
+    import jax
+    import numpy as np
+
+    from jaxnas.app.methods.evaluators import FRONT
+
+    found = getattr(state, "algorithm", None)
+    if not hasattr(found, "rank"):
+        return []
+    found = jax.tree.map(lambda a: np.asarray(a if seed is None else a[seed]), found)
+    members = [
+        i for i in np.argsort(-found.scores[:, 0], kind="stable") if found.rank[i] == 0 and np.isfinite(found.scores[i]).all()
+    ]
+    text = lambda i: space.to_text(jax.tree.map(lambda a: a[i], found.archs))
+    sizes = lambda i: dict(zip(FRONT, np.abs(found.scores[i]).tolist(), strict=False))  # costs are told as their negatives
+    return [{"genotype": text(i)} | sizes(i) | {"score": float(found.scores[i, 0])} for i in members]
 
 
 def _plots(directory, space, search_lines, train_lines) -> None:

@@ -92,6 +92,7 @@ NETS: Table[NetEntry] = Table(
         "mobile": NetEntry("inverted bottlenecks, a choice each", _plain("mobile_net")),
         "elastic": NetEntry("the largest network, whose parts are the others", _plain("elastic_net")),
         "tunas": NetEntry("the widest network, masked", _plain("tunas_net")),
+        "shuffle": NetEntry("ShuffleNet units, a choice and a width each", _plain("shuffle_net")),
         "layer": NetEntry("convolutions of any size, masked", _plain("layer_net")),
         "chain": NetEntry("a chain of layers", _plain("chain_net")),
         "memory-bank": NetEntry("operations between memory banks: --channels a bank", _wide("memory_bank_net")),
@@ -220,6 +221,32 @@ def _tunas(settings, image):
 
 
 @dataclasses.dataclass(frozen=True)
+class ShuffleStages:
+    widths: tuple[Positive, ...] = (16, 32)
+    """Channels of each stage, even."""
+    depths: tuple[Positive, ...] = (2, 2)
+    """Blocks of each stage."""
+    strides: tuple[Positive, ...] = (1, 2)
+    """Stride of the first block of each stage."""
+    factors: tuple[PositiveNumber, ...] = (0.5, 1.0, 1.5)
+    """Of the channels inside a unit (published: 0.2, 0.4, ..., 2.0)."""
+    stem: Positive = 8
+    """Channels of the first convolution."""
+    head: Positive = 64
+    """Channels before the classifier."""
+
+
+def _shuffle(settings, image):
+    from jaxnas import spaces
+    from jaxnas.spaces._shuffle import staged_blocks
+
+    if not len(settings.widths) == len(settings.depths) == len(settings.strides):
+        raise ValueError("give every stage its width, depth and stride: --space.widths, --space.depths and --space.strides")
+    blocks = staged_blocks(settings.stem, settings.widths, settings.depths, settings.strides)
+    return spaces.shuffle(spaces.ShuffleSpec(blocks, settings.stem, settings.head, settings.factors, stem_stride=1))
+
+
+@dataclasses.dataclass(frozen=True)
 class LayerSizes:
     layers: Positive = 4
     """Layers (published: 6 to 15)."""
@@ -263,6 +290,10 @@ class Banks:
     """Memory banks."""
     blocks: Positive = 1
     """Blocks, halving the image between them."""
+    groups: tuple[Positive, ...] = (1,)
+    """Of an operation's convolution (published: 1, 2, 4, 8)."""
+    sizes: tuple[Positive, ...] = (1,)
+    """Of a block's banks, in multiples of --channels (published: 1 to 8)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -307,10 +338,13 @@ SPACES: Table[SpaceEntry] = Table(
         "mobile": SpaceEntry("inverted bottlenecks, layer by layer, sized for small images", _mobile, "mobile", MobileLayers),
         "proxylessnas": _plainly("proxylessnas", "mobile", "ProxylessNAS's 21 layers of inverted bottlenecks"),
         "fbnet": _plainly("fbnet", "mobile", "FBNet's 22 layers of inverted bottlenecks"),
+        "fairnas": _plainly("fairnas", "mobile", "FairNAS's 19 layers of inverted bottlenecks"),
         "elastic": _plainly("ofa_small", "elastic", "elastic kernels, widths and depths, for small images", ElasticUnits),
         "ofa-mobilenetv3": _plainly("ofa_mobilenet_v3", "elastic", "Once-for-All's elastic MobileNetV3", Width),
         "tunas": SpaceEntry("bottlenecks with searched filters, sized for small images", _tunas, "tunas", TunasStages),
         "proxylessnas-enlarged": _plainly("proxylessnas_enlarged", "tunas", "TuNAS's ProxylessNAS with searched filters"),
+        "shuffle": SpaceEntry("ShuffleNet units of searched widths, sized for small images", _shuffle, "shuffle", ShuffleStages),
+        "spos": _plainly("spos", "shuffle", "Single Path One-Shot's 20 choice blocks of ShuffleNet units, with their channels"),
         "layerwise": _plainly("layerwise", "layer", "convolutions of searched sizes, any skips (Zoph and Le 2017)", LayerSizes),
         "chain": SpaceEntry("MetaQNN's chains of convolutions, pools and dense layers", _chain, "chain", Chains),
         "memory-bank": _plainly("memory_bank", "memory-bank", "SMASH's operations between memory banks", Banks),

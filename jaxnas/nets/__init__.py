@@ -9,9 +9,10 @@ from jaxnas.nets._memory_bank_net import memory_bank_net
 from jaxnas.nets._mobile_net import Paths, mobile_net
 from jaxnas.nets._pretext_net import pretext_net
 from jaxnas.nets._recalibrate import recalibrate
+from jaxnas.nets._shuffle_net import shuffle_net
 from jaxnas.nets._tunas_net import tunas_net
 from jaxnas.nets.backbone import Backbone, backbone_cost, backbones
-from jaxnas.nets.base import Net, count_parameters
+from jaxnas.nets.base import Net, count_parameters, count_used
 from jaxnas.nets.blueprints import Blueprints, Cost
 from jaxnas.nets.cells import cell_net, evaluation_net
 from jaxnas.nets.ops import OPS
@@ -33,6 +34,7 @@ __all__ = [
     "cell_net",
     "chain_net",
     "count_parameters",
+    "count_used",
     "elastic_net",
     "evaluation_net",
     "language_model",
@@ -42,6 +44,7 @@ __all__ = [
     "mobile_net",
     "pretext_net",
     "recalibrate",
+    "shuffle_net",
     "sort_channels",
     "tabular_cost",
     "tabular_nets",

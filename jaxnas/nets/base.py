@@ -218,3 +218,16 @@ def count_parameters(module_or_variables: Any, image: Any = None) -> int:
         variables = jax.eval_shape(lambda x: module_or_variables.init(jax.random.key(0), x, train=True), x)
     params = {k: v for k, v in variables["params"].items() if k != "auxiliary"}
     return sum(int(np.prod(p.shape)) for p in jax.tree.leaves(params))
+
+
+def count_used(net: Net, gates: Gates) -> jax.Array:
+    """[], float32: the weights that an architecture's gates use of a net, by `Net.used`; it can be traced.
+
+    It counts as `count_parameters` does, of a net whose `used` marks exactly what `specialize` extracts.
+    """
+    shapes = jax.eval_shape(net.init, jax.random.key(0))
+    zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+    used = {k: v for k, v in net.used(zeros, gates)["params"].items() if k != "auxiliary"}
+    shapes = {k: v for k, v in shapes["params"].items() if k != "auxiliary"}
+    share = lambda on, v: jnp.sum(on, dtype=jnp.float32) * (v.size / on.size)
+    return sum(jax.tree.leaves(jax.tree.map(share, used, shapes)), jnp.zeros(()))

@@ -11,9 +11,10 @@ from jaxnas.spaces._limited import limited
 from jaxnas.spaces._macro import Staged, StagedSpec, macro
 from jaxnas.spaces._memory_bank import MemoryBank, memory_bank
 from jaxnas.spaces._metaqnn import MDP, metaqnn
-from jaxnas.spaces._mobile import MobileLayer, MobileSpec, fbnet, mobile, proxylessnas
+from jaxnas.spaces._mobile import MobileLayer, MobileSpec, fairnas, fbnet, mobile, proxylessnas
 from jaxnas.spaces._nasbench201 import nasbench201
 from jaxnas.spaces._recurrent import TreeSpec, recurrent
+from jaxnas.spaces._shuffle import ShuffleBlock, ShuffleSpec, shuffle, spos
 from jaxnas.spaces._space import Mixed, Space, space
 from jaxnas.spaces._tabular import Tabular, TabularSpec, tabular
 from jaxnas.spaces._tunas import TunasSpec, TunasStage, proxylessnas_enlarged, tunas, widest
@@ -37,6 +38,8 @@ __all__ = [
     "MobileLayer",
     "MobileSpec",
     "Real",
+    "ShuffleBlock",
+    "ShuffleSpec",
     "Space",
     "Staged",
     "StagedSpec",
@@ -56,6 +59,7 @@ __all__ = [
     "enas_micro",
     "enas_rnn",
     "every",
+    "fairnas",
     "fbnet",
     "largest",
     "layerwise",
@@ -72,8 +76,10 @@ __all__ = [
     "proxylessnas",
     "proxylessnas_enlarged",
     "recurrent",
+    "shuffle",
     "smallest",
     "space",
+    "spos",
     "tabular",
     "tunas",
     "widest",

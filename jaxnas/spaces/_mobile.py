@@ -1,7 +1,8 @@
 """Layer-wise mobile spaces: a fixed row of layers, each of which picks one inverted bottleneck, or none.
 
-References: Cai, Zhu and Han, ProxylessNAS, ICLR 2019, arXiv:1812.00332; Wu et al., FBNet, CVPR 2019, arXiv:1812.03443;
-the blocks are those of Sandler et al., MobileNetV2, CVPR 2018, arXiv:1801.04381.
+References: Cai, Zhu and Han, ProxylessNAS, ICLR 2019, arXiv:1812.00332; Wu et al., FBNet, CVPR 2019, arXiv:1812.03443; Chu,
+Zhang and Xu, FairNAS, ICCV 2021, arXiv:1907.01845; the blocks are those of Sandler et al., MobileNetV2, CVPR 2018,
+arXiv:1801.04381.
 
     layer(x) = f_op(x) (+ x where it keeps stride, channels)      "zero" and "skip": f = 0, the layer is its shortcut
 
@@ -10,6 +11,7 @@ depth are the spec's: of a layer only the operation is searched.
 
     proxylessnas   21 layers, {3, 5, 7} x {3, 6} and zero:   6^6 7^15 = 2.2e17 networks
     fbnet          22 layers, 8 blocks and skip:             8^6 9^16 = 4.9e20; the paper counts 9^22, with skips that do not fit
+    fairnas        19 layers, {3, 5, 7} x {3, 6}:            6^19 = 6.1e14
 
 Text form: the candidates' names in order, as in "k3_e3 k5_e6 zero".
 
@@ -27,7 +29,7 @@ from jaxnas.checks import checked
 from jaxnas.kinds import Positive, PositiveNumber
 from jaxnas.spaces._space import Space, space
 
-PROXYLESSNAS = ("k3_e3", "k5_e3", "k7_e3", "k3_e6", "k5_e6", "k7_e6")
+PROXYLESSNAS = ("k3_e3", "k5_e3", "k7_e3", "k3_e6", "k5_e6", "k7_e6")  # and FairNAS's
 FBNET = ("k3_e1", "k3_e1_g2", "k3_e3", "k3_e6", "k5_e1", "k5_e1_g2", "k5_e3", "k5_e6")
 NONE = ("zero", "skip")  # two papers' names for a layer that is left out
 
@@ -47,6 +49,15 @@ MODELS = {
     "FBNET_C": (
         "k3_e1 k3_e6 skip k3_e1 k3_e1 k5_e6 k5_e3 k5_e6 k3_e6 k5_e6 k5_e3 k5_e6 k5_e6 "
         "k5_e6 k5_e6 k5_e6 k5_e3 k5_e6 k5_e6 k5_e6 k5_e6 k3_e6"
+    ),
+    "FAIRNAS_A": (  # of fairnas()
+        "k7_e3 k3_e3 k7_e3 k3_e6 k7_e6 k3_e3 k3_e3 k7_e6 k7_e6 k5_e3 k3_e6 k5_e3 k5_e3 k3_e6 k3_e6 k7_e6 k3_e6 k7_e6 k5_e6"
+    ),
+    "FAIRNAS_B": (
+        "k5_e3 k3_e3 k5_e3 k3_e3 k3_e6 k5_e3 k7_e3 k3_e3 k3_e6 k5_e3 k3_e3 k3_e6 k7_e3 k3_e3 k7_e6 k5_e6 k7_e6 k3_e6 k5_e6"
+    ),
+    "FAIRNAS_C": (
+        "k5_e3 k3_e3 k7_e3 k3_e3 k3_e3 k3_e3 k3_e3 k3_e3 k3_e3 k3_e6 k3_e3 k3_e3 k3_e3 k3_e3 k7_e6 k7_e6 k3_e6 k3_e6 k5_e6"
     ),
 }
 
@@ -164,13 +175,15 @@ def _check(spec: MobileSpec):
                 raise ValueError(f"layer {i}: {name!r} needs channels that {made.groups} divides; got {layer[:2]}")
 
 
-def staged_layers(inputs: int, table: Iterable[tuple[int, int, int]], ops: tuple[str, ...], none: str) -> tuple[MobileLayer, ...]:
-    """Layers of stages (channels, layers, stride of the first), with the candidate `none` wherever the shape is kept."""
+def staged_layers(
+    inputs: int, table: Iterable[tuple[int, int, int]], ops: tuple[str, ...], none: str | None = None
+) -> tuple[MobileLayer, ...]:
+    """Layers of stages (channels, layers, stride of the first), with the candidate `none`, if any, wherever the shape is kept."""
     layers = []
     for channels, count, stride in table:
         for i in range(count):
             layer = MobileLayer(inputs, channels, 1 if i else stride, tuple(ops))
-            layers.append(layer._replace(ops=(*ops, none)) if layer.keeps else layer)
+            layers.append(layer._replace(ops=(*ops, none)) if none and layer.keeps else layer)
             inputs = channels
     return tuple(layers)
 
@@ -202,3 +215,19 @@ def fbnet(head: Positive = 1984) -> Space:
     widths, counts, strides = (16, 24, 32, 64, 112, 184, 352), (1, 4, 4, 4, 4, 4, 1), (1, 2, 2, 2, 1, 2, 1)
     layers = staged_layers(16, zip(widths, counts, strides, strict=True), FBNET, "skip")
     return mobile(MobileSpec(layers, stem=16, head=head, relu6=False))
+
+
+@checked
+def fairnas(widths: tuple[Positive, ...] = (32, 40, 80, 96, 192, 320)) -> Space:
+    """The space of FairNAS: 19 layers, none of which can be left out.
+
+    Args:
+        widths: of the six stages.
+
+    Raises:
+        ValueError: for another number of widths, or as `mobile`.
+    """
+    if len(widths) != 6:
+        raise ValueError(f"`widths` are those of the six stages; got {len(widths)}")
+    table = zip(widths, (2, 4, 4, 4, 4, 1), (2, 2, 2, 1, 2, 1), strict=True)
+    return mobile(MobileSpec(staged_layers(16, table, PROXYLESSNAS), stem=32, fixed=16, head=1280))

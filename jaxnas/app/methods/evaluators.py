@@ -16,22 +16,31 @@ class EvaluatorEntry(NamedTuple):
     asks: tuple[str, ...] = ("architectures", "fronts")  # what it can be asked
 
 
-def _objective(job: Job, method: Method, name: str, evaluator):
-    """(evaluator, objective): the metric, and for fronts few multiply-adds beside it."""
-    from jaxnas import base, objectives
+FRONT = ("score", "multiply_adds", "parameters")  # of a candidate, in the order of a front's columns
 
-    if method.asks != "fronts":
-        return evaluator, objectives.metric(name)
+
+def with_costs(evaluator, space, **costs: Callable[[Any], Any]):
+    """The evaluator with more metrics, name -> (gates -> [])."""
     import jax
 
-    cost, space = job.cost(), job.space
+    from jaxnas import base
 
     def step(key, state, archs, batch):
         state, metrics = evaluator.step(key, state, archs, batch)
-        return state, {**metrics, "multiply_adds": jax.vmap(lambda arch: cost(space.gates(arch)))(archs)}
+        more = {name: jax.vmap(lambda arch, cost=cost: cost(space.gates(arch)))(archs) for name, cost in costs.items()}
+        return state, {**metrics, **more}
 
+    return base.Evaluator(evaluator.init, step)
+
+
+def _objective(job: Job, method: Method, name: str, evaluator):
+    """(evaluator, objective): the metric, and for fronts few multiply-adds beside it."""
+    from jaxnas import objectives
+
+    if method.asks != "fronts":
+        return evaluator, objectives.metric(name)
     both = objectives.columns(objectives.metric(name), objectives.negative("multiply_adds"))
-    return base.Evaluator(evaluator.init, step), both
+    return with_costs(evaluator, job.space, multiply_adds=job.cost()), both
 
 
 def _scratch(job: Job, method: Method, algorithm, steps: int):

@@ -1,10 +1,12 @@
 """Rows: one supernet trained on samples, and a search on its weights."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from jaxnas.app.methods.base import BANKS, ELASTIC, IMAGES, MIXES, Job, Method, Plan
+from jaxnas.app.methods.evaluators import with_costs
 from jaxnas.kinds import NonNegative, NonNegativeNumber, Positive, PositiveNumber, Probability, ProbabilityBelowOne
 
 if TYPE_CHECKING:
@@ -41,6 +43,36 @@ def on_shared_weights(
     return base.Phase(scored, s.generations, job.judge(), fix=handed)
 
 
+@dataclasses.dataclass(frozen=True)
+class Front:
+    generations: Positive = 10
+    """Of NSGA-II on the trained weights (published: 200)."""
+    population: Positive = 20
+    """Architectures of a generation (published: 64)."""
+    limit: PositiveNumber | None = None
+    """The most multiply-adds that the answer may have (default: none); the front holds to it, too."""
+
+
+def front_on_shared_weights(job: Job) -> "Phase":
+    """The phase of NSGA-II on the weights that the phase before has trained: a good score, few multiply-adds, few parameters.
+
+    The whole front is in its state.  The answer is the best score in it.
+    """
+    from jaxnas import ask_tell, base, evaluate, nets, objectives
+
+    s = job.settings
+    if s.population < 2:
+        raise ValueError(f"a front needs a population of 2 or more: got {s.population}")
+    population = int(min(s.population, job.space.size))
+    limits = [] if s.limit is None else [objectives.below("multiply_adds", s.limit)]
+    algorithm = ask_tell.nsga2(job.space, 3, population=population, constraints=len(limits))
+    costs = dict(multiply_adds=job.cost(), parameters=functools.partial(nets.count_used, job.net))
+    judged = with_costs(evaluate.shared_weights(job.net, criterion=job.criterion), job.space, **costs)
+    few = map(objectives.negative, costs)
+    wanted = objectives.columns(objectives.metric(job.criterion.name), *few, *limits)
+    return base.Phase(base.black_box(algorithm, judged, wanted), s.generations, job.judge(), fix=lambda state: state.variables)
+
+
 def supernet(make: Callable[[Job], "Strategy"], statistics: str = "recalibrated") -> Plan:
     """The plan of two phases: make(job) -> the strategy that trains the weights; then evolution on them."""
 
@@ -65,10 +97,13 @@ def _spos(job):
     return ws.spos(job.net, weights_of(job), criterion=job.criterion)
 
 
-def _fairnas(job):
+def _fairnas(job: Job):
+    from jaxnas import base
     from jaxnas import weight_sharing as ws
 
-    return ws.fairnas(job.net, weights_of(job), criterion=job.criterion)
+    fair = ws.fairnas(job.net, weights_of(job), criterion=job.criterion)
+    train = base.Phase(fair, job.config.steps, job.batches(arch_steps=0), name="supernet")
+    return base.then(train, front_on_shared_weights(job))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,7 +252,10 @@ ROWS: dict[str, Method] = {
         (IMAGES,),
     ),
     "fairnas": Method(
-        "the same with every operation trained equally often (Chu et al. 2021)", supernet(_fairnas), Evolution, (IMAGES,)
+        "every operation trained equally often, then NSGA-II on score, multiply-adds, parameters (Chu et al. 2021)",
+        _fairnas,
+        Front,
+        (IMAGES,),
     ),
     "one-shot": Method(
         "one supernet of all paths with path dropout, then evolution (Bender et al. 2018)",

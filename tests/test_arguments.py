@@ -207,6 +207,7 @@ VALID = {
         **{n: S for n in ("categorical", "concrete", "controller", "dirichlet", "softmax", "simplex")},
         **{n: S for n in ("straight_through",)},
         **{n: {"space": CELLS} for n in ("edge_normalised", "edge_simplex", "exponentiated_edges")},
+        "input_pairs": {"space": nas.spaces.darts(2), "temperature": 1.0},
         "uniform": {"space": TWO},
         "exponentiated": {},
         "path_dropout": {"space": CELLS, "rate": 0.1},

@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import itertools
 import pathlib
 
 import jax
@@ -12,7 +13,7 @@ import optax
 import pytest
 from quick import jit
 
-from jaxnas import weight_sharing
+from jaxnas import nets, policies, spaces, weight_sharing
 from jaxnas.weight_sharing._metanas import adapt, metanas, prune_gates, soft_pruning
 
 T, K, WEIGHT_RATE, ARCH_RATE = 3, 4, 0.1, 0.3
@@ -146,7 +147,103 @@ def test_a_task_that_diverges_is_left_out_and_counted():
     assert info.failed == T and np.isnan(info.loss) and worst(of(nothing), of(start())) == 0
 
 
+# Pairs of inputs
+
+PAIRED = spaces.darts(nodes=3, ops=("skip_connect", "max_pool_3x3"))
+
+
+def paired(theta, temperature, space=PAIRED):
+    return policies.input_pairs(space, temperature).sample(jax.random.key(0), theta, 0)
+
+
+def random_theta(seed, space=PAIRED):
+    return policies.input_pairs(space, 1.0, scale=1.0).init(jax.random.key(seed))
+
+
+def test_an_edge_has_the_weights_of_the_pairs_that_hold_it():
+    """Pair by pair, as the paper adds them up; two a node, and no choice at the first."""
+    theta, T = random_theta(0), 0.7
+    for alpha, beta, gates in zip(theta.alpha, theta.beta, paired(theta, T), strict=True):
+        alpha, beta, weight = np.asarray(alpha, float), np.asarray(beta, float), np.zeros(9)
+        assert beta.shape == (1 + 3 + 6,)
+        for first, inputs, pairs in ((0, 2, beta[:1]), (2, 3, beta[1:4]), (5, 4, beta[4:])):
+            share = np.exp(pairs / T) / np.exp(pairs / T).sum()
+            for p, two in zip(share, itertools.combinations(range(first, first + inputs), 2), strict=True):
+                weight[list(two)] += p
+        np.testing.assert_allclose(np.add.reduceat(weight, [0, 2, 5]), 2, rtol=1e-6)
+        rows = np.exp(alpha / T) / np.exp(alpha / T).sum(1, keepdims=True)
+        np.testing.assert_allclose(gates[0], weight[:, None] * rows, atol=1e-6)
+        np.testing.assert_allclose(gates[0, :2].sum(1), 1, rtol=1e-6)
+
+
+def test_cold_pairs_are_the_derived_architecture():
+    """In gates and outputs; the pair is the one with the largest beta, whatever the operations' weights are."""
+    policy, cold = policies.input_pairs(PAIRED, 1.0), jit(lambda theta: paired(jax.tree.map(lambda a: 100 * a, theta), 1e-3))
+    for seed in range(5):
+        theta = random_theta(seed)
+        arch = policy.derive(theta)
+        for cell, alpha, beta in zip(arch, theta.alpha, theta.beta, strict=True):
+            assert [int(p) for p in cell.pair] == [0, int(np.argmax(beta[1:4])), int(np.argmax(beta[4:]))]
+            pairs = [tuple(itertools.combinations(range(first, last), 2)) for first, last in ((0, 2), (2, 5), (5, 9))]
+            for i in range(3):
+                kept = list(pairs[i][int(cell.pair[i])])
+                np.testing.assert_array_equal(cell.op[i], np.argmax(np.asarray(alpha)[kept], -1))
+        assert worst(jax.tree.map(lambda g: g[0], cold(theta)), PAIRED.gates(arch)) < 1e-6
+    net = nets.cell_net(PAIRED, image=(8, 8, 1), classes=2, channels=2, cells=1)
+    variables, x = jit(net.init)(jax.random.key(0)), jax.random.normal(jax.random.key(1), (2, 8, 8, 1))
+    module, extract = net.specialize(arch)
+    mixed = jit(lambda gates: net.apply(variables, x, gates, train=False)[0])(jax.tree.map(lambda g: g[0], cold(theta)))
+    alone = jit(lambda variables: module.apply(extract(variables), x))(variables)
+    np.testing.assert_allclose(mixed, alone, atol=1e-5)
+
+
+def test_every_architecture_of_a_small_space_is_derived_from_its_pairs():
+    space = spaces.darts(nodes=2, ops=("none", "skip_connect", "max_pool_3x3"))
+    policy, every = policies.input_pairs(space, 1.0), jax.vmap(space.from_index)(jnp.arange(48**2))
+
+    def of(arch):
+        alpha = jax.tree.map(lambda g: 5 * g, space.gates(arch))
+        beta = type(arch)(*[jnp.concatenate([jnp.zeros(1), jax.nn.one_hot(cell.pair[1], 3)]) for cell in arch])
+        return policy.derive(random_theta(0, space)._replace(alpha=alpha, beta=beta))
+
+    assert worst(jit(jax.vmap(of))(every), every) == 0
+
+
+@pytest.mark.parametrize("temperature", [1.0, 1e-3])
+def test_gradients_of_pairs_are_finite(temperature):
+    def loss(theta):
+        gates = jax.tree.leaves(paired(theta, temperature))
+        return sum(jnp.sum(jnp.sin(jnp.arange(g.size).reshape(g.shape) + g)) for g in gates)
+
+    for theta in (random_theta(1), jax.tree.map(jnp.zeros_like, random_theta(1))):
+        grads = jit(jax.grad(loss))(theta)
+        assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
+        for beta in grads.beta:
+            assert beta[0] == 0 and (temperature < 1 or np.abs(beta[1:]).min() > 1e-4)  # of one pair nothing is to learn
+
+
+def test_a_task_of_pairs_ends_near_one_of_them():
+    """Both temperatures fall within the task, and both logits move."""
+    net = laws.toy_net(spaces.darts(nodes=2, ops=("skip_connect", "max_pool_3x3")))
+    policy = policies.input_pairs(net.space, optax.linear_schedule(1.0, 0.1, K - 1), scale=1.0)
+    gradient = weight_sharing.pathwise(policy, optax.sgd(ARCH_RATE))
+    search = weight_sharing.weight_sharing(net, policy, gradient, weight_sharing.Weights(optax.sgd(WEIGHT_RATE), clip=None))
+    state = search.init(jax.random.key(0))
+    run = jit(lambda theta, batch: adapt(jax.random.key(3), search, state.variables, theta, batch))
+    ended, infos = run(state.theta, jax.tree.map(lambda a: a[0], tasks(3)))
+    weight = lambda k: jax.tree.map(lambda g: g[k].sum(-1), infos.gates)
+    away = lambda k: max(float(jnp.max(jnp.minimum(w, 1 - w))) for w in weight(k))
+    assert away(K - 1) < away(0)
+    assert all(worst(a, b) > 1e-4 for a, b in zip(ended.theta, state.theta, strict=True))
+
+
 def test_bad_input():
+    with pytest.raises(ValueError, match="temperature"):
+        policies.input_pairs(PAIRED, 0.0)
+    with pytest.raises(ValueError, match="two inputs"):
+        policies.input_pairs(spaces.nasbench201(), 1.0)
+    with pytest.raises(ValueError, match="two inputs"):
+        policies.input_pairs(laws.flat_space(), 1.0)
     with pytest.raises(ValueError, match="temperature"):
         soft_pruning(NET.space, 0.0)
     with pytest.raises(ValueError, match="single operation"):

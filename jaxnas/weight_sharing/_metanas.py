@@ -9,11 +9,11 @@ arXiv:1803.02999.
 
 The search of a task is any of `weight_sharing`: with k = 1 and SGD the difference is a multiple of the gradient of the mean loss
 over tasks.  Its temperature falls within the k steps (`soft_pruning`), so that it ends near one operation a row and what is
-below a threshold can go without training anew (`prune_gates`).  An optimizer of a task, its step and its batch statistics begin
-anew with every task, and are no one else's.
+below a threshold can go without training anew (`prune_gates`).  With `policies.input_pairs` each node ends near one pair of its
+inputs as well.  An optimizer of a task, its step and its batch statistics begin anew with every task, and are no one else's.
 
 Published: Adam for both updates, temperature 1 -> 0.1, thresholds 0.01 in training and 0.05 in testing; weights alone in the
-first half of the meta-steps (a phase whose batches have no `valid`).  Not here: pairs of inputs, and the second-order update.
+first half of the meta-steps (a phase whose batches have no `valid`).  Not here: the second-order update.
 
 Axes: T tasks of a meta-batch, K steps of a task, W weight steps, A architecture steps, B batch.
 """
@@ -52,6 +52,8 @@ class MetaInfo(NamedTuple):
 def soft_pruning(space: Space, temperature: Temperature, scale: NonNegativeNumber = 1e-3) -> Policy:
     """softmax(alpha / temperature): the relaxation of DARTS, whose temperature falls within a task.
 
+    `policies.input_pairs` prunes a node's inputs in the same way.
+
     Args:
         space: its gates give theta its structure.
         temperature: a number or a schedule of the task's step; published: `optax.linear_schedule(1.0, 0.1, k - 1)`.
@@ -65,7 +67,11 @@ def soft_pruning(space: Space, temperature: Temperature, scale: NonNegativeNumbe
 
 
 def prune_gates(gates: Gates, threshold: float = 0.05) -> Gates:
-    """The gates without what is below the threshold; the others stay as they are."""
+    """The gates without what is below the threshold; the others stay as they are.
+
+    A gate of `policies.input_pairs` is a product, of an edge's weight and an operation's; the authors' code holds the weight of
+    each pair, and that of each operation, against the threshold.
+    """
     return jax.tree.map(lambda g: jnp.where(g < threshold, 0, g), gates)
 
 

@@ -191,16 +191,19 @@ class MetaNas:
     """Temperature at a task's beginning."""
     end: PositiveNumber = 0.1
     """Temperature at its end."""
+    pairs: bool = False
+    """Choose a pair of inputs for each node, too, where cells have two inputs (published: yes)."""
 
 
 def _metanas(job: Job):
     import optax
 
-    from jaxnas import base, data, training
+    from jaxnas import base, data, policies, training
     from jaxnas import weight_sharing as ws
 
     s = job.settings
-    policy = ws.soft_pruning(job.space, optax.linear_schedule(s.start, s.end, max(1, s.task_steps - 1)))
+    soft = policies.input_pairs if s.pairs else ws.soft_pruning
+    policy = soft(job.space, optax.linear_schedule(s.start, s.end, max(1, s.task_steps - 1)))
     gradient = ws.pathwise(policy, training.adam(job.config.arch_learning_rate))
     search = ws.weight_sharing(
         job.net, policy, gradient, ws.Weights(training.sgd(job.config.learning_rate), criterion=job.criterion)

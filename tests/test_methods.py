@@ -219,6 +219,19 @@ def test_every_strategy_runs_two_steps(strategy):
     assert jax.tree.leaves(result.best)
 
 
+def with_settings(space, strategy, **settings):
+    """The plan of a combination with settings of the strategy's own."""
+    config = dataclasses.replace(tiny(space, strategy), strategy_settings=METHODS[strategy].settings(**settings))
+    return search.make_plan(traced_once(search.make_job(config, images(8)), "classes"))
+
+
+def test_metanas_chooses_pairs_of_inputs_where_there_are_two():
+    state = jax.eval_shape(with_settings("darts", "metanas", tasks=2, task_steps=2, pairs=True)[0].strategy.init, jax.random.key(0))
+    assert [len(beta.shape) for beta in state.theta.beta] == [1, 1]
+    with pytest.raises(ValueError, match="two inputs"):
+        with_settings("nasbench201", "metanas", pairs=True)
+
+
 # --- tables and settings ----------------------------------------------------------------------------------------------
 
 

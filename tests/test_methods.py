@@ -232,6 +232,12 @@ def test_metanas_chooses_pairs_of_inputs_where_there_are_two():
         with_settings("nasbench201", "metanas", pairs=True)
 
 
+def test_metanas_of_second_order_draws_a_query_a_task():
+    feed = with_settings("nasbench201", "metanas", tasks=2, task_steps=2, order="second")[0].data
+    drawn = jax.eval_shape(lambda key: feed.draw(key, feed.arrays, jnp.zeros((), jnp.int32)), jax.random.key(0))
+    assert {a.shape[:2] for a in jax.tree.leaves(drawn)} == {(2, 3)}
+
+
 # --- tables and settings ----------------------------------------------------------------------------------------------
 
 

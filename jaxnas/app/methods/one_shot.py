@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from jaxnas.app.methods.base import BANKS, ELASTIC, IMAGES, MIXES, Job, Method, Plan
 from jaxnas.kinds import NonNegative, NonNegativeNumber, Positive, PositiveNumber, Probability, ProbabilityBelowOne
@@ -181,6 +181,8 @@ def _hyper(settings, steps):
 
 @dataclasses.dataclass(frozen=True)
 class MetaNas:
+    order: Literal["first", "second"] = "first"
+    """Reptile, or MAML: the gradient of a further batch's loss through all steps of a task."""
     tasks: Positive = 4
     """Tasks of a meta-step; each is a draw of batches of the one data set."""
     task_steps: Positive = 5
@@ -204,12 +206,12 @@ def _metanas(job: Job):
     s = job.settings
     soft = policies.input_pairs if s.pairs else ws.soft_pruning
     policy = soft(job.space, optax.linear_schedule(s.start, s.end, max(1, s.task_steps - 1)))
-    gradient = ws.pathwise(policy, training.adam(job.config.arch_learning_rate))
-    search = ws.weight_sharing(
-        job.net, policy, gradient, ws.Weights(training.sgd(job.config.learning_rate), criterion=job.criterion)
-    )
-    feed = data.epochs(data.epochs(job.batches(), s.task_steps), s.tasks)
-    return base.then(base.Phase(ws.metanas(search, optax.adam(s.rate)), job.config.steps, feed))
+    second = s.order == "second"
+    architecture = training.adam(job.config.arch_learning_rate, eps_root=1e-8 if second else 0.0)
+    weights = ws.Weights(training.sgd(job.config.learning_rate), criterion=job.criterion)
+    search = ws.weight_sharing(job.net, policy, ws.pathwise(policy, architecture), weights)
+    feed = data.epochs(data.epochs(job.batches(), s.task_steps + second), s.tasks)
+    return base.then(base.Phase(ws.metanas(search, optax.adam(s.rate), s.order), job.config.steps, feed))
 
 
 ROWS: dict[str, Method] = {
@@ -252,5 +254,5 @@ ROWS: dict[str, Method] = {
         _hyper,
         space="memory-bank",
     ),
-    "metanas": Method("Reptile over tasks of a search (Elsken et al. 2020)", _metanas, MetaNas, (MIXES, IMAGES)),
+    "metanas": Method("Reptile or MAML over tasks of a search (Elsken et al. 2020)", _metanas, MetaNas, (MIXES, IMAGES)),
 }

@@ -265,11 +265,11 @@ def elastic_net():
     return nets.elastic_net(space, image=IMAGE, classes=CLASSES)
 
 
-def meta(net):
+def meta(net, order="first"):
     policy = weight_sharing.soft_pruning(net.space, optax.linear_schedule(1.0, 0.1, 1))
     gradient = weight_sharing.pathwise(policy, optax.sgd(0.1))
     weights = weight_sharing.Weights(optax.sgd(0.1))
-    return weight_sharing.metanas(weight_sharing.weight_sharing(net, policy, gradient, weights), optax.adam(0.01))
+    return weight_sharing.metanas(weight_sharing.weight_sharing(net, policy, gradient, weights), optax.adam(0.01), order)
 
 
 def tasks(key):
@@ -397,6 +397,7 @@ ROWS: dict[str, Callable[[], Row]] = {
         weight_sharing.in_place_distillation(elastic_net(), training.sgd(0.1), paths=3), images, False
     ),
     "metanas": lambda: Row(meta(toy_net(cell_space())), tasks, False),
+    "metanas, second order": lambda: Row(meta(toy_net(cell_space()), "second"), tasks, False),
     "smash": lambda: Row(weight_sharing.spos(memory_bank_net(), training.sgd(0.1)), images, False),
     "spos, with channels": lambda: Row(weight_sharing.spos(shuffle_net(), training.sgd(0.1)), images, False),
     "darts, recurrent": lambda: text(lambda net: weight_sharing.darts(net, order="first")),

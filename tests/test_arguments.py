@@ -221,6 +221,7 @@ VALID = {
         **{n: S for n in ("straight_through",)},
         **{n: {"space": CELLS} for n in ("edge_normalised", "edge_simplex", "exponentiated_edges")},
         "block_controller": {"space": nas.spaces.enas_micro(1)},
+        "input_pairs": {"space": nas.spaces.darts(2), "temperature": 1.0},
         "uniform": {"space": TWO},
         "exponentiated": {},
         "path_dropout": {"space": CELLS, "rate": 0.1},

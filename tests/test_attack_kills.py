@@ -60,11 +60,12 @@ def contents(out):
     for path in paths:
         if not path.is_file() or path.name in CLOCKS or LOGS & set(path.parts):
             continue
+        inside = str(path.relative_to(out))  # "." of a run that is one file, whatever that is called
         if path.suffix == ".npz":
             with np.load(path) as arrays:
-                held[path.name] = {n: arrays[n].tobytes() for n in arrays.files if n not in ("cost", "seconds")}
+                held[inside] = {n: arrays[n].tobytes() for n in arrays.files if n not in ("cost", "seconds")}
         else:
-            held[str(path.relative_to(out.parent / out.name))] = path.read_bytes()
+            held[inside] = path.read_bytes()
     return held
 
 

@@ -74,6 +74,7 @@ DRAW_BATCHES_ONLY = (
     "gaea, edges",
     "gaea, single level",
     "metanas",
+    "metanas, second order",
 )
 
 

@@ -280,6 +280,25 @@ def test_fairnas_ends_with_a_front(limit):
     assert search._front(job.space, result.states[0], None) == []
 
 
+def with_settings(space, strategy, **settings):
+    """The plan of a combination with settings of the strategy's own."""
+    config = dataclasses.replace(tiny(space, strategy), strategy_settings=METHODS[strategy].settings(**settings))
+    return search.make_plan(traced_once(search.make_job(config, images(8)), "classes"))
+
+
+def test_metanas_chooses_pairs_of_inputs_where_there_are_two():
+    state = jax.eval_shape(with_settings("darts", "metanas", tasks=2, task_steps=2, pairs=True)[0].strategy.init, jax.random.key(0))
+    assert [len(beta.shape) for beta in state.theta.beta] == [1, 1]
+    with pytest.raises(ValueError, match="two inputs"):
+        with_settings("nasbench201", "metanas", pairs=True)
+
+
+def test_metanas_of_second_order_draws_a_query_a_task():
+    feed = with_settings("nasbench201", "metanas", tasks=2, task_steps=2, order="second")[0].data
+    drawn = jax.eval_shape(lambda key: feed.draw(key, feed.arrays, jnp.zeros((), jnp.int32)), jax.random.key(0))
+    assert {a.shape[:2] for a in jax.tree.leaves(drawn)} == {(2, 3)}
+
+
 # --- tables and settings ----------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from jaxnas.policies._path_dropout import path_dropout
 from jaxnas.policies._simplex import exponentiated, simplex
 from jaxnas.policies._softmax import softmax
 from jaxnas.policies._uniform import restricted, sandwich, strictly_fair, uniform
-from jaxnas.policies.edges import edge_normalised, edge_simplex, exponentiated_edges
+from jaxnas.policies.edges import edge_normalised, edge_simplex, exponentiated_edges, input_pairs
 from jaxnas.policies.policy import Policy, close, still_open
 from jaxnas.policies.updates import Update, ppo, reinforce
 
@@ -26,6 +26,7 @@ __all__ = [
     "edge_simplex",
     "exponentiated",
     "exponentiated_edges",
+    "input_pairs",
     "path_dropout",
     "ppo",
     "reinforce",

@@ -19,9 +19,14 @@ def sgd(
 
 
 @checked
-def adam(learning_rate: Rate = 3e-4, weight_decay: NonNegativeNumber = 1e-3) -> optax.GradientTransformation:
-    """The paper's optimizer of the architecture parameters: betas (0.5, 0.999), coupled weight decay."""
-    return optax.chain(optax.add_decayed_weights(weight_decay), optax.adam(learning_rate, b1=0.5, b2=0.999))
+def adam(
+    learning_rate: Rate = 3e-4, weight_decay: NonNegativeNumber = 1e-3, eps_root: NonNegativeNumber = 0.0
+) -> optax.GradientTransformation:
+    """The paper's optimizer of the architecture parameters: betas (0.5, 0.999), coupled weight decay.
+
+    With an `eps_root` above 0 its updates can be differentiated where a gradient is 0.
+    """
+    return optax.chain(optax.add_decayed_weights(weight_decay), optax.adam(learning_rate, b1=0.5, b2=0.999, eps_root=eps_root))
 
 
 class DecayState(NamedTuple):

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from jaxnas.app.methods.base import BANKS, ELASTIC, IMAGES, MIXES, Job, Method, Plan
 from jaxnas.app.methods.evaluators import with_costs
@@ -216,6 +216,8 @@ def _hyper(job: Job) -> dict:
 
 @dataclasses.dataclass(frozen=True)
 class MetaNas:
+    order: Literal["first", "second"] = "first"
+    """Reptile, or MAML: the gradient of a further batch's loss through all steps of a task."""
     tasks: Positive = 4
     """Tasks of a meta-step; each is a draw of batches of the one data set."""
     task_steps: Positive = 5
@@ -226,22 +228,25 @@ class MetaNas:
     """Temperature at a task's beginning."""
     end: PositiveNumber = 0.1
     """Temperature at its end."""
+    pairs: bool = False
+    """Choose a pair of inputs for each node, too, where cells have two inputs (published: yes)."""
 
 
 def _metanas(job: Job):
     import optax
 
-    from jaxnas import base, data, training
+    from jaxnas import base, data, policies, training
     from jaxnas import weight_sharing as ws
 
     s = job.settings
-    policy = ws.soft_pruning(job.space, optax.linear_schedule(s.start, s.end, max(1, s.task_steps - 1)))
-    gradient = ws.pathwise(policy, training.adam(job.config.arch_learning_rate))
-    search = ws.weight_sharing(
-        job.net, policy, gradient, ws.Weights(training.sgd(job.config.learning_rate), criterion=job.criterion)
-    )
-    feed = data.epochs(data.epochs(job.batches(), s.task_steps), s.tasks)
-    return base.then(base.Phase(ws.metanas(search, optax.adam(s.rate)), job.config.steps, feed))
+    soft = policies.input_pairs if s.pairs else ws.soft_pruning
+    policy = soft(job.space, optax.linear_schedule(s.start, s.end, max(1, s.task_steps - 1)))
+    second = s.order == "second"
+    architecture = training.adam(job.config.arch_learning_rate, eps_root=1e-8 if second else 0.0)
+    weights = ws.Weights(training.sgd(job.config.learning_rate), criterion=job.criterion)
+    search = ws.weight_sharing(job.net, policy, ws.pathwise(policy, architecture), weights)
+    feed = data.epochs(data.epochs(job.batches(), s.task_steps + second), s.tasks)
+    return base.then(base.Phase(ws.metanas(search, optax.adam(s.rate), s.order), job.config.steps, feed))
 
 
 ROWS: dict[str, Method] = {
@@ -287,5 +292,5 @@ ROWS: dict[str, Method] = {
         _hyper,
         space="memory-bank",
     ),
-    "metanas": Method("Reptile over tasks of a search (Elsken et al. 2020)", _metanas, MetaNas, (MIXES, IMAGES)),
+    "metanas": Method("Reptile or MAML over tasks of a search (Elsken et al. 2020)", _metanas, MetaNas, (MIXES, IMAGES)),
 }

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnas import base, data, nets, spaces
+from jaxnas import base, data, nets, plot, spaces
 from jaxnas.app import cli, export, progress, search
 from jaxnas.app.config import read_config
 from jaxnas.ask_tell import random_search
@@ -528,6 +528,30 @@ def test_a_reader_that_goes_away_is_no_error():
     command = f"{sys.executable} -m jaxnas.app.cli list | head -1"
     done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.stdout.count("\n") == 1 and done.stderr == ""
+
+
+def test_a_rank_that_is_killed_while_it_writes_is_asked_for_again(tmp_path, monkeypatch):
+    """All files come at once: a kill among the pictures leaves none, and the same command makes them all."""
+    size = ["--cells", "1", "--channels", "2", "--architectures", "5", "--top", "3", "--batch", "4", "--proxy", "params", "flops"]
+    command, out = ["rank", *size, "--out", str(tmp_path / "rank")], tmp_path / "rank"
+    save = plot.save
+
+    def killed(figure, path):
+        save(figure, path)
+        raise Killed
+
+    monkeypatch.setattr(plot, "save", killed)
+    with pytest.raises(Killed):
+        cli.main(command)
+    assert [p.name for p in out.iterdir()] == [".part"]
+    monkeypatch.setattr(plot, "save", save)
+    assert cli.main(command) == 0
+    assert {p.name for p in out.iterdir()} == {"results.md", "scores.csv", "params.png", "flops.png"}
+    assert cli.main(command) != 0  # what is there stays
+
+
+class Killed(BaseException):
+    pass
 
 
 def test_rank_judges_proxies_on_a_table(tmp_path, capsys):

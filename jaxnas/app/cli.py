@@ -263,6 +263,7 @@ def _rank(command: Rank) -> None:
     k_data, k_rank, k_judge = jax.random.split(jax.random.key(command.seed), 3)
     k_rows, k_batch, k_draw = jax.random.split(k_rank, 3)
     dataset, net = search.data_and_net(config, k_data)
+    rank.discard_part(command.out)
     with empty(command.out) as out:  # before anything is computed: nothing is lost for want of a place to keep it
         of = rank.reference(k_rows, space, benchmark, command.architectures, command.top)
         two = rank.two_batches(k_batch, dataset, command.batch)

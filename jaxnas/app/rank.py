@@ -8,6 +8,7 @@ Axes: N architectures, S batches, B batch.
 
 import csv
 import pathlib
+import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -49,6 +50,9 @@ def quality_table(judged: Mapping[str, Ranking], k: int = 10) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in (head, ("---",) * len(head), *rows))
 
 
+PART = ".part"  # of a directory of results: those that are not all there yet
+
+
 def write(
     out: str | pathlib.Path,
     archs: Iterable[str],
@@ -57,13 +61,16 @@ def write(
     judged: Mapping[str, Ranking],
     k: int = 10,
 ) -> None:
-    """results.md, scores.csv (a line an architecture) and a scatter plot of each score into the directory `out`."""
+    """results.md, scores.csv (a line an architecture) and a scatter plot of each score into the directory `out`.
+
+    They are made in its folder `.part` and moved when all are there: a kill before that leaves nothing else (`discard_part`).
+    """
     from jaxnas import plot
 
-    out = pathlib.Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "results.md").write_text(quality_table(judged, k) + "\n")
-    with open(out / "scores.csv", "w", newline="") as file:
+    out, part = pathlib.Path(out), pathlib.Path(out) / PART
+    part.mkdir(parents=True, exist_ok=True)
+    (part / "results.md").write_text(quality_table(judged, k) + "\n")
+    with open(part / "scores.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("architecture", "truth", *scores))
         writer.writerows(zip(archs, truth, *scores.values(), strict=True))
@@ -71,7 +78,17 @@ def write(
         values = np.asarray(values, float)
         drawn = np.where(values > LOWEST, values, np.nan)  # the lowest score is no place on an axis
         if np.isfinite(drawn).sum() > 1:
-            plot.save(plot.scatter(drawn, truth, title=name, xlabel=name), out / f"{name}.png")
+            plot.save(plot.scatter(drawn, truth, title=name, xlabel=name), part / f"{name}.png")
+    for file in part.iterdir():
+        file.replace(out / file.name)
+    part.rmdir()
+
+
+def discard_part(out: str | pathlib.Path) -> None:
+    """Empties a directory that holds only what a killed `write` had begun."""
+    directory = pathlib.Path(out)
+    if directory.is_dir() and [p.name for p in directory.iterdir()] == [PART]:
+        shutil.rmtree(directory / PART, ignore_errors=True)
 
 
 def scored(

@@ -412,6 +412,8 @@ def test_a_table_needs_an_index_and_a_batch_that_holds_it():
     with pytest.raises(ValueError, match="fewer than 2\\*\\*31"):
         table(darts())
     with pytest.raises(ValueError, match="fewer than 2\\*\\*31"):
+        table(space((np.full(31, 2),)))  # exactly so many
+    with pytest.raises(ValueError, match="fewer than 2\\*\\*31"):
         rows(darts(), np.zeros((1, 24), int), {})
     evaluator = table(TOY)
     with pytest.raises(ValueError, match=r"batch\.fixed"):

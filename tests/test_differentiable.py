@@ -25,6 +25,7 @@ from jaxnas.nets.ops import OPS
 from jaxnas.nets.super_cell import FINAL, Anneal, SuperCell
 from jaxnas.policies._concrete import concrete_log_density
 from jaxnas.policies._dirichlet import concentration, divergence
+from jaxnas.spaces._space import is_shape
 from jaxnas.training import losses
 from jaxnas.training.optimizers import DecayState
 from jaxnas.weight_sharing import Given
@@ -705,6 +706,20 @@ def test_perturbation_finds_the_operation_that_bears_the_load_where_alpha_mislea
     assert real[int(by_alpha.normal.op[0, 1])] == "skip_connect"
     assert real[int(by_loss.normal.op[0, 1])] == "sep_conv_3x3"
     assert 0 <= float(info.score) <= 1
+
+
+def test_what_is_out_of_the_search_is_never_decided_on():
+    """Of images that are black no operation makes anything: all are worth the same, and a closed one comes first."""
+    net = toy_net(cell_space())
+    still = jax.tree.map(lambda shape: np.broadcast_to([True, False, True], shape), net.space.gate_shapes, is_leaf=is_shape)
+    search = weight_sharing.project_operations(net, optax.sgd(0.0))
+    state, step = jit(search.init)(jax.random.key(2), Given(open=still)), jit(search.step)
+    black = jax.tree.map(jnp.zeros_like, images(jax.random.key(1)))
+    for t in range(4):
+        state, _ = step(jax.random.key(3 + t), state, black)
+    assert np.asarray(state.decided).all()
+    real = [name for name in net.space.spec.ops if name != "none"]
+    assert {real[int(k)] for cell in search.best(state) for k in np.ravel(cell.op)} == {"sep_conv_3x3"}
 
 
 def test_perturbation_deletes_the_edges_that_bear_least():

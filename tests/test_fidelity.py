@@ -542,6 +542,7 @@ def test_learning_curves_and_three_modes_that_agree():
     found = {mode: population_of(mode, every=2)() for mode in ("map", "vmap", 2)}
     for mode, metrics in found.items():
         assert metrics["losses"].shape == (4, 6) and metrics["curves"]["accuracy"].shape == (4, 3)
+        assert list(metrics["curves"]) == ["accuracy"]  # the loss has a curve of its own, step by step
         assert quick.worst(metrics, found["map"]) < 1e-5, mode
         np.testing.assert_array_equal(metrics["curves"]["accuracy"][:, -1], metrics["accuracy"])
         np.testing.assert_array_equal(metrics["losses"][:, -1], metrics["loss"])

@@ -181,6 +181,12 @@ def test_the_chunk_size_changes_no_bit(chunk):
     assert int(got.state.step) == STEPS and got.state.seen.dtype == jnp.int32
 
 
+def test_a_search_of_one_step_is_one_and_of_none_is_refused():
+    assert int(run(key(), noisy(), steps=1, data=regression()).state.step) == 1
+    with pytest.raises(ValueError, match="at least 1"):
+        run(key(), (Phase(noisy(), 0),))
+
+
 def test_the_chunk_size_changes_no_bit_of_a_black_box_search():
     one, many = (run(key(), evolution(), steps=11, chunk=chunk) for chunk in (4, 100))
     same(one, many)

@@ -183,7 +183,7 @@ def test_the_chunk_size_changes_no_bit(chunk):
 
 def test_a_search_of_one_step_is_one_and_of_none_is_refused():
     assert int(run(key(), noisy(), steps=1, data=regression()).state.step) == 1
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="`steps` of Phase must be a positive integer"):
         run(key(), (Phase(noisy(), 0),))
 
 

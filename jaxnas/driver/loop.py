@@ -101,8 +101,6 @@ def run(
         plan = then(Phase(plan, steps, data))
     elif steps is not None or data is not nothing:
         raise ValueError("a plan's phases have steps and data of their own: leave `steps` and `data` out")
-    if any(p.steps < 1 for p in plan) or chunk < 1 or (seeds is not None and seeds < 1):
-        raise ValueError("steps, chunk and seeds must be at least 1")
     if resume and directory is None:
         raise ValueError("resume needs the directory of the run")
     if directory is not None and not str(directory).strip():

@@ -73,7 +73,8 @@ def strictly_fair(space: Space) -> Policy:
     legal = options(space)
     D, M = legal.shape
     if not legal.all():
-        raise ValueError(f"strict fairness needs decisions of one arity; this space has {sorted(set(space.arity.tolist()))}")
+        arities = sorted(set(space.arity.tolist()))
+        raise ValueError(f"strict fairness needs decisions of one arity, as nasbench201 or fairnas has; this space has {arities}")
     if space.size < M**D:
         raise ValueError("strict fairness needs decisions that are always active: this space has conditional ones")
 

@@ -451,8 +451,10 @@ def test_te_nas_keeps_what_the_ranks_say(by):
     search = nas.weight_sharing.te_nas(net, net, draws=1, points=2, **slots)
     state, left = search.init(jax.random.key(1)), []
     for _ in range(2):
+        mean = jnp.mean(price, -1, where=state.alive)
         state, info = jit(search.step)(jax.random.key(2), state, nas.Batch(train=()))
         left.append(int(info.left))
+        np.testing.assert_allclose(info.kappa if by == "trainability" else info.regions, jnp.sum(mean), rtol=1e-6)
     kept = jnp.argmin(price, -1) if by == "trainability" else jnp.argmax(price, -1)
     assert left == [8, 4] and jnp.array_equal(jnp.argmax(state.alive, -1), kept)
 

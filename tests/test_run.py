@@ -24,7 +24,7 @@ import pytest
 from jaxnas import sharding
 from jaxnas.ask_tell import aging_evolution
 from jaxnas.base import Batch, Feed, Phase, Strategy, black_box, stateless, then
-from jaxnas.driver import CheckpointError, Diverged, NoFiniteScore, RunIsLocked, Stopped, journal, run
+from jaxnas.driver import CheckpointError, Diverged, NoFiniteScore, RunIsLocked, Stopped, files, journal, run
 from jaxnas.driver.fingerprint import of_program
 from jaxnas.driver.lock import locked
 from jaxnas.driver.loop import _Program
@@ -166,6 +166,21 @@ def logged(directory):
     steps = [line["step"] for line in lines]
     assert steps == sorted(set(steps)), "a step is in the log twice"
     return lines
+
+
+# --- arrays on disk ---------------------------------------------------------------------------------------------------
+
+
+def test_an_array_on_disk_is_what_it_was_or_damaged(tmp_path):
+    path, values = tmp_path / "kept.npy", np.arange(6, dtype=np.float32).reshape(2, 3)
+    files.save_array(path, values)
+    assert [p.name for p in tmp_path.iterdir()] == ["kept.npy"]
+    np.testing.assert_array_equal(files.load_array(path), values)
+    held = path.read_bytes()
+    for i in range(len(held)):
+        path.write_bytes(held[:i] + bytes([held[i] ^ 1]) + held[i + 1 :])
+        with pytest.raises(ValueError, match="damaged"):
+            files.load_array(path)
 
 
 # --- chunks -----------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@
 A mutation is drawn uniformly over the places of the packages below: another comparison, another arithmetic operator, a number that
 is off by one or by a factor of two, True for False, the two values of a `where` exchanged, another reduction of the same kind
 (`argmax` for `argmin`, `max` for `min`, `sum` for `mean`), a sign left out.  Docstrings, annotations and messages of errors
-are left alone.  The tests are the three files that name the mutated function most often, or else its module; a mutation that none
+are left alone.  The tests are the three files that name most of the mutated function's module; a mutation that none
 of them sees is printed with its line, and counts as a survivor, whether it changes what anybody can see or not.
 
 Two CPU cores, about half a minute a mutation.
@@ -105,16 +105,15 @@ def mutated(text: str, node: ast.AST, new: ast.AST) -> str:
 
 
 def relevant(path: pathlib.Path, function: str) -> list[str]:
-    """The three test files that name the function most often, or, if none does, what its module is called and has to offer."""
+    """The three test files that name most of what the module is called and has to offer, and among those the function most often."""
     public = [node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
-    offered = {path.stem.strip("_"), *(name for name in public if not name.startswith("_"))}
-    texts = {file.name: file.read_text() for file in (ROOT / "tests").glob("test_*.py") if file.name not in OTHERS}
-    for words in ({function}, offered):
-        count = {name: sum(len(re.findall(rf"\b{word}\b", text)) for word in words) for name, text in texts.items()}
-        named = sorted((name for name, n in count.items() if n), key=lambda name: (-count[name], name))
-        if named:
-            return [f"tests/{name}" for name in named[:3]]
-    return ["tests/test_laws.py"]
+    words = {function, path.stem.strip("_"), *(name for name in public if not name.startswith("_"))}
+    files = []
+    for file in (ROOT / "tests").glob("test_*.py"):
+        named = re.findall(r"\w+", file.read_text())
+        if file.name not in OTHERS and (distinct := len(words & set(named))):
+            files.append((-distinct, -named.count(function), file.name))
+    return [f"tests/{name}" for *_, name in sorted(files)[:3]] or ["tests/test_laws.py"]
 
 
 def seen(tree: pathlib.Path, tests: list[str]) -> bool:

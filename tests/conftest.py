@@ -1,5 +1,6 @@
 """What every test runs under: strict JAX, two CPU devices, and one cache of compiled programs that subprocesses share."""
 
+import gc
 import os
 import pathlib
 
@@ -35,6 +36,20 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.nodeid in slow:
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish():
+    """The garbage collector need not look through what was imported, again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgets_programs():
+    """What a file has traced is no use to the next one, and slows down the garbage collector."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture

@@ -105,7 +105,7 @@ def mutated(text: str, node: ast.AST, new: ast.AST) -> str:
 
 
 def relevant(path: pathlib.Path, function: str) -> list[str]:
-    """The three test files that name most of what the module is called and has to offer, and among those the function most often."""
+    """The three test files that name most of what the module is called and has to offer, and then the function most often."""
     public = [node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
     words = {function, path.stem.strip("_"), *(name for name in public if not name.startswith("_"))}
     files = []

@@ -232,11 +232,11 @@ def reference_asha(score, budgets, eta, B, jobs):
     return given
 
 
-@pytest.mark.parametrize(("batch", "eta"), [(1, 2), (5, 3)])
-def test_promotions_are_those_of_the_paper(batch, eta):
-    budgets = levels(16, 1, eta)
+@pytest.mark.parametrize(("batch", "eta", "r"), [(1, 2, 1), (5, 3, 1), (4, 2, 16)])
+def test_promotions_are_those_of_the_paper(batch, eta, r):
+    budgets = levels(16, r, eta)
     worth = np.round(np.random.default_rng(3).uniform(size=(200, len(budgets))), 1).astype(np.float32)  # with ties
-    algorithm = asha(TOY, 16, eta=eta, capacity=200, batch=batch)
+    algorithm = asha(TOY, 16, r, eta, capacity=200, batch=batch)
     at = jnp.asarray(np.searchsorted(budgets, np.arange(17)))
     score = stateless(lambda key, trials, _: {"accuracy": jnp.asarray(worth)[trials.slot, at[trials.stop]]})
     n = 120 // batch

@@ -14,7 +14,7 @@ from scipy import integrate, stats
 from searching import MIXED, TOY, asked, mixed_score, run_seeds
 
 from jaxnas.ask_tell._random_search import random_search
-from jaxnas.ask_tell._tpe import Points, hyperopt_gamma, independent, joint, normal_reference, optuna_gamma, tpe
+from jaxnas.ask_tell._tpe import Points, _weights, hyperopt_gamma, independent, joint, normal_reference, optuna_gamma, tpe
 from jaxnas.base import Batch, black_box, stateless
 from jaxnas.evaluate._table import rows, table
 from jaxnas.spaces._nasbench201 import nasbench201
@@ -365,3 +365,12 @@ def test_conditional_decisions_are_found(density):
 def test_every_setting_is_listed_once():
     assert len(settings(TREE).v) == TREE.size == 1 + 2 * (1 + 4) == len(set(map(tuple, settings(TREE).v.tolist())))
     assert len(settings(TOY).v) == 24 == len(list(itertools.product(*map(range, TOY.arity))))
+
+
+@pytest.mark.parametrize("n", [0, 1, 24, 25, 26, 27, 28, 40])
+def test_the_newest_25_weigh_one_and_the_oldest_one_nth(n):
+    """Bergstra, Yamins and Cox's linear forgetting: a ramp of n - 25 values from 1/n to 1, then 25 ones."""
+    members = np.random.default_rng(n).permutation(np.arange(50) < n)
+    ramp = np.linspace(1 / n, 1, n - 25) if n > 25 else []
+    np.testing.assert_allclose(_weights(jnp.asarray(members))[members], [*ramp, *np.ones(min(n, 25))], rtol=1e-6)
+    assert not _weights(jnp.asarray(members))[~members].any()

@@ -210,8 +210,9 @@ def test_the_op_warm_up_opens_whole_decisions():
         first, middle, last = draw(0), draw(5), draw(10)
     assert (first == np.float32(0.2)).all()
     assert ((last == 0) | (last == 1)).all() and (last.sum(-1) == 1).all()
-    share = (middle == np.float32(0.2)).all(-1).mean()
-    assert abs(share - 0.5) < 3 * 0.5 / math.sqrt(1200)
+    opened = (middle == np.float32(0.2)).all(-1)  # [200, 6]
+    assert abs(opened.mean() - 0.5) < 3 * 0.5 / math.sqrt(1200)
+    assert abs(opened.sum(-1).var() - 6 / 4) < 4 * 6 / 4 * math.sqrt(2 / 200)  # each decision by itself: binomial
 
 
 @pytest.mark.slow

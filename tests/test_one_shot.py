@@ -346,6 +346,7 @@ def test_evolution_under_a_limit_beats_random_search(limit):
     assert (np.asarray(price)[np.ravel_multi_index(np.moveaxis(archs, -1, 0), (5,) * 6)] <= limit).all()
     different = [len(np.unique(seed, axis=0)) for seed in archs]
     assert np.asarray(result.state.algorithm.repeated).tolist() == [500 - n for n in different] and min(different) > 490
+    assert (np.asarray(result.state.algorithm.told) == 500).all()
     found = np.asarray(result.state.best_score)
     rng = np.random.default_rng(0)
     random = np.asarray([rng.choice(feasible, 500, replace=False).max() for _ in range(1000)])

@@ -30,8 +30,8 @@ from jax.flatten_util import ravel_pytree
 
 from jaxnas.checks import checked
 from jaxnas.kinds import NonNegativeNumber, Positive, PositiveNumber
-from jaxnas.policies._categorical import options, score
-from jaxnas.policies._controller import lstm
+from jaxnas.policies._categorical import options
+from jaxnas.policies._controller import emitting, lstm
 from jaxnas.policies.policy import Policy
 from jaxnas.spaces._space import Space
 from jaxnas.spaces.blocks import SEPARABLE, TwoCells
@@ -140,21 +140,7 @@ def block_controller(
         _, (tokens, logits) = jax.lax.scan(functools.partial(cell, theta, choose), state, xs)
         return tokens.reshape(D)[back], logits.reshape(D, A)[back]
 
-    best = lambda logits, noise: jnp.argmax(logits + noise).astype(jnp.int32)
-
-    def sample(key, theta, t):
-        del t  # nothing anneals
-        noise = jax.random.gumbel(key, (paths, D, A))
-        return jax.vmap(lambda noise: space.unflat(unroll(theta, best, noise)[0]))(noise)
-
-    def log_prob(theta, arch):
-        tokens = space.flat(arch)
-        return score(unroll(theta, lambda logits, token: token, tokens)[1], tokens)
-
-    def derive(theta):
-        return space.unflat(unroll(theta, best, jnp.zeros((D, A)))[0])
-
-    return Policy(init, sample, space.gates, log_prob, derive, True)
+    return emitting(space, init, unroll, (paths, D, A))
 
 
 def _places(cells: TwoCells) -> np.ndarray:

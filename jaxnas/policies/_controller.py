@@ -18,6 +18,8 @@ units, U[-0.1, 0.1].
 Axes: D tokens, A the largest arity, H units, L layers, M paths.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -119,11 +121,25 @@ def controller(
         (_, _, tokens, _), logits = jax.lax.scan(one, first, (jnp.arange(D), given, *tables))
         return tokens, logits
 
-    best = lambda logits, noise: jnp.argmax(logits + noise).astype(jnp.int32)
+    return emitting(space, init, unroll, (paths, D, A))
+
+
+def emitting(space: Space, init: Callable, unroll: Callable, shape: tuple[int, int, int]) -> Policy:
+    """The policy of a network that emits tokens one by one, each from logits that depend on those before.
+
+    Args:
+        space: what the tokens mean.
+        init: key -> theta.
+        unroll: (theta, choose, given [D, ...]) -> (tokens [D], logits [D, A]); token d is choose(logits_d, given_d).
+        shape: M, D and A; M architectures a draw.
+    """
+
+    def best(logits, noise):
+        return jnp.argmax(logits + noise).astype(jnp.int32)
 
     def sample(key, theta, t):
         del t  # nothing anneals
-        noise = jax.random.gumbel(key, (paths, D, A))
+        noise = jax.random.gumbel(key, shape)
         return jax.vmap(lambda noise: space.unflat(unroll(theta, best, noise)[0]))(noise)
 
     def log_prob(theta, arch):
@@ -131,7 +147,7 @@ def controller(
         return score(unroll(theta, lambda logits, token: token, tokens)[1], tokens)
 
     def derive(theta):
-        return space.unflat(unroll(theta, best, jnp.zeros((D, A)))[0])
+        return space.unflat(unroll(theta, best, jnp.zeros(shape[1:]))[0])
 
     return Policy(init, sample, space.gates, log_prob, derive, True)
 

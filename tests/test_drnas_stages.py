@@ -14,7 +14,7 @@ import jaxnas as nas
 from jaxnas import data, policies
 from jaxnas.app import search
 from jaxnas.app.config import Config, complete
-from jaxnas.app.methods.differentiable import Stage, _drnas_stages
+from jaxnas.app.methods.drnas import Stage, _drnas_stages
 from jaxnas.driver import journal
 from jaxnas.driver.errors import Stopped
 

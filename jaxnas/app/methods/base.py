@@ -161,8 +161,13 @@ def ramp(job: Job, start: float, end: float) -> "optax.Schedule":
     return optax.linear_schedule(start, end, job.config.steps)
 
 
-def weights_first(job: Job, architecture: "optax.GradientTransformation") -> "optax.GradientTransformation":
-    """The optimizer of the architecture, which stands still while a part of the steps, `settings.warm_up`, trains the weights."""
-    from jaxnas import training
+def two_inputs(job: Job) -> bool:
+    """Whether the cells of a job have two inputs, and so keep a fixed number of edges a node."""
+    return CELLS.holds(job.net) and job.space.spec.inputs == 2
 
-    return training.delayed(architecture, round(job.settings.warm_up * job.config.steps))
+
+def begun_with(search: "Strategy", still: Any) -> "Strategy":
+    """The search, begun with the operations of `still`, bool, alone."""
+    from jaxnas import weight_sharing as ws
+
+    return search._replace(init=lambda key, given=None: search.init(key, ws.Given(open=still)))

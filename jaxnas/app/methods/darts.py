@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Literal
 
-from jaxnas.app.methods.base import CELLS, IMAGES, LOWEST_RATE, MIXES, Job, Method, one_phase, ramp, weights_first
+from jaxnas.app.methods.base import CELLS, IMAGES, LOWEST_RATE, MIXES, Job, Method, one_phase, ramp
 from jaxnas.kinds import NonNegative, NonNegativeNumber, Positive, PositiveNumber, Probability, Share
 
 
@@ -27,9 +27,10 @@ class FirstOrder:
 
 
 def _pc_darts(job, weights, architecture):
+    from jaxnas import training
     from jaxnas import weight_sharing as ws
 
-    still = weights_first(job, architecture)
+    still = training.delayed(architecture, round(job.settings.warm_up * job.config.steps))
     return ws.pc_darts(job.net, weights, still, order=job.settings.order, criterion=job.criterion)
 
 

@@ -77,6 +77,15 @@ def test_a_first_order_gradient_is_that_of_the_validation_loss():
         close(after, jax.tree.map(jnp.subtract, before, by_hand(net, state, softmax, before)))
 
 
+def test_random_smoothing_pushes_both_ways():
+    """Before the rows are put back on the simplex an entry moves by a uniform number of either sign, at most eps."""
+    gates, eps = (jnp.full((1, 2), 0.5),), 0.2
+    moved = jit(jax.vmap(lambda key: weight_sharing.random_noise(lambda t: eps)(key, gates, None, 0)))
+    first = np.asarray(moved(jax.random.split(jax.random.key(0), 500))[0])[:, 0, 0]  # (0.5 + u) / (1 + u + v)
+    assert abs(first.mean() - 0.5) < 4 * first.std() / 500**0.5
+    assert 0.3 <= first.min() < 0.35 and 0.65 < first.max() <= 0.7
+
+
 def test_gaea_takes_an_exponentiated_step():
     net = toy_net(cell_space())
     before, after, state = one_step(weight_sharing.gaea(net, architecture=policies.exponentiated(0.5)))
@@ -729,10 +738,10 @@ def test_perturbation_deletes_the_edges_that_bear_least():
     rows = jnp.zeros((10, 3)).at[:, 1].set(1.0).at[3, 1].set(5.0)  # the idle edge has the largest gate
     search = weight_sharing.project_edges(net, optax.sgd(0.0))
     state, step = jit(search.init)(jax.random.key(2), Given(variables, theta=rows)), jit(search.step)
-    for t in range(2):
+    for t in range(4):  # two would do: with two edges a node nothing more goes
         state, _ = step(jax.random.key(3 + t), state, batch)
     left = np.asarray(state.decided)
-    assert left[:5].tolist() == [True, True, True, False, True] and left[5:].sum() == 4
+    assert left[:5].tolist() == [True, True, True, False, True] and left[5:7].all() and left[7:].sum() == 2
     with pytest.raises(ValueError, match="two inputs"):
         weight_sharing.project_edges(toy_net(spaces.nasbench201()))
 

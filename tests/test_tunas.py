@@ -203,6 +203,14 @@ def test_the_warm_ups_open_operations_and_widen_filters():
         assert abs(share - wanted) < 4.5 * math.sqrt(wanted * (1 - wanted) / len(keys))
 
 
+def test_what_the_warm_up_opens_is_uniform_over_what_a_row_has():
+    """S1 has two operations an edge: each gets half, the others nothing."""
+    space = spaces.darts_subspace("S1", nodes=2)
+    gates = jax.tree.map(lambda a: np.asarray(a)[0], warming(space, lambda t: 1.0).sample(jax.random.key(0), (), 0))
+    for got, on in zip(gates, space.open, strict=True):
+        assert (got == on / on.sum(-1, keepdims=True)).all() and (got.sum(-1) == 1).all()
+
+
 def test_the_op_warm_up_opens_whole_decisions():
     policy = warming(spaces.nasbench201(), optax.linear_schedule(1.0, 0.0, 10))
     draw = lambda t: np.stack([np.asarray(policy.sample(k, (), t))[0] for k in jax.random.split(jax.random.key(0), 200)])

@@ -4,7 +4,7 @@
 
 `x` and the result are those of `jaxnas.app.export`, of any number of examples.  The metadata of the model name its classes, labels
 or numbers, and hold all else that network.json says.  ONNX cannot be made of `export.bin`: the network is built again from
-config.json and weights.npz, in dense convolutions (`jaxnas.nets.convolution.plain`), and what the converter made of it is compared
+config.json and weights.npz, in dense convolutions (`jaxnas.nets.fences.plain`), and what the converter made of it is compared
 with `export.bin` before it is written.
 
 Axes: N examples, K classes, labels or numbers.
@@ -27,7 +27,7 @@ from jaxnas.app.config import complete, load_config
 from jaxnas.app.export import inference, load_weights
 from jaxnas.app.search import make_job, net_entry
 from jaxnas.data.dataset import Dataset, Split
-from jaxnas.nets.convolution import plain
+from jaxnas.nets.fences import plain
 
 if TYPE_CHECKING:
     import flax.linen as nn

@@ -13,6 +13,7 @@ Axes: P candidates, S training steps, B batch.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -91,20 +92,24 @@ def judge(net: Net, member: Member, gates: Any, end: jax.Array | int, score: Sco
     return jax.tree.map(lambda m: jnp.where(member.alive, m, jnp.nan), metrics)
 
 
-def one_by_one(mode: str | int | None) -> tuple[bool, Callable[[Callable[[Any], Any], Any], Any]]:
-    """(path, run): whether members are alone, and run(f, inputs) -> f of each input [P, ...].
+def each(mode: str | int | None) -> Callable[[Callable[[bool, Any], Any], Any], Any]:
+    """(f, inputs [P, ...]) -> f(path, input) of each input; `path`: whether members are alone.
+
+    None: "map" where the program is lowered for a CPU, whose `vmap` of a `switch` would run all branches, "vmap" elsewhere.
 
     Raises:
         ValueError: for another mode.
     """
     if mode is None:
-        mode = "map" if jax.default_backend() == "cpu" else "vmap"
-    if mode not in ("vmap", "map") and not (isinstance(mode, int) and mode >= 1):
-        raise ValueError(f"unknown mode {mode!r}: choose 'vmap', 'map' or a chunk size")
-    path = mode == "map"
+        of = {name: each(name) for name in ("map", "vmap")}
+        return lambda f, inputs: jax.lax.platform_dependent(inputs, cpu=partial(of["map"], f), default=partial(of["vmap"], f))
     if mode == "vmap":
-        return path, lambda f, inputs: jax.vmap(f)(inputs)
-    return path, lambda f, inputs: jax.lax.map(f, inputs, batch_size=None if path else mode)
+        return lambda f, inputs: jax.vmap(partial(f, False))(inputs)
+    if mode == "map":
+        return lambda f, inputs: jax.lax.map(partial(f, True), inputs)
+    if not (isinstance(mode, int) and mode >= 1):
+        raise ValueError(f"unknown mode {mode!r}: choose 'vmap', 'map' or a chunk size")
+    return lambda f, inputs: jax.lax.map(partial(f, False), inputs, batch_size=mode)
 
 
 def population(
@@ -124,7 +129,7 @@ def population(
         net: the supernet of the space.
         optimizer: of the weights.
         score: (logits_of, held) -> {name: []}, where logits_of(x [B, H, W, C]) -> [B, K] uses running statistics.
-        mode: "vmap", "map" or a chunk size; default by backend.
+        mode: "vmap", "map" or a chunk size; default by the platform that the program is lowered for: see `each`.
         every: k, for learning curves: "losses" [P, S], NaN from where a candidate diverged, and "curves", what `score` gives after
             every k steps, {name: [P, S / k]}; default: no curves.
         criterion: whose loss is trained; default: of classes.
@@ -132,9 +137,9 @@ def population(
     Raises:
         ValueError: for another mode, or, when called, a k that does not divide S.
     """
-    path, run = one_by_one(mode)
+    run = each(mode)
 
-    def one(key, arch, train, held):
+    def one(path, key, arch, train, held):
         gates, steps = net.space.gates(arch), count(train)
         k = steps if every is None else every
         if k < 1 or steps % k:
@@ -153,7 +158,7 @@ def population(
         return {**metrics, "losses": member.losses, "curves": {name: c for name, c in curves.items() if name != "loss"}}
 
     def all_of_them(keys, archs, train, held):
-        return run(lambda inputs: one(inputs[0], inputs[1], train, held), sharding.constrain((keys, archs), "pop"))
+        return run(lambda path, inputs: one(path, *inputs, train, held), sharding.constrain((keys, archs), "pop"))
 
     return all_of_them
 

@@ -25,7 +25,7 @@ from jaxnas.ask_tell.trial import require_trials
 from jaxnas.base import DrawFn, Evaluator, stateless
 from jaxnas.checks import checked
 from jaxnas.evaluate._table import table
-from jaxnas.evaluate.population import Member, advance, judge, one_by_one, start
+from jaxnas.evaluate.population import Member, advance, each, judge, start
 from jaxnas.kinds import Positive
 from jaxnas.nets.base import Net
 from jaxnas.spaces._space import Space
@@ -109,7 +109,7 @@ def train_trials(
         budget: R, the largest.
         unit: training steps of one unit of budget, as an epoch's.
         anneal: "whole" or "own".
-        mode: "vmap", "map" or a chunk size; default by backend.
+        mode: "vmap", "map" or a chunk size; default by the platform: see `jaxnas.evaluate.population.each`.
         criterion: the loss and the score; default: of classes.
 
     Raises:
@@ -117,7 +117,7 @@ def train_trials(
     """
     if min(slots, budget, unit) < 1 or anneal not in ANNEAL:
         raise ValueError(f"give slots, a budget and a unit of at least 1, and anneal 'whole' or 'own'; got {anneal!r}")
-    (path, run), steps = one_by_one(mode), budget * unit
+    run, steps = each(mode), budget * unit
 
     def init(key):
         del key  # weights are drawn by a trial that starts at 0
@@ -130,7 +130,7 @@ def train_trials(
         blank = jax.tree.map(lambda a: jnp.zeros((slots, *a.shape), a.dtype), jax.eval_shape(fresh, first))
         return TrialsState(blank, jnp.zeros(slots, jnp.uint32))
 
-    def one(trial, seed, member, fixed):
+    def one(path, trial, seed, member, fixed):
         k_weights, k_data = jax.random.split(jax.random.key(seed))
         begin, end = trial.start * unit, trial.stop * unit
         along = (lambda t: t / steps) if anneal == "whole" else lambda t: (t - begin) / jnp.maximum(end - begin, 1)
@@ -149,7 +149,7 @@ def train_trials(
         slot = trials.slot
         seed = jnp.where(trials.start == 0, jax.random.bits(key, slot.shape, jnp.uint32), state.seed[slot])
         members = take(state.members, slot)
-        of_one = lambda inputs: one(inputs[0], inputs[1], inputs[2], batch.fixed)
+        of_one = lambda path, inputs: one(path, *inputs, batch.fixed)
         members, metrics = run(of_one, sharding.constrain((trials, seed, members), "pop"))
         put = lambda old, new: old.at[slot].set(new)
         kept = TrialsState(jax.tree.map(put, state.members, members), put(state.seed, seed))

@@ -26,7 +26,8 @@ from jaxnas.checks import Image, checked
 from jaxnas.kinds import Positive, ProbabilityBelowOne
 from jaxnas.nets import probe
 from jaxnas.nets.base import Gates, Net, check_image, linen, mask, number
-from jaxnas.nets.convolution import avg_pool, fence, max_pool
+from jaxnas.nets.convolution import avg_pool, max_pool
+from jaxnas.nets.fences import fence
 from jaxnas.nets.layers import BatchNorm, Conv, Dense, Depthwise, Rate, apply_norm, check_maps, drop, mix, switched, to_net
 from jaxnas.spaces._space import Space
 from jaxnas.spaces.enas import MacroChoice, MacroSpec

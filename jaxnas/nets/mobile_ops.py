@@ -29,7 +29,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxnas.nets import probe
-from jaxnas.nets.convolution import conv, fence
+from jaxnas.nets.convolution import conv
+from jaxnas.nets.fences import fence
 from jaxnas.nets.layers import BatchNorm, Depthwise, Output, apply_norm, mix, shuffle, switched
 from jaxnas.spaces._mobile import MobileLayer, MobileSpec, block
 from jaxnas.trees import loop

@@ -21,7 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.nets import probe
-from jaxnas.nets.convolution import fence, max_pool
+from jaxnas.nets.convolution import max_pool
+from jaxnas.nets.fences import fence
 from jaxnas.nets.layers import Output, Rate, apply_norm, check_maps, drop, mix, open_to_zeros, shuffle, switched, walk
 from jaxnas.nets.ops import OPS, Identity
 from jaxnas.spaces.cell import CellSpec

@@ -23,7 +23,8 @@ def value(arch):
 
 def main(directory, trials, patience, delay):
     study, draw = make(directory, int(trials), float(patience)), random.Random()
-    print("ready", flush=True)
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
     while (trial := study.ask()) != "finished":
         if trial == "wait":
             time.sleep(0.05)

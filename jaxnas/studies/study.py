@@ -212,6 +212,11 @@ class Study:
             asked = self._candidate(self._known(id))
             return asked.arch if self._replay.budgets else asked
 
+    @property
+    def columns(self) -> int | None:
+        """M, the scores of a trial; None: one."""
+        return self._replay.algorithm.columns
+
     def is_done(self, id: int) -> bool:
         """Whether a trial was told or has failed.
 
@@ -228,7 +233,7 @@ class Study:
         Raises:
             ValueError: for several columns, of which `front` is the answer.
         """
-        if self._replay.algorithm.columns is not None:
+        if self.columns is not None:
             raise ValueError("this algorithm takes several columns: the answer is study.front(...)")
         told = [r for r in self.trials() if r.scores is not None]
         return max(told, key=lambda r: (r.stop or 0, r.scores, -r.id), default=None)
@@ -282,7 +287,7 @@ class Study:
 
     def _scores(self, metrics: Mapping[str, float]) -> np.ndarray:
         """float32[M], checked."""
-        columns = self._replay.algorithm.columns
+        columns = self.columns
         scores = np.asarray(self._objective({k: jnp.asarray([v], jnp.float32) for k, v in metrics.items()}), np.float32)
         if scores.shape != ((1,) if columns is None else (1, columns)):
             raise ValueError(_wrong_shape(columns, scores.shape))

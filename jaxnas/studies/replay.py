@@ -93,10 +93,10 @@ class Replay:
         """(what is told of a batch, [B] or [B, M], the worst finite score after it), as `jaxnas.base.black_box` has it."""
         blank = np.full(self.columns, np.nan, np.float32)
         scores = np.stack([blank if r.scores is None else np.asarray(r.scores, np.float32) for r in batch])  # [B, M]
-        finite = np.isfinite(scores).all(1)
-        worst = np.minimum(self._worst, np.min(scores, 0, where=finite[:, None], initial=np.inf))
+        finite = np.all(np.isfinite(scores), axis=1, keepdims=True)  # [B, 1]
+        worst = np.minimum(self._worst, np.min(scores, 0, where=finite, initial=np.inf))
         instead = np.where(np.isfinite(worst), worst, 0).astype(np.float32)  # [M]
         diverged = np.full(self.columns, -np.inf, np.float32) if self.algorithm.failures else instead
         failed = np.asarray([r.done or not lie for r in batch])
-        told = np.where(finite[:, None], scores, np.where(failed[:, None], diverged[None], instead[None]))
+        told = np.where(finite, scores, np.where(failed[:, None], diverged[None], instead[None]))
         return told if self.algorithm.columns is not None else told[:, 0], worst

@@ -410,9 +410,12 @@ def _identity(space: Space, replay: Replay, objective: Objective, seed: int, set
         f"{STRATEGY}'s objective": program,
     }
     try:
-        return json.loads(json.dumps(here, allow_nan=False))
+        text = json.dumps(here, allow_nan=False)
     except (TypeError, ValueError):
-        raise ValueError(f"`settings` must hold what JSON can; got {described(settings)}") from None
+        text = None
+    if text is None or None in settings.values():  # None would be no value
+        raise ValueError(f"`settings` must hold what JSON can, and no None; got {described(settings)}")
+    return json.loads(text)
 
 
 def _keep_identity(directory: pathlib.Path, here: dict[str, Any]) -> None:

@@ -31,8 +31,11 @@ def main(directory, trials, patience, delay):
             continue
         with study.beating(trial.id):
             time.sleep(draw.expovariate(1 / float(delay)))
-        if not study.is_done(trial.id):
+        try:
             study.tell(trial.id, {"accuracy": value(trial.arch)})
+        except ValueError:  # it was slow, and somebody else has told it
+            if not study.is_done(trial.id):
+                raise
 
 
 if __name__ == "__main__":

@@ -140,18 +140,21 @@ def finish_with_kills(directory, workers, trials, kills, patience, delay, replac
     command = [sys.executable, HERE / "study_worker.py", *arguments]
     start = lambda: subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
     draw, running = random.Random(0), [start() for _ in range(workers)]
-    for process in running:
-        assert process.stdout.readline() == b"ready\n"
-    for _ in range(kills):
-        time.sleep(draw.uniform(0, 0.6))
-        victim = running.pop(draw.randrange(len(running)))
-        victim.send_signal(signal.SIGKILL)
-        victim.wait()
-        victim.stdout.close()
-        running += [start()] * replace
-    for process in running:
-        assert process.wait(600) == 0
-        process.stdout.close()
+    everybody = [*running]
+    try:
+        for process in running:
+            assert process.stdout.readline() == b"ready\n"
+        for _ in range(kills):
+            time.sleep(draw.uniform(0, 0.6))
+            running.pop(draw.randrange(len(running))).send_signal(signal.SIGKILL)
+            more = [start()] * replace
+            running, everybody = running + more, everybody + more
+        assert not any(process.wait(600) for process in running)
+    finally:
+        for process in everybody:
+            process.kill()
+            process.wait()
+            process.stdout.close()
 
 
 def check_nothing_is_lost(study, trials):
@@ -161,7 +164,7 @@ def check_nothing_is_lost(study, trials):
 
 
 def test_workers_are_killed(tmp_path):
-    finish_with_kills(tmp_path, workers=5, trials=30, kills=3, patience=1.0, delay=0.1, replace=False)
+    finish_with_kills(tmp_path, workers=5, trials=30, kills=3, patience=2.0, delay=0.1, replace=False)
     check_nothing_is_lost(study_worker.make(tmp_path, 30), 30)
 
 

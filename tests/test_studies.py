@@ -147,8 +147,9 @@ def finish_with_kills(directory, workers, trials, kills, patience, delay, replac
         for _ in range(kills):
             time.sleep(draw.uniform(0, 0.6))
             running.pop(draw.randrange(len(running))).send_signal(signal.SIGKILL)
-            more = [start()] * replace
-            running, everybody = running + more, everybody + more
+            if replace:
+                running.append(start())
+                everybody.append(running[-1])
         assert not any(process.wait(600) for process in running)
     finally:
         for process in everybody:

@@ -112,6 +112,7 @@ class AskTell(NamedTuple):
     best: Callable[[State], Arch] | None = None
     columns: int | None = None  # M
     replaceable: bool = True  # whether `tell` reads the candidates it is given; False: it takes them for those it asked for
+    asynchronous: bool = False  # whether it may be asked again before it is told, and told in any order: `ask` notes what is open
     failures: bool = False  # whether `tell` takes -inf for a candidate that diverged; False: it wants the worst finite score
 
 

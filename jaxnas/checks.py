@@ -139,7 +139,7 @@ def wanted(hint: Any) -> Want:
     """What an annotation asks for."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        return next(meta for meta in args[1:] if isinstance(meta, Want))
+        return next((meta for meta in args[1:] if isinstance(meta, Want)), None) or wanted(args[0])
     if hint is Any:
         return _ANYTHING
     if hint in _PLAIN:

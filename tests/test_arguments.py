@@ -3,6 +3,7 @@
 import functools
 import importlib
 import inspect
+import tempfile
 import types
 import typing
 
@@ -17,9 +18,9 @@ from jaxnas import checks, kinds
 
 PACKAGES = (
     *("spaces", "nets", "policies", "ask_tell", "weight_sharing", "training", "evaluate", "proxies", "hardware", "surrogates"),
-    *("driver", "base"),
+    *("driver", "base", "studies"),
 )
-OUTSIDE = {"base": ("black_box", "stateless", "then")}
+OUTSIDE = {"base": ("black_box", "stateless", "then"), "studies": ("study",)}
 
 # Public functions that make nothing: they compute on arrays, mostly traced, and say what shapes they take in their docstrings.
 COMPUTE = {
@@ -47,6 +48,7 @@ BAD = {
     kinds.Probability: (-0.1, 1.1, *NO_FLOAT),
     kinds.ProbabilityBelowOne: (-0.1, 1, *NO_FLOAT),
     kinds.Share: (0, 1.1, *NO_FLOAT),
+    kinds.Seed: (-1, *NO_INTEGER),
     checks.Rate: (-1, *NO_FLOAT),
     checks.Temperature: (-1, 0, *NO_FLOAT),
     checks.Image: (nan, -1, 8, "three", None, (0, 8, 1), (8, 8, 2.5), (8, nan, 1), (8, 8, "1"), (8, -8, 1)),
@@ -85,6 +87,7 @@ OPEN = {
     ("weight_sharing.op_warm_up", "full"): TREE,
     ("weight_sharing.spos", "allowed"): (nan, -1, [1, 1]),
     ("weight_sharing.two_paths", "zero"): (nan, -2, [0.5] * 6, [9] * 6, [0]),
+    ("studies.study", "settings"): (nan, -1, "three", {"a": object()}, {"a": nan}),
     ("training.balanced", "y"): (None, nan, 2.5, "three", object(), [1, 2], [-1, 0], [0.5, 1.0]),
     ("training.balanced_weights", "y"): (None, nan, 2.5, "three", object(), [1, 2], [-1, 0], [0.5, 1.0]),
     ("evaluate.rows", "archs"): (nan, -1, [[0, 0], [1, 99]], [[0, 0], [-1, 0]], [[0.0, 0.0], [1.0, 1.0]]),
@@ -151,6 +154,7 @@ NUMBERS = nas.data.Target("classes", ("a", "b"))
 constant = lambda *args: 0.5
 METHOD = {"net": NET}
 S, R = {"space": SPACE}, {"R": 9}
+STUDY = tempfile.mkdtemp()
 VALID = {
     "spaces": {
         **{
@@ -231,6 +235,7 @@ VALID = {
         "sandwich": {"space": TWO, "largest": [1, 2], "smallest": [0, 0]},
         "strictly_fair": {"space": nas.spaces.space([2, 2])},
     },
+    "studies": {"study": {"directory": STUDY, **S, "algorithm": nas.random_search(SPACE)}},
     "ask_tell": {
         **{n: S for n in ("aging_evolution", "tournament_evolution", "genetic", "neighbors_of_best", "random_search")},
         "asha": {**S, **R, "capacity": 20},

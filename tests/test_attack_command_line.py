@@ -12,6 +12,7 @@ import typing
 import numpy as np
 import pytest
 
+from jaxnas import studies
 from jaxnas.app import bench, cli, commands, main_job, rank, search, tabulate
 from jaxnas.app.methods import METHODS
 from jaxnas.app.spaces import NETS, SPACES
@@ -25,6 +26,7 @@ BAD = {
 }
 TAKEN = {  # (command or strategy, flag, value): a bad value of its kind, and a good one here
     ("tunas", "--strategy.beta", "-1"),
+    *(("worker", "--objectives", name) for name in ("no such thing", "/dev/null/x", "nan", "2.5", "many")),
     *((name, "--out", "no such thing") for name in ("search", "bench", "rank")),
 }
 
@@ -67,6 +69,7 @@ def attack(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(bench, "search", begin)
     monkeypatch.setattr(tabulate, "_resume", begin_to_tabulate)
     monkeypatch.setattr(rank, "scored", begin_to_rank)
+    monkeypatch.setattr(studies, "work", begin)
 
     def run(*arguments):
         capsys.readouterr()
@@ -115,6 +118,7 @@ VALID = {  # a command that is taken, to which one bad flag is added
     "bench": ("bench", "--tables", "../table.npz", "--algorithms", "random"),
     "tabulate": ("tabulate",),
     "rank": ("rank",),
+    "worker": ("worker", "study", "true"),
 }
 
 

@@ -56,10 +56,20 @@ def algorithm(name: str) -> Make:
 
 def _method(name):
     """(the strategy of a name, its settings)."""
-    plain, colon, given = name.partition(":")
+    plain = name.partition(":")[0]
     method = METHODS.find(plain)
     if method.algorithm is None or method.asks != "architectures":
         raise ValueError(f"{plain} asks no table for architectures: compare others, such as random, aging or bananas")
+    return method, settings_of(name)
+
+
+def settings_of(name: str) -> Any:
+    """The settings of a strategy that is named with them, as q-learning:alpha=0.01,replay=64.
+
+    Raises:
+        ValueError: for a name that is no strategy, or settings that it has not.
+    """
+    plain, colon, given = name.partition(":")
     values = {}
     for pair in given.split(",") if colon else ():
         setting, _, value = pair.partition("=")
@@ -67,7 +77,7 @@ def _method(name):
             values[setting] = json.loads(value)
         except ValueError:
             values[setting] = value
-    return method, read_settings(method.settings, values, name)
+    return read_settings(METHODS.find(plain).settings, values, name)
 
 
 def algorithms(space: Space, budget: int) -> list[str]:

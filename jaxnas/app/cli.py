@@ -1,4 +1,4 @@
-"""The command line: jaxnas search | resume | show | watch | predict | export | bench | tabulate | rank | list.
+"""The command line: jaxnas search | resume | show | watch | predict | export | bench | tabulate | rank | worker | list.
 
 Whatever a person can get wrong is answered with one line on stderr, wrapped in a terminal, and exit code 2; Ctrl-C with 130 after
 saving; a search in which no candidate had a finite score with 3.
@@ -15,7 +15,7 @@ import signal
 import sys
 import textwrap
 
-from jaxnas.app.commands import Bench, Export, List, Predict, Rank, Resume, Search, Show, Tabulate, Watch, parse
+from jaxnas.app.commands import Bench, Export, List, Predict, Rank, Resume, Search, Show, Tabulate, Watch, Worker, parse
 from jaxnas.app.config import Config, complete, empty, fresh, load_config
 from jaxnas.app.settings import check, load_plugins
 from jaxnas.app.spaces import NETS, SPACES
@@ -275,6 +275,20 @@ def _rank(command: Rank) -> None:
         print(f"kept in {out}: {', '.join(sorted(p.name for p in out.iterdir()))}")
 
 
+def _worker(command: Worker) -> None:
+    check(command)
+    if not command.script:
+        raise ValueError(f"give the program that runs a trial: jaxnas worker {command.study} -- python train.py")
+    load_plugins(command.use)
+    _configure()
+    from jaxnas.app import worker
+    from jaxnas.studies import work
+
+    study = worker.open_study(command)
+    told = work(study, command.script, say=_say)
+    print(f"{told} trials of {study.directory}\n{worker.answer(study)}")
+
+
 def _list(command: List) -> None:
     load_plugins(command.use)
     from jaxnas.app import overview
@@ -299,6 +313,7 @@ RUN = {
     Bench: _bench,
     Tabulate: _tabulate,
     Rank: _rank,
+    Worker: _worker,
     List: _list,
 }
 

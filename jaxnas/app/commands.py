@@ -169,6 +169,38 @@ class Rank:
 
 
 @dataclasses.dataclass(frozen=True)
+class Worker:
+    """Run a program of your own for each trial of a study: jaxnas worker STUDY -- python train.py.
+
+    The first worker makes the study; any number of others, on any machine that sees the directory, join it.  The program finds the
+    architecture in $JAXNAS_ARCH, and all there is in the JSON file $JAXNAS_TRIAL; it answers with the last line of its output, such
+    as {"accuracy": 0.93}.
+    """
+
+    study: Annotated[str, tyro.conf.Positional]
+    """The directory of the study, or a file.py with a `study` of your own, made by nas.study(...)."""
+    script: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """The program and its arguments, behind --."""
+    space: str | None = None
+    """Where: see `jaxnas list` (default: the study's; of a new one nasbench201)."""
+    strategy: str | None = None
+    """Of a new study, with settings where they are not the default, as aging:population=20 (default: aging); those of `jaxnas list`
+    that ask for candidates."""
+    objectives: str | None = None
+    """What is maximised, with commas between several metrics and - before one of which less is better, as accuracy,-latency
+    (default: the study's; of a new one accuracy)."""
+    trials: Positive | None = None
+    """How many, of all workers together (default: as many as the study was made for; a new one 100).  One that has ended goes on
+    with more."""
+    patience: PositiveNumber = 60.0
+    """Seconds without a sign of life after which a trial of this worker is given to another."""
+    seed: Seed | None = None
+    """The root of all randomness (default: the study's; of a new one 0)."""
+    use: tuple[str, ...] = ()
+    """Python files that register more spaces and strategies."""
+
+
+@dataclasses.dataclass(frozen=True)
 class List:
     """List spaces, strategies, evaluators, nets, data, operations and proxies."""
 
@@ -186,6 +218,7 @@ COMMANDS = {
     "bench": Bench,
     "tabulate": Tabulate,
     "rank": Rank,
+    "worker": Worker,
     "list": List,
 }
 
@@ -244,6 +277,9 @@ def flags_of(command: type) -> set[str]:
 def parse(arguments: list[str]) -> Any:
     """The command's dataclass; ValueError, in one line, for what tyro cannot read."""
     commands: dict[str, Any] = dict(COMMANDS)
+    if arguments and arguments[0] == "worker" and "--" in arguments:  # what is behind it is another program's
+        at = arguments.index("--")
+        return dataclasses.replace(parse(arguments[:at]), script=tuple(arguments[at + 1 :]))
     if arguments and arguments[0] == "search":
         commands["search"] = search_command(arguments[1:])
     command = commands.get(arguments[0]) if arguments else None

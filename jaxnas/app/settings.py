@@ -29,8 +29,7 @@ def load_plugins(files: tuple[str, ...] = ()) -> None:
     for point in importlib.metadata.entry_points(group="jaxnas"):
         point.load()
     for file in files:
-        path = pathlib.Path(file).expanduser().resolve()
-        name = f"jaxnas_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
+        path, name = _place(file)
         if name in sys.modules:
             continue
         spec = importlib.util.spec_from_file_location(name, path) if path.suffix == ".py" and path.is_file() else None
@@ -43,6 +42,17 @@ def load_plugins(files: tuple[str, ...] = ()) -> None:
         except Exception as error:
             del sys.modules[name]
             raise ValueError(f"--use {file} fails: {type(error).__name__}: {error}") from error
+
+
+def _place(file: str) -> tuple[pathlib.Path, str]:
+    """(where a plugin is, the name of its module)."""
+    path = pathlib.Path(file).expanduser().resolve()
+    return path, f"jaxnas_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
+
+
+def module_of(file: str) -> types.ModuleType:
+    """The module of a file that `load_plugins` has run."""
+    return sys.modules[_place(file)[1]]
 
 
 @dataclasses.dataclass(frozen=True)

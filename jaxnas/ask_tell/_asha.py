@@ -9,7 +9,9 @@ Hyperparameter Tuning, MLSys 2020, arXiv:1810.05934, algorithm 2.
         else a new member, at rung 0
 
 B workers in step: the B jobs of a step see what was finished before it, and none is given out twice.  With B = 1 it is the
-algorithm of one worker.  Defaults eta = 3 and r = 1; the paper's eta is 4.
+algorithm of one worker; or of many that do not wait for each other, since it may be asked again before it is told: a slot whose
+job is out is `busy`, is not promoted, and is not taken for a new member.  Once as many slots are busy as there are, it asks for a
+busy one: wait.  Defaults eta = 3 and r = 1; the paper's eta is 4.
 
 Axes: N slots, B workers, K rungs.
 """
@@ -33,6 +35,7 @@ class ASHAState(NamedTuple):
     archs: Arch  # [N, ...]: a ring, `started % N` is the oldest once it is full
     scores: jax.Array  # float32[N, K], of the rungs that are finished
     rung: jax.Array  # int32[N]: the last that is finished; -1: none
+    busy: jax.Array  # bool[N]: asked for, and not told yet
     started: jax.Array  # int32[]: members so far
     answer: Answer
     proposer: Any
@@ -58,6 +61,7 @@ def asha(
         capacity: N, the members kept: what a search is going to start; beyond it the oldest is forgotten.
         batch: B, workers, default 1.
         propose: where new members come from, default uniform draws; it gives `batch` of them, of which a step takes the first.
+            With a proposer of your own it must be told before it is asked again: the proposer does not know what is open.
 
     Raises:
         ValueError: for budgets that are not 1 <= r <= R, an eta below 2, a capacity below 1, or a batch outside [1, capacity].
@@ -65,6 +69,7 @@ def asha(
     N, B, budgets = capacity, batch, np.asarray(levels(R, r, eta), np.int32)
     check_capacity(N, 1, B)
     K = len(budgets)
+    blind = propose is None  # it learns nothing, so that it need not know what is open
     propose = at_random(space, B) if propose is None else propose
 
     def init(key):
@@ -72,6 +77,7 @@ def asha(
             archs=no_archs(space, N),
             scores=jnp.zeros((N, K), jnp.float32),
             rung=jnp.full(N, -1, jnp.int32),
+            busy=jnp.zeros(N, bool),
             started=jnp.zeros((), jnp.int32),
             answer=no_answer(space),
             proposer=propose.init(key),
@@ -80,27 +86,31 @@ def asha(
     def ask(key, state):
         finished = state.rung[:, None] >= np.arange(K - 1)[None]  # [N, K - 1]
         waiting = state.rung[:, None] == np.arange(K - 1)[None]
-        fading = (jnp.arange(N) - state.started) % N < B  # slots that this step may take
+        place = lambda started: jnp.where(state.busy, N, (jnp.arange(N) - started) % N)  # [N]: in the ring; what is busy is last
+        age = place(state.started)
+        fading = age <= jnp.sort(age)[B - 1]  # slots that this step may take
         scores = jnp.where(finished, state.scores[:, : K - 1], -jnp.inf)
         places = jnp.sum(finished, 0) // eta  # [K - 1]
 
         def job(carry, _):
             free, started = carry  # bool[N]: not given out in this step
-            idle = waiting & (free & ~fading)[:, None]
+            idle = waiting & (free & ~fading & ~state.busy)[:, None]
             i = jnp.argmax(jnp.where(idle, scores, -jnp.inf), 0)  # [K - 1]: the best that waits
             own = scores[i, np.arange(K - 1)][None]
             ahead = (scores > own) | ((scores == own) & (jnp.arange(N)[:, None] < i[None]))
             goes_on = jnp.any(idle, 0) & (jnp.sum(ahead & finished, 0) < places)
             k = jnp.max(jnp.where(goes_on, np.arange(K - 1), -1), initial=-1)  # the highest
-            slot = jnp.where(k < 0, started % N, jnp.append(i, 0)[k])
-            return (free & (jnp.arange(N) != slot), started + (k < 0)), (slot, k + 1)
+            oldest = place(started)
+            slot = jnp.where(k < 0, jnp.argmin(oldest), jnp.append(i, 0)[k])
+            after = started + jnp.where(k < 0, jnp.min(oldest) % N + 1, 0)  # busy slots are passed over
+            return (free & (jnp.arange(N) != slot), after), (slot, k + 1)
 
         (_, started), (slot, k) = jax.lax.scan(job, (jnp.ones(N, bool), state.started), None, length=B)
         slot, new = slot.astype(jnp.int32), k == 0
-        place = jnp.maximum(jnp.cumsum(new) - 1, 0)  # of a new member among those proposed
-        fresh = lambda a, b: jnp.where(new.reshape(B, *[1] * (a.ndim - 1)), a[place], b[slot])
+        nth = jnp.maximum(jnp.cumsum(new) - 1, 0)  # of a new member among those proposed
+        fresh = lambda a, b: jnp.where(new.reshape(B, *[1] * (a.ndim - 1)), a[nth], b[slot])
         drawn = propose.ask(key, state.proposer)
-        return state._replace(started=started), Trial(
+        return state._replace(started=started, busy=state.busy.at[slot].set(True)), Trial(
             arch=jax.tree.map(fresh, drawn, state.archs),
             slot=slot,
             start=jnp.where(new, 0, jnp.asarray(budgets)[k - 1]),
@@ -115,9 +125,11 @@ def asha(
             archs=jax.tree.map(lambda old, new: old.at[s].set(new), state.archs, trials.arch),
             scores=state.scores.at[s, k].set(scores),
             rung=state.rung.at[s].set(k),
+            busy=state.busy.at[s].set(False),
             started=state.started,
             answer=better(state.answer, trials, scores),
             proposer=propose.tell(state.proposer, trials, scores),
         )
 
-    return AskTell(init, ask, tell, lambda state: state.answer.arch, replaceable=False, failures=True)
+    best = lambda state: state.answer.arch
+    return AskTell(init, ask, tell, best, replaceable=False, asynchronous=blind, failures=True)

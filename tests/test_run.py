@@ -1,7 +1,9 @@
 """The driver: any chunking, any cut and any layout of devices give the same run, and what cannot go on says why."""
 
 import concurrent.futures
+import contextlib
 import functools
+import gc
 import json
 import logging
 import os
@@ -13,6 +15,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import weakref
 from typing import Any, NamedTuple
 
 import jax
@@ -215,6 +218,75 @@ def test_the_loop_is_compiled_once():
         search(key(), noisy(on_step=calls.append), chunk=chunk)
         counts.append(len(calls))
     assert counts[0] == counts[1] <= 3
+
+
+@contextlib.contextmanager
+def compilations():
+    """A list that grows by one with each program that is compiled, or read from the cache on disk."""
+    seen, on = [], [True]
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, seconds, **more: seen.append(event) if on[0] and event.endswith("/backend_compile_duration") else None
+    )
+    yield seen
+    on[0] = False
+
+
+@pytest.mark.parametrize("kind", ["gradient", "black box", "phases", "seeds", "mesh"])
+def test_a_run_again_compiles_nothing(kind):
+    data = regression()
+    runs = {
+        "gradient": (noisy(), dict(steps=5, data=data)),
+        "black box": (evolution(), dict(steps=5)),
+        "phases": (two_phases(), {}),
+        "seeds": (noisy(), dict(steps=5, data=data, seeds=2)),
+        "mesh": (noisy(), dict(steps=5, data=data, seeds=2, mesh=sharding.mesh("seed"))),
+    }
+    plan, options = runs[kind]
+    counts, states = [], []
+    for seed in (0, 1, 2, 0):
+        with compilations() as seen:
+            states.append(run(key(seed), plan, **options).state)
+        counts.append(len(seen))
+    assert counts[0] >= 2 and counts[1:] == [0, 0, 0]
+    same(states[0], states[3])
+    assert not all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(states[0]), jax.tree.leaves(states[1]), strict=True))
+
+
+def test_a_dropped_strategy_is_not_kept():
+    """Neither its functions nor the arrays that they close over, whether or not its data live on."""
+    data = regression()
+
+    def made():
+        table = jnp.arange(8.0)
+        base = noisy()
+        step = lambda key, state, batch: base.step(key, state._replace(w=state.w + 0 * table[:4]), batch)
+        return Strategy(base.init, step, base.best), weakref.ref(table), weakref.ref(step)
+
+    strategy, *held = made()
+    search(key(), strategy, data=data)
+    assert all(ref() is not None for ref in held)
+    del strategy
+    gc.collect()
+    assert all(ref() is None for ref in held)
+
+
+def test_other_functions_are_other_programs():
+    """A step of the same strategy with another `draw`, `give` or `fix`, and functions that cannot be held weakly."""
+    strategy, few = noisy(), regression(n=4)
+    assert not np.array_equal(search(key(), strategy).state.w, search(key(), strategy, data=few).state.w)
+    for fixed in (1.0, 2.0):
+        plan = then(Phase(strategy, 2, few), Phase(strategy, 2, few, fix=lambda s, fixed=fixed: fixed + 0 * s.w))
+        same(run(key(), plan).infos[1].fixed[0], np.full(4, fixed, np.float32))
+
+    class Methods:
+        def init(self, key, given=None):
+            return strategy.init(key, given)
+
+        def step(self, key, state, batch):
+            return strategy.step(key, state, batch)
+
+    bound = Methods()
+    same(search(key(), Strategy(bound.init, bound.step, strategy.best)).state, whole().state)
 
 
 def test_another_key_is_another_run():

@@ -4,7 +4,6 @@ Whatever a person can get wrong is answered with one line on stderr, wrapped in 
 saving; a search in which no candidate had a finite score with 3.
 """
 
-import contextlib
 import dataclasses
 import functools
 import logging
@@ -29,14 +28,9 @@ NO_ANSWER = 3  # the exit code of a search that ends without one
 
 def _configure() -> None:
     """A cache for compiled programs, and the library's log on stderr."""
-    import jax
+    from jaxnas.driver import compilation_cache
 
-    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(pathlib.Path.home() / ".cache" / "jaxnas")
-    with contextlib.suppress(OSError):
-        pathlib.Path(cache).mkdir(parents=True, exist_ok=True)
-        jax.config.update("jax_compilation_cache_dir", cache)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    compilation_cache()
     logging.basicConfig(stream=sys.stderr, level=logging.ERROR, format="jaxnas: %(message)s")
     logging.getLogger("jaxnas").setLevel(logging.WARNING)
 

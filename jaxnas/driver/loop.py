@@ -27,6 +27,7 @@ import numpy as np
 from jaxnas import sharding
 from jaxnas.base import Feed, Phase, Strategy, nothing, then
 from jaxnas.checks import RandomKey, checked
+from jaxnas.driver.cache import reused
 from jaxnas.driver.checkpoint import CheckpointError, Checkpoints, again
 from jaxnas.driver.errors import Diverged, NoFiniteScore, Stopped
 from jaxnas.driver.files import make_way
@@ -74,6 +75,8 @@ def run(
     settings: Mapping[str, Any] | None = None,
 ) -> Result:
     """Runs a search to its end.
+
+    A further run of the same functions (`init`, `step`, `draw`, `give`, `fix`: the same objects) and shapes compiles nothing.
 
     Args:
         key: the root of all randomness.
@@ -188,7 +191,13 @@ class _Program:
     """One phase, compiled: its init, and its loop of up to `chunk` steps with a traced number of them."""
 
     def __init__(self, phase: Phase, number: int, keys, seeds, chunk):
-        self.phase, self.chunk = phase, chunk
+        self.phase, self._keys = phase, keys
+        functions = reused(phase, (number, seeds is None, chunk), lambda weak: self._functions(weak, number, seeds, chunk))
+        self._init, self._one_step, self._advance = functions
+
+    @staticmethod
+    def _functions(phase, number: int, seeds, chunk):
+        """(init, step, loop), each under `jax.jit`."""
         vmap = (lambda f, axes: f) if seeds is None else (lambda f, axes: jax.vmap(f, axes))
         split = lambda k: jax.random.split(jax.random.fold_in(k, number))
 
@@ -219,9 +228,8 @@ class _Program:
 
             return jax.lax.fori_loop(0, n, body, (state, blank))
 
-        self._keys, self._one_step = keys, one_step
-        self._init = jax.jit(init, compiler_options=compiler_options(once=True))
-        self._advance = jax.jit(advance, compiler_options=compiler_options(), donate_argnums=1)
+        first = jax.jit(init, compiler_options=compiler_options(once=True))
+        return first, one_step, jax.jit(advance, compiler_options=compiler_options(), donate_argnums=1)
 
     def digest(self, previous):
         """A hash of what it computes, given the shapes of the state before."""

@@ -85,13 +85,15 @@ def run(
         chunk: the most steps between two writes of the log, checks for a signal and checkpoints; it never changes the result.
         directory: where log.jsonl and checkpoints/ go; None keeps nothing.
         resume: continue from the last good checkpoint in `directory`.
-        mesh: see `jaxnas.sharding.mesh`: shards seeds, population or batch.
+        mesh: see `jaxnas.sharding.mesh`: splits seeds, candidates, batches and large states; the data are whole on every device.
+            The result differs from one device's by rounding alone.
         progress: show a bar on stderr.
         settings: name -> a value that JSON holds: what else the run depends on.  They are kept with plan, data, key and versions in
             every checkpoint; a resume with others is refused.  Only the steps of the last phase may have grown: that extends a run.
 
     Raises:
-        ValueError: for a plan without steps, `resume` without a directory, or a directory that another process goes on with.
+        ValueError: for a plan without steps, `resume` without a directory, a directory that another process goes on with, or
+            seeds, candidates or a batch that the mesh does not divide.
         FileExistsError: for a directory that holds a run, unless `resume`.
         CheckpointError: for checkpoints of another run; names what differs.
         Diverged: when the Info's `loss` is not finite for every seed; the last good checkpoint stays.
@@ -120,23 +122,27 @@ def run(
         shapes: list[Any] = [None]
         for program in programs:
             shapes.append(program.shapes(shapes[-1]))
+        each = zip(plan, programs, shapes, strict=False)  # shapes: of the state before
+        phases = [(p.steps, of_arrays(p.data.arrays), program.digest(before)) for p, program, before in each if store is not None]
+        if mesh is not None:  # a program's digest is that of one device
+            sharding.require_seeds(seeds, mesh)
+            stack.enter_context(jax.set_mesh(mesh))
+            keys = sharding.place(keys, mesh, seeds is not None)
+            plan = tuple(p._replace(data=p.data._replace(arrays=sharding.replicate(p.data.arrays, mesh))) for p in plan)
+            programs = [_Program(p, number, keys, seeds, chunk) for number, p in enumerate(plan)]
+            for program, before, after in zip(programs, shapes, shapes[1:], strict=False):
+                program.check(after, before)
+        place = lambda found: found if mesh is None else (found[0], sharding.place(found[1], mesh, seeds is not None))
         checkpoints = ends = None
         if store is not None:
             stack.enter_context(locked(store))
             make_way(store, files=("log.jsonl",), folders=("checkpoints", "phases", "tensorboard"))
-            each = zip(plan, programs, shapes, strict=False)  # shapes: of the state before
-            phases = [(p.steps, of_arrays(p.data.arrays), program.digest(before)) for p, program, before in each]
             of = fingerprint(key, seeds, phases, settings or {})
             last = "the steps" if len(plan) == 1 else f"the steps of phase {len(plan)}"
             checkpoints = Checkpoints(store / "checkpoints", of=of, grows=last)
             stack.callback(checkpoints.close)
             ends = Checkpoints(store / "phases", keep=None, of=of, grows=last)
             stack.callback(ends.close)
-        if mesh is not None:
-            stack.enter_context(jax.set_mesh(mesh))
-            keys = jax.device_put(keys, sharding.over(mesh, "seed" if seeds else None))
-            programs = [_Program(p, number, keys, seeds, chunk) for number, p in enumerate(plan)]
-        place = lambda found: found if mesh is None else (found[0], jax.device_put(found[1], keys.sharding))
         at, state = 0, None
         if resume and checkpoints is not None:
             of_step = lambda s: next((shapes[p + 1] for p in range(len(plan)) if begin[p] < s <= begin[p + 1]), None)
@@ -203,7 +209,7 @@ class _Program:
 
         def init(keys, previous):
             one = lambda k, previous: phase.strategy.init(split(k)[0], None if previous is None else phase.give(previous))
-            return sharding.constrain(vmap(one, (0, None if previous is None else 0))(keys, previous), "seed")
+            return sharding.spread(vmap(one, (0, None if previous is None else 0))(keys, previous), seeds is not None)
 
         def step(k, state, t, arrays, previous):
             k_data, k_step = jax.random.split(jax.random.fold_in(split(k)[1], t))
@@ -212,7 +218,11 @@ class _Program:
                 batch = batch._replace(fixed=phase.fix(previous))
             return phase.strategy.step(k_step, state, batch)
 
-        one_step = jax.jit(vmap(step, (0, 0, None, None, None if phase.fix is None else 0)))  # traced once, used twice
+        def laid_out(*arguments):
+            state, info = vmap(step, (0, 0, None, None, None if phase.fix is None else 0))(*arguments)
+            return sharding.spread(state, seeds is not None), info
+
+        one_step = jax.jit(laid_out)  # traced once, used twice
 
         def advance(keys, state, start, n, arrays, previous):
             _, info = jax.eval_shape(one_step, keys, state, start, arrays, previous)
@@ -226,17 +236,23 @@ class _Program:
                 put = lambda all, a: jax.lax.dynamic_update_index_in_dim(all, a.astype(all.dtype), i, first)
                 return state, jax.tree.map(put, infos, info)
 
-            return jax.lax.fori_loop(0, n, body, (state, blank))
+            state, infos = jax.lax.fori_loop(0, n, body, (state, blank))
+            return state, sharding.whole(infos)
 
         first = jax.jit(init, compiler_options=compiler_options(once=True))
         return first, one_step, jax.jit(advance, compiler_options=compiler_options(), donate_argnums=1)
 
     def digest(self, previous):
         """A hash of what it computes, given the shapes of the state before."""
-        count, arrays = jax.ShapeDtypeStruct((), jnp.int32), self.phase.data.arrays
-        fixed = previous if self.phase.fix is not None else None
-        step = self._one_step.trace(self._keys, self.shapes(previous), count, arrays, fixed)
-        return of_program(self._init.trace(self._keys, previous).jaxpr, step.jaxpr)
+        return of_program(self._init.trace(self._keys, previous).jaxpr, self._traced_step(self.shapes(previous), previous).jaxpr)
+
+    def _traced_step(self, state, previous):
+        count, fixed = jax.ShapeDtypeStruct((), jnp.int32), previous if self.phase.fix is not None else None
+        return self._one_step.trace(self._keys, state, count, self.phase.data.arrays, fixed)
+
+    def check(self, state, previous):
+        """Traces a step, which raises ValueError for whatever its shapes do not allow, before anything is compiled."""
+        self._traced_step(state, previous)
 
     def shapes(self, previous):
         return jax.eval_shape(self._init, self._keys, previous)

@@ -16,6 +16,7 @@ import math
 from typing import TypeVar
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxnas.checks import checked
@@ -129,10 +130,25 @@ def whole(tree: Tree) -> Tree:
 
 
 def place(state: Tree, mesh: jax.sharding.Mesh, seeds: bool) -> Tree:
-    """Puts arrays, of this process alone, where `spec` says."""
-    return jax.tree.map(lambda x: jax.device_put(x, NamedSharding(mesh, spec(x, mesh, seeds))), state)
+    """Puts arrays, which every process has whole, where `spec` says."""
+    return jax.tree.map(lambda x: _put(x, NamedSharding(mesh, spec(x, mesh, seeds))), state)
+
+
+def laid_out(shapes: Tree, mesh: jax.sharding.Mesh, seeds: bool) -> Tree:
+    """The shapes of a state, each with where `spec` says that it lies."""
+    lies = lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=NamedSharding(mesh, spec(s, mesh, seeds)))
+    return jax.tree.map(lies, shapes)
 
 
 def replicate(tree: Tree, mesh: jax.sharding.Mesh) -> Tree:
-    """Puts arrays whole on every device of a mesh."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    """Puts arrays, which every process has, whole on every device of a mesh."""
+    return jax.tree.map(lambda x: _put(x, NamedSharding(mesh, PartitionSpec())), tree)
+
+
+def _put(x: jax.Array | np.ndarray, lies: NamedSharding) -> jax.Array:
+    if lies.is_fully_addressable:
+        return jax.device_put(x, lies)
+    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(_put(jax.random.key_data(x), lies), impl=jax.random.key_impl(x))
+    whole = np.asarray(x)
+    return jax.make_array_from_callback(whole.shape, lies, lambda part: whole[part])

@@ -27,11 +27,12 @@ import numpy as np
 from jaxnas import sharding
 from jaxnas.base import Feed, Phase, Strategy, nothing, then
 from jaxnas.checks import RandomKey, checked
+from jaxnas.driver import processes
 from jaxnas.driver.cache import reused
 from jaxnas.driver.checkpoint import CheckpointError, Checkpoints, again
 from jaxnas.driver.errors import Diverged, NoFiniteScore, Stopped
 from jaxnas.driver.files import make_way
-from jaxnas.driver.fingerprint import fingerprint, of_arrays, of_program
+from jaxnas.driver.fingerprint import Fingerprint, fingerprint, of_arrays, of_program
 from jaxnas.driver.journal import Journal
 from jaxnas.driver.lock import locked
 from jaxnas.kinds import Positive
@@ -110,6 +111,8 @@ def run(
         raise ValueError("resume needs the directory of the run")
     if directory is not None and not str(directory).strip():
         raise ValueError("the directory has no name: give one, or None to keep nothing")
+    if mesh is None and processes.several():
+        raise ValueError("several processes need a mesh: give one of all devices, such as sharding.mesh(batch=jax.device_count())")
     store = None if directory is None else pathlib.Path(directory)
     if store is not None and not resume and (store / "checkpoints").exists():
         raise FileExistsError(f"{store} holds a run already: continue it with {_resumed(store)}, or name another directory")
@@ -122,8 +125,12 @@ def run(
         shapes: list[Any] = [None]
         for program in programs:
             shapes.append(program.shapes(shapes[-1]))
-        each = zip(plan, programs, shapes, strict=False)  # shapes: of the state before
-        phases = [(p.steps, of_arrays(p.data.arrays), program.digest(before)) for p, program, before in each if store is not None]
+        of: Fingerprint = {}
+        if store is not None or processes.several():
+            each = zip(plan, programs, shapes, strict=False)  # shapes: of the state before
+            phases = [(p.steps, of_arrays(p.data.arrays), program.digest(before)) for p, program, before in each]
+            of = fingerprint(key, seeds, phases, settings or {})
+            processes.require_same(of)
         if mesh is not None:  # a program's digest is that of one device
             sharding.require_seeds(seeds, mesh)
             stack.enter_context(jax.set_mesh(mesh))
@@ -132,12 +139,11 @@ def run(
             programs = [_Program(p, number, keys, seeds, chunk) for number, p in enumerate(plan)]
             for program, before, after in zip(programs, shapes, shapes[1:], strict=False):
                 program.check(after, before)
-        place = lambda found: found if mesh is None else (found[0], sharding.place(found[1], mesh, seeds is not None))
+            shapes = [None if s is None else sharding.laid_out(s, mesh, seeds is not None) for s in shapes]
         checkpoints = ends = None
         if store is not None:
-            stack.enter_context(locked(store))
-            make_way(store, files=("log.jsonl",), folders=("checkpoints", "phases", "tensorboard"))
-            of = fingerprint(key, seeds, phases, settings or {})
+            processes.on_first(lambda: stack.enter_context(locked(store)))
+            processes.on_first(lambda: make_way(store, files=("log.jsonl",), folders=("checkpoints", "phases", "tensorboard")))
             last = "the steps" if len(plan) == 1 else f"the steps of phase {len(plan)}"
             checkpoints = Checkpoints(store / "checkpoints", of=of, grows=last)
             stack.callback(checkpoints.close)
@@ -146,8 +152,9 @@ def run(
         at, state = 0, None
         if resume and checkpoints is not None:
             of_step = lambda s: next((shapes[p + 1] for p in range(len(plan)) if begin[p] < s <= begin[p + 1]), None)
-            at, state = place(checkpoints.restore(of_step, key) or (0, None))
-        journal = stack.enter_context(Journal(store, at, begin[-1], progress, seeds))
+            at, state = checkpoints.restore(of_step, key) or (0, None)
+        writes = processes.is_first()
+        journal = stack.enter_context(Journal(store if writes else None, at, begin[-1], progress and writes, seeds))
         states, infos, previous = [], [], None
         for number, program in enumerate(programs):
             if store is not None and ends is not None and at > begin[number + 1]:  # a later phase has begun: its end is on disk
@@ -155,7 +162,7 @@ def run(
                 found = ends.restore(target, key, [number]) if number in ends.steps() else None
                 if found is None:
                     raise CheckpointError(f"{store / 'phases' / str(number)} is missing: {again(store / 'checkpoints')}")
-                _, previous = place(found)
+                _, previous = found
                 states.append(previous)
                 infos.append(None)
                 continue
@@ -173,12 +180,14 @@ def run(
                 at += n
                 done.append(info)
                 journal.write(plan[number].name, at, info, seconds)
-                pace = _next_pace(n, seconds)
+                stop.number, pace, due = processes.agreed(stop.number, _next_pace(n, seconds), journal.save_due())
                 leaving = stop.number is not None or at == begin[number + 1]
-                if checkpoints and (leaving or journal.save_due()):
+                if checkpoints and (leaving or due):
                     checkpoints.save(at, key, state)
                     journal.saved()
-                if leaving and stop.number is not None:  # a signal during the last save counts too
+                if leaving:
+                    stop.number = processes.agreed(stop.number, 0, False).signal  # a signal during the last save counts too
+                if stop.number is not None and leaving:
                     kept = f"saved at step {at}: continue with {_resumed(store)}" if checkpoints else "nothing was kept"
                     raise Stopped(stop.number, f"stopped by {signal.Signals(stop.number).name}; {kept}")
             if ends and number + 1 < len(plan):
@@ -187,9 +196,10 @@ def run(
             infos.append(jax.tree.map(lambda *a: np.concatenate(a, axis), *done) if done else None)
             states.append(state)
             previous = state
-        _check_scored(state)
+        whole = processes.fetch(state)
+        _check_scored(whole)
         best = plan[-1].strategy.best
-        best = best(state) if seeds is None else jax.vmap(best)(state)
+        best = best(whole) if seeds is None else jax.vmap(best)(whole)
     return Result(best, state, tuple(states), tuple(infos))
 
 
@@ -323,4 +333,4 @@ def _signals() -> Generator[_Seen, None, None]:
         yield seen
     finally:
         for s, handler in before.items():
-            signal.signal(s, handler)
+            signal.signal(s, signal.SIG_DFL if handler is None else handler)  # None: of `jax.distributed`, which Python cannot set

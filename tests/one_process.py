@@ -54,4 +54,4 @@ try:
         said["w"] = processes.fetch(found.state.w).tolist()
 except (ValueError, OSError, Stopped, CheckpointError) as error:
     said = {"error": str(error)}
-print(json.dumps(said), flush=True)
+sys.stdout.write(json.dumps(said) + "\n")

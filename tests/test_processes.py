@@ -103,7 +103,7 @@ def test_a_kill_of_one_and_a_restart_of_all(tmp_path, count, plan):
     [
         (
             {"mesh": {"batch": 2}, "of": {"1": {"steps": 5}}},
-            "the processes disagree: the steps is 23 in process 0, and 5 in process 1",
+            "the steps is 23 in process 0, and 5 in process 1",
         ),
         ({"mesh": {"batch": 2}, "of": {"1": {"n": 31}}}, "the processes disagree: the data is"),
         ({"mesh": {"batch": 1}}, "a mesh of batch=1 fills 1 of 2 devices, and several processes need all: enlarge an axis"),

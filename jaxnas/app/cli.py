@@ -1,9 +1,10 @@
-"""The command line: jaxnas search | resume | show | watch | predict | export | bench | tabulate | rank | list.
+"""The command line: jaxnas search | resume | show | watch | predict | export | bench | tabulate | rank | runs | list.
 
 Whatever a person can get wrong is answered with one line on stderr, wrapped in a terminal, and exit code 2; Ctrl-C with 130 after
 saving; a search in which no candidate had a finite score with 3.
 """
 
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -13,8 +14,10 @@ import shutil
 import signal
 import sys
 import textwrap
+from typing import Any
 
-from jaxnas.app.commands import Bench, Export, List, Predict, Rank, Resume, Search, Show, Tabulate, Watch, parse
+from jaxnas.app import launch
+from jaxnas.app.commands import Bench, Export, List, Predict, Rank, Resume, Runs, Search, Show, Tabulate, Watch, parse
 from jaxnas.app.config import Config, complete, empty, fresh, load_config
 from jaxnas.app.settings import check, load_plugins
 from jaxnas.app.spaces import NETS, SPACES
@@ -41,20 +44,25 @@ def _say(line: str) -> None:
 
 def _search(command: Search) -> int:
     config = complete(Config(**{f.name: getattr(command, f.name) for f in dataclasses.fields(Config)}))
-    with fresh(command.out, config) as directory:
-        return _execute(directory, config)
+    with contextlib.ExitStack() as stack:
+        mesh = stack.enter_context(launch.started(command, config))
+        return _execute(launch.directory_of(command, fresh(command.out, config), stack), config, mesh)
 
 
 def _resume(command: Resume) -> int:
-    return _execute(pathlib.Path(command.run), load_config(command.run))
+    config = load_config(command.run)
+    with launch.started(command, config) as mesh:
+        return _execute(pathlib.Path(command.run), config, mesh)
 
 
-def _execute(directory: pathlib.Path, config: Config) -> int:
+def _execute(directory: pathlib.Path, config: Config, mesh: Any) -> int:
     _configure()
     from jaxnas.app import search
+    from jaxnas.driver import processes
 
-    result = search.execute(directory, config, progress=sys.stderr.isatty(), say=_say)
-    print(_summary(directory, result))
+    result = search.execute(directory, config, progress=sys.stderr.isatty(), say=_say, mesh=mesh)
+    if processes.is_first():
+        print(_summary(directory, result))
     return 0 if "found" in result else NO_ANSWER
 
 
@@ -269,6 +277,13 @@ def _rank(command: Rank) -> None:
         print(f"kept in {out}: {', '.join(sorted(p.name for p in out.iterdir()))}")
 
 
+def _runs(command: Runs) -> None:
+    from jaxnas.app import runs
+
+    for line in runs.lines(command.directory):
+        print(line)
+
+
 def _list(command: List) -> None:
     load_plugins(command.use)
     from jaxnas.app import overview
@@ -293,6 +308,7 @@ RUN = {
     Bench: _bench,
     Tabulate: _tabulate,
     Rank: _rank,
+    Runs: _runs,
     List: _list,
 }
 

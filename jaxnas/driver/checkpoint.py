@@ -111,8 +111,8 @@ class Checkpoints:
         """The newest readable checkpoint.
 
         Args:
-            target_of: step -> the state's shapes (`jax.eval_shape`), or None to pass over this step.  Those with a sharding come back
-                where it says, others on the first device.
+            target_of: step -> the state's shapes (`jax.eval_shape`), or None to pass over this step.  Those with a sharding come
+                back where it says, others on the first device.
             key: the root key; a checkpoint of another one is refused.
             steps: which to try; default: all.
 

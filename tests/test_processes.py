@@ -106,7 +106,10 @@ def test_a_kill_of_one_and_a_restart_of_all(tmp_path, count, plan):
             "the steps is 23 in process 0, and 5 in process 1",
         ),
         ({"mesh": {"batch": 2}, "of": {"1": {"n": 31}}}, "the processes disagree: the data is"),
-        ({"mesh": {"batch": 1}}, "a mesh of batch=1 fills 1 of 2 devices, and several processes need all: enlarge an axis"),
+        (
+            {"mesh": {"batch": 1}},
+            "a mesh of batch=1 fills 1 of the 2 devices, and several processes need all of them: enlarge an axis",
+        ),
         ({}, "several processes need a mesh: give one of all devices"),
         ({"mesh": {"batch": 2}, "directory": "HELD"}, "is in use by process"),
     ],

@@ -54,7 +54,7 @@ def started(launch: Launch, config: Config) -> Generator["jax.sharding.Mesh | No
     from jaxnas.driver import processes
 
     if not launch.distributed:
-        yield sharding.mesh(**(sizes or {}))
+        yield _checked(sharding.mesh(**(sizes or {})), config)
         return
     processes.initialize(launch.coordinator, launch.processes, launch.process)
     try:
@@ -63,7 +63,7 @@ def started(launch: Launch, config: Config) -> Generator["jax.sharding.Mesh | No
         processes.require_same({f"--{name.replace('_', '-')}": v for name, v in plain.items() if name not in where})
         n = jax.device_count()
         axis = "seed" if config.seeds > 1 and config.seeds % n == 0 else "batch"
-        yield sharding.mesh(**({axis: n} if sizes is None else sizes))
+        yield _checked(sharding.mesh(**({axis: n} if sizes is None else sizes)), config)
     except jax.errors.JaxRuntimeError as error:
         if not any(word in str(error).lower() for word in GONE):
             raise
@@ -71,6 +71,16 @@ def started(launch: Launch, config: Config) -> Generator["jax.sharding.Mesh | No
     finally:
         with contextlib.suppress(RuntimeError):  # the others may have gone
             jax.distributed.shutdown()
+
+
+def _checked(mesh: "jax.sharding.Mesh", config: Config) -> "jax.sharding.Mesh":
+    """The mesh; ValueError where it does not divide what the config says."""
+    from jaxnas import sharding
+
+    sharding.require_seeds(None if config.seeds == 1 else config.seeds, mesh)
+    if "batch" in mesh.axis_names:
+        sharding.require_divides(config.batch, "batch", mesh)
+    return mesh
 
 
 def directory_of(

@@ -6,6 +6,7 @@ data whole, and computes its own part of seeds, candidates or batch.  With one p
 
 import json
 import os
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -32,12 +33,11 @@ def initialize(coordinator: str | None = None, processes: int | None = None, pro
     Raises:
         ValueError: where nothing says which processes there are, or they do not find each other.
     """
-    from jax._src import clusters  # the only list of what JAX finds by itself
-
     coordinator = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS")
-    if process is None and coordinator and "JOB_COMPLETION_INDEX" in os.environ:
-        process = int(os.environ["JOB_COMPLETION_INDEX"])
-    found = any(not kind.opt_in_only_method and kind.is_env_present() for kind in clusters.ClusterEnv._cluster_types)
+    index = os.environ.get("JOB_COMPLETION_INDEX", "")
+    if process is None and coordinator and index.isdecimal():
+        process = int(index)
+    found = _found()
     if not found and None in (coordinator, processes, process):
         missing = {"--coordinator": coordinator, "--processes": processes, "--process": process}
         names = ", ".join(name for name, value in missing.items() if value is None)
@@ -46,13 +46,23 @@ def initialize(coordinator: str | None = None, processes: int | None = None, pro
         raise ValueError(f"--process {process} of --processes {processes}: they are counted from 0")
     jax.config.update("jax_cpu_collectives_implementation", "gloo")  # read on CPUs alone
     try:
-        jax.distributed.initialize(coordinator, processes, process)
+        method = None if found else "deactivate"  # else JAX looks for Kubernetes' own package, and warns
+        jax.distributed.initialize(coordinator, processes, process, cluster_detection_method=method)
     except (RuntimeError, ValueError) as error:
         line = str(error).strip().splitlines()[0][:160]
         raise ValueError(f"--distributed: the processes do not find each other at {coordinator} ({line})") from None
 
 
+def _found() -> bool:
+    """Whether JAX finds the processes by itself."""
+    from jax._src import clusters  # it has no public list
+
+    with warnings.catch_warnings(action="ignore"):
+        return any(not kind.opt_in_only_method and kind.is_env_present() for kind in clusters.ClusterEnv._cluster_types)
+
+
 def several() -> bool:
+    """Whether there is more than this one."""
     return jax.process_count() > 1
 
 

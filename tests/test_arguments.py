@@ -369,6 +369,7 @@ VALID = {
         "weisfeiler_lehman": {"graph": nas.surrogates.cell_graph(CELLS)},
     },
     "driver": {
+        "compilation_cache": {},
         "compiler_options": {},
         "run": {"key": jax.random.key(0), "plan": nas.black_box(nas.random_search(SPACE), nas.evaluate.table(SPACE)), "steps": 1},
     },
@@ -390,6 +391,7 @@ NOT_RUN = {
     "ask_tell.constrained_evolution",
     "surrogates.cross_validated",
     "surrogates.fitted",
+    "driver.compilation_cache",
     "driver.run",
 }  # they compute; their arguments are walked all the same
 

@@ -81,7 +81,20 @@ def refused(capsys, tmp_path, monkeypatch):
     [
         (
             ["serach"],
-            "unknown command 'serach': choose one of search, resume, show, watch, predict, export, bench, tabulate, rank, list",
+            "unknown command 'serach': choose one of search, resume, show, watch, predict, export, bench, tabulate, rank, runs",
+        ),
+        (["search", "--mesh", "batch=2"], "--mesh is for searches that are one program, and macro trains network by network"),
+        (["search", "--strategy", "darts", "--mesh", "seeds=2"], "--mesh seeds=2: give the sizes of axes, such as seed=2,batch=4"),
+        (["search", "--strategy", "darts", "--mesh", "batch=4"], "a mesh of batch=4 needs 4 devices, and there are 2"),
+        (
+            ["search", "--strategy", "darts", "--mesh", "batch=2", "--batch", "7"],
+            "7 examples of a batch cannot be split over the 2 parts",
+        ),
+        (["search", "--strategy", "darts", "--process", "0"], "--process is for several processes: add --distributed"),
+        (["search", "--strategy", "darts", "--distributed"], "(--coordinator, --processes, --process missing): give --coordinator"),
+        (
+            ["search", "--strategy", "darts", "--distributed", "--coordinator=a:1", "--processes=2", "--process=2"],
+            "--process 2 of --processes 2: they are counted from 0",
         ),
         (["search", "--space", "nasbench"], "unknown space 'nasbench': did you mean nasbench201? See jaxnas list"),
         (["search", "--strategy", "dart"], "unknown strategy 'dart': did you mean darts or "),

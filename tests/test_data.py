@@ -519,7 +519,7 @@ def test_feeds_refuse_bad_steps(steps):
 def test_the_batch_axis_is_sharded_on_a_mesh():
     feed = data.batches(toy(), 8, weight_steps=2, look_ahead=3, augment=data.flip())
     plain = jax.jit(feed.draw)(key(), feed.arrays, 0)
-    with jax.set_mesh(sharding.mesh("batch", 2)):
+    with jax.set_mesh(sharding.mesh(batch=2)):
         batch = jax.jit(feed.draw)(key(), feed.arrays, 0)
     assert batch.train[0].sharding.shard_shape(batch.train[0].shape) == (2, 4, 4, 3, 2)
     assert batch.valid[1].sharding.shard_shape(batch.valid[1].shape) == (1, 4)

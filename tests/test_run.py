@@ -1,7 +1,9 @@
 """The driver: any chunking, any cut and any layout of devices give the same run, and what cannot go on says why."""
 
 import concurrent.futures
+import contextlib
 import functools
+import gc
 import json
 import logging
 import os
@@ -13,6 +15,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import weakref
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import quick
 
 from jaxnas import sharding
 from jaxnas.ask_tell import aging_evolution
@@ -28,7 +32,10 @@ from jaxnas.driver import CheckpointError, Diverged, NoFiniteScore, RunIsLocked,
 from jaxnas.driver.fingerprint import of_program
 from jaxnas.driver.lock import locked
 from jaxnas.driver.loop import _Program
+from jaxnas.nets import cell_net
+from jaxnas.spaces import darts as darts_space
 from jaxnas.spaces import space
+from jaxnas.weight_sharing import darts
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 STEPS = 23
@@ -215,6 +222,75 @@ def test_the_loop_is_compiled_once():
         search(key(), noisy(on_step=calls.append), chunk=chunk)
         counts.append(len(calls))
     assert counts[0] == counts[1] <= 3
+
+
+@contextlib.contextmanager
+def compilations():
+    """A list that grows by one with each program that is compiled, or read from the cache on disk."""
+    seen, on = [], [True]
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, seconds, **more: seen.append(event) if on[0] and event.endswith("/backend_compile_duration") else None
+    )
+    yield seen
+    on[0] = False
+
+
+@pytest.mark.parametrize("kind", ["gradient", "black box", "phases", "seeds", "mesh"])
+def test_a_run_again_compiles_nothing(kind):
+    data = regression()
+    runs = {
+        "gradient": (noisy(), dict(steps=5, data=data)),
+        "black box": (evolution(), dict(steps=5)),
+        "phases": (two_phases(), {}),
+        "seeds": (noisy(), dict(steps=5, data=data, seeds=2)),
+        "mesh": (noisy(), dict(steps=5, data=data, seeds=2, mesh=sharding.mesh(seed=2))),
+    }
+    plan, options = runs[kind]
+    counts, states = [], []
+    for seed in (0, 1, 2, 0):
+        with compilations() as seen:
+            states.append(run(key(seed), plan, **options).state)
+        counts.append(len(seen))
+    assert counts[0] >= 2 and counts[1:] == [0, 0, 0]
+    same(states[0], states[3])
+    assert not all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(states[0]), jax.tree.leaves(states[1]), strict=True))
+
+
+def test_a_dropped_strategy_is_not_kept():
+    """Neither its functions nor the arrays that they close over, whether or not its data live on."""
+    data = regression()
+
+    def made():
+        table = jnp.arange(8.0)
+        base = noisy()
+        step = lambda key, state, batch: base.step(key, state._replace(w=state.w + 0 * table[:4]), batch)
+        return Strategy(base.init, step, base.best), weakref.ref(table), weakref.ref(step)
+
+    strategy, *held = made()
+    search(key(), strategy, data=data)
+    assert all(ref() is not None for ref in held)
+    del strategy
+    gc.collect()
+    assert all(ref() is None for ref in held)
+
+
+def test_other_functions_are_other_programs():
+    """A step of the same strategy with another `draw`, `give` or `fix`, and functions that cannot be held weakly."""
+    strategy, few = noisy(), regression(n=4)
+    assert not np.array_equal(search(key(), strategy).state.w, search(key(), strategy, data=few).state.w)
+    for fixed in (1.0, 2.0):
+        plan = then(Phase(strategy, 2, few), Phase(strategy, 2, few, fix=lambda s, fixed=fixed: fixed + 0 * s.w))
+        same(run(key(), plan).infos[1].fixed[0], np.full(4, fixed, np.float32))
+
+    class Methods:
+        def init(self, key, given=None):
+            return strategy.init(key, given)
+
+        def step(self, key, state, batch):
+            return strategy.step(key, state, batch)
+
+    bound = Methods()
+    same(search(key(), Strategy(bound.init, bound.step, strategy.best)).state, whole().state)
 
 
 def test_another_key_is_another_run():
@@ -460,14 +536,14 @@ def devices(tree):
 
 def test_seeds_on_a_mesh(tmp_path, cut):
     want = search(key(), noisy(), seeds=4)
-    got = search(key(), noisy(), seeds=4, mesh=sharding.mesh("seed"))
+    got = search(key(), noisy(), seeds=4, mesh=sharding.mesh(seed=2))
     near(got.state, want.state)
     assert got.state.w.sharding.shard_shape((4, 4)) == (2, 4) and got.state.step.sharding.shard_shape((4,)) == (2,)
     cut(1)
     with pytest.raises(Stopped):
-        search(key(), noisy(), seeds=4, mesh=sharding.mesh("seed"), directory=tmp_path)
+        search(key(), noisy(), seeds=4, mesh=sharding.mesh(seed=2), directory=tmp_path)
     cut()
-    again = search(key(), noisy(), seeds=4, mesh=sharding.mesh("seed"), directory=tmp_path, resume=True)
+    again = search(key(), noisy(), seeds=4, mesh=sharding.mesh(seed=2), directory=tmp_path, resume=True)
     same(again.state, got.state)
     assert again.state.w.sharding.shard_shape((4, 4)) == (2, 4)
     one = search(key(), noisy(), seeds=4, directory=tmp_path, resume=True)  # a mesh's checkpoint, on one device
@@ -476,28 +552,82 @@ def test_seeds_on_a_mesh(tmp_path, cut):
 
 def test_a_population_on_a_mesh(tmp_path, cut):
     want = run(key(), evolution(), steps=9)
-    near(run(key(), evolution(), steps=9, mesh=sharding.mesh("pop")).state, want.state)
+    near(run(key(), evolution(), steps=9, mesh=sharding.mesh(pop=2)).state, want.state)
     cut(1)
     with pytest.raises(Stopped):
-        run(key(), evolution(), steps=9, mesh=sharding.mesh("pop"), directory=tmp_path)
+        run(key(), evolution(), steps=9, mesh=sharding.mesh(pop=2), directory=tmp_path)
     cut()
-    again = run(key(), evolution(), steps=9, mesh=sharding.mesh("pop"), directory=tmp_path, resume=True)
+    again = run(key(), evolution(), steps=9, mesh=sharding.mesh(pop=2), directory=tmp_path, resume=True)
     near(again.state, want.state)
 
 
 def test_a_batch_on_a_mesh():
-    near(search(key(), noisy(), mesh=sharding.mesh("batch")).state, whole().state)
-    near(run(key(), two_phases(), mesh=sharding.mesh("batch")).states, run(key(), two_phases()).states)
+    near(search(key(), noisy(), mesh=sharding.mesh(batch=2)).state, whole().state)
+    near(run(key(), two_phases(), mesh=sharding.mesh(batch=2)).states, run(key(), two_phases()).states)
 
 
-def test_meshes_that_cannot_be():
-    with pytest.raises(ValueError, match="unknown mesh axis 'seeds': choose one of seed, pop, batch"):
-        sharding.mesh("seeds")
-    for n in (0, 3):
-        with pytest.raises(ValueError, match=f"a mesh of {n} devices was asked for, and there are 2"):
-            sharding.mesh("seed", n)
-    with jax.set_mesh(sharding.mesh("pop", 1)):
-        assert jax.jit(lambda x: sharding.constrain(x, "pop"))(jnp.zeros(3)).shape == (3,)
+@pytest.mark.parametrize("order", ["first", pytest.param("exact", marks=pytest.mark.slow)])
+def test_data_parallel_darts_differs_by_rounding_alone(order):
+    """Step by step in float64, batch statistics included: 1e-10 of the largest entry, where float32 would lose 1e-7 a step."""
+    with jax.enable_x64(True):
+        net = cell_net(darts_space(nodes=1, ops=("none", "sep_conv_3x3")), image=(8, 8, 1), classes=4, channels=2, cells=1)
+        rng = np.random.default_rng(0)
+        arrays = (jnp.asarray(rng.normal(size=(32, 8, 8, 1))), jnp.asarray(np.arange(32) % 4))
+
+        def draw(key, arrays, t):
+            i = jax.random.permutation(key, 32)[:16].reshape(2, 1, 8)
+            train, valid = (sharding.constrain((arrays[0][j], arrays[1][j]), "batch", dim=1) for j in i)
+            return Batch(train=train, valid=valid)
+
+        strategy, data = darts(net, order=order), Feed(arrays, draw)
+        stats = []
+        for steps in (1, 2, 3, 4):  # further ones compile nothing
+            one, two = (run(key(), strategy, steps=steps, data=data, mesh=m).state for m in (None, sharding.mesh(batch=2)))
+            stats.append(one.variables["batch_stats"])
+            assert jax.tree.leaves(stats)[0].dtype == jnp.float64
+            assert quick.worst(one, two) < 1e-10
+        assert quick.worst(stats[0], stats[-1]) > 1e-2  # there was something to get wrong
+
+
+def test_meshes_that_cannot_be(tmp_path):
+    with pytest.raises(ValueError, match="a mesh needs an axis: give the size of one or more of seed, pop, batch"):
+        sharding.mesh()
+    with pytest.raises(ValueError, match="`seed` of mesh must be a positive integer or None; got 0"):
+        sharding.mesh(seed=0)
+    with pytest.raises(ValueError, match="a mesh of seed=3 x batch=2 needs 6 devices, and there are 2"):
+        sharding.mesh(seed=3, batch=2)
+    assert sharding.mesh(seed=1, pop=2).shape == {"seed": 1, "pop": 2} and sharding.mesh(batch=1).devices.size == 1
+    where = tmp_path / "run"
+    refused = functools.partial(pytest.raises, ValueError)
+    with refused(match=r"the mesh has an axis 'seed', and this is one search: say how many seeds"):
+        search(key(), noisy(), mesh=sharding.mesh(seed=2), directory=where)
+    with refused(match="3 seeds cannot be split over the 2 parts of the mesh's axis 'seed': take a multiple of 2"):
+        search(key(), noisy(), seeds=3, mesh=sharding.mesh(seed=2), directory=where)
+    with refused(match="7 examples of a batch cannot be split over the 2 parts of the mesh's axis 'batch'"):
+        search(key(), noisy(), data=regression(size=7), mesh=sharding.mesh(batch=2), directory=where)
+    with refused(match="3 candidates cannot be split over the 2 parts of the mesh's axis 'pop'"):
+        run(key(), evolution(3), steps=2, mesh=sharding.mesh(pop=2), directory=where)
+    assert not where.exists()
+
+
+def test_the_data_are_whole_on_every_device_and_a_large_state_is_split():
+    wide, data = noisy(2**17), regression(2**17, n=8)
+    data = data._replace(arrays=(data.arrays[0] / 512, data.arrays[1]))  # else the steps are too long
+    sizes, states = [], []
+    for n in (1, 2):
+        mesh = sharding.mesh(batch=n)
+        state = run(key(), wide, steps=2, data=data, mesh=mesh).state
+        assert state.w.sharding.shard_shape(state.w.shape) == (2**17 // n,) and state.step.sharding.is_fully_replicated
+        states.append(state)
+        with jax.set_mesh(mesh):
+            program = _Program(Phase(wide, 2, data._replace(arrays=sharding.replicate(data.arrays, mesh))), 0, key(), None, 2)
+            count = jnp.asarray(0, jnp.int32)
+            compiled = program._advance.lower(key(), state, count, count, program.phase.data.arrays, None).compile()
+        used = compiled.memory_analysis()
+        sizes.append((used.alias_size_in_bytes, used.temp_size_in_bytes))
+    near(*states)
+    (state_1, temporary_1), (state_2, temporary_2) = sizes
+    assert state_1 >= 2 * 2**17 * 4 and state_2 < 0.51 * state_1 and temporary_2 < temporary_1
 
 
 # --- what goes wrong --------------------------------------------------------------------------------------------------

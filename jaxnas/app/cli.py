@@ -1,4 +1,4 @@
-"""The command line: jaxnas search | resume | show | watch | predict | export | bench | tabulate | rank | worker | list.
+"""The command line: jaxnas search | resume | show | watch | predict | export | bench | tabulate | rank | runs | worker | list.
 
 Whatever a person can get wrong is answered with one line on stderr, wrapped in a terminal, and exit code 2; Ctrl-C with 130 after
 saving; a search in which no candidate had a finite score with 3.
@@ -14,8 +14,10 @@ import shutil
 import signal
 import sys
 import textwrap
+from typing import Any
 
-from jaxnas.app.commands import Bench, Export, List, Predict, Rank, Resume, Search, Show, Tabulate, Watch, Worker, parse
+from jaxnas.app import launch
+from jaxnas.app.commands import Bench, Export, List, Predict, Rank, Resume, Runs, Search, Show, Tabulate, Watch, Worker, parse
 from jaxnas.app.config import Config, complete, empty, fresh, load_config
 from jaxnas.app.settings import check, load_plugins
 from jaxnas.app.spaces import NETS, SPACES
@@ -29,14 +31,9 @@ NO_ANSWER = 3  # the exit code of a search that ends without one
 
 def _configure() -> None:
     """A cache for compiled programs, and the library's log on stderr."""
-    import jax
+    from jaxnas.driver import compilation_cache
 
-    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(pathlib.Path.home() / ".cache" / "jaxnas")
-    with contextlib.suppress(OSError):
-        pathlib.Path(cache).mkdir(parents=True, exist_ok=True)
-        jax.config.update("jax_compilation_cache_dir", cache)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    compilation_cache()
     logging.basicConfig(stream=sys.stderr, level=logging.ERROR, format="jaxnas: %(message)s")
     logging.getLogger("jaxnas").setLevel(logging.WARNING)
 
@@ -47,20 +44,25 @@ def _say(line: str) -> None:
 
 def _search(command: Search) -> int:
     config = complete(Config(**{f.name: getattr(command, f.name) for f in dataclasses.fields(Config)}))
-    with fresh(command.out, config) as directory:
-        return _execute(directory, config)
+    with contextlib.ExitStack() as stack:
+        mesh = stack.enter_context(launch.started(command, config))
+        return _execute(launch.directory_of(command, fresh(command.out, config), stack), config, mesh)
 
 
 def _resume(command: Resume) -> int:
-    return _execute(pathlib.Path(command.run), load_config(command.run))
+    config = load_config(command.run)
+    with launch.started(command, config) as mesh:
+        return _execute(pathlib.Path(command.run), config, mesh)
 
 
-def _execute(directory: pathlib.Path, config: Config) -> int:
+def _execute(directory: pathlib.Path, config: Config, mesh: Any) -> int:
     _configure()
     from jaxnas.app import search
+    from jaxnas.driver import processes
 
-    result = search.execute(directory, config, progress=sys.stderr.isatty(), say=_say)
-    print(_summary(directory, result))
+    result = search.execute(directory, config, progress=sys.stderr.isatty(), say=_say, mesh=mesh)
+    if processes.is_first():
+        print(_summary(directory, result))
     return 0 if "found" in result else NO_ANSWER
 
 
@@ -275,6 +277,13 @@ def _rank(command: Rank) -> None:
         print(f"kept in {out}: {', '.join(sorted(p.name for p in out.iterdir()))}")
 
 
+def _runs(command: Runs) -> None:
+    from jaxnas.app import runs
+
+    for line in runs.lines(command.directory):
+        print(line)
+
+
 def _worker(command: Worker) -> None:
     check(command)
     if not command.script:
@@ -313,6 +322,7 @@ RUN = {
     Bench: _bench,
     Tabulate: _tabulate,
     Rank: _rank,
+    Runs: _runs,
     Worker: _worker,
     List: _list,
 }

@@ -15,8 +15,25 @@ from jaxnas.app.settings import load_plugins
 from jaxnas.kinds import NonNegative, Positive, PositiveNumber, Seed
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Launch:
+    """Where a search runs, which changes its result by rounding alone."""
+
+    mesh: str | None = None
+    """How devices share the search: seed=N, pop=N and batch=N, joined by commas (default: one device; with --distributed
+    all of them, over the seeds where they divide them, else over the batch)."""
+    distributed: bool = False
+    """This is one of several processes, each started by the same command: see docs/pods.md."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0 (default: what Slurm, the TPU pod or JAX_COORDINATOR_ADDRESS says)."""
+    processes: Positive | None = None
+    """How many there are (default: what Slurm or the pod says)."""
+    process: NonNegative | None = None
+    """Which of them this is, from 0 (default: what Slurm, the pod or an indexed job of Kubernetes says)."""
+
+
 @dataclasses.dataclass(frozen=True)
-class Search(Config):
+class Search(Launch, Config):
     """Search, derive, retrain, compare and keep a network.
 
     Further flags belong to the strategy and to the space: name them first, as in jaxnas search --strategy tunas --help.
@@ -29,7 +46,7 @@ class Search(Config):
 
 
 @dataclasses.dataclass(frozen=True)
-class Resume:
+class Resume(Launch):
     """Go on with a run from its last checkpoint."""
 
     run: Annotated[str, tyro.conf.Positional]
@@ -169,6 +186,14 @@ class Rank:
 
 
 @dataclasses.dataclass(frozen=True)
+class Runs:
+    """List and compare the runs in a directory: what each searched, how far it is, and its result."""
+
+    directory: Annotated[str, tyro.conf.Positional] = "runs"
+    """Where the run directories are."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Worker:
     """Run a program of your own for each trial of a study: jaxnas worker STUDY -- python train.py.
 
@@ -218,6 +243,7 @@ COMMANDS = {
     "bench": Bench,
     "tabulate": Tabulate,
     "rank": Rank,
+    "runs": Runs,
     "worker": Worker,
     "list": List,
 }

@@ -6,12 +6,14 @@ curves.png, weights.npz, and where there are such gates.png, export.bin and netw
 checkpoints of its own, so that a run that is cut anywhere goes on from there.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import logging
 import pathlib
 import signal
+import tempfile
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +85,7 @@ def execute(
     *,
     progress: bool = False,
     say: Callable[[str], None] = lambda line: None,
+    mesh: Any = None,
 ) -> dict:
     """Runs, or goes on with, the run in `directory`; returns what result.json holds.
 
@@ -91,14 +94,24 @@ def execute(
         config: its config.
         progress: show bars on stderr.
         say: takes a line for a person at each stage.
+        mesh: of `jaxnas.sharding.mesh`, for a search that is one program; None: one device.  Under `jax.distributed` every process
+            calls this with one directory, which all can read, and process 0 writes there.
 
     Raises:
         ValueError: for a config that is not the one the run began with, or a run that another process goes on with.
     """
+    from jaxnas.driver import processes
+
     directory = pathlib.Path(directory)
-    with locked(directory):
-        make_way(directory, files=FILES, folders=FOLDERS)
-        return _executed(directory, complete(config), progress, say)
+    with contextlib.ExitStack() as stack:
+        processes.on_first(lambda: stack.enter_context(locked(directory)))
+        processes.on_first(lambda: make_way(directory, files=FILES, folders=FOLDERS))
+        own = directory
+        if not processes.is_first():  # computes the same results, and throws them away
+            own, progress, say = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory())), False, lambda line: None
+        config = complete(config)
+        stage = Resumable(progress, {}, Layout(mesh, config.batch, own, directory))
+        return _executed(own, config, stage, say)
 
 
 def identity(config: Config, dataset: Any) -> dict[str, Any]:
@@ -120,7 +133,7 @@ def identity(config: Config, dataset: Any) -> dict[str, Any]:
     return json.loads(json.dumps(held))
 
 
-def _executed(directory: pathlib.Path, config: Config, progress: bool, say: Callable[[str], None]) -> dict:
+def _executed(directory: pathlib.Path, config: Config, stage: "Resumable", say: Callable[[str], None]) -> dict:
     """`execute`, in a directory that is ours."""
     import jax
     import numpy as np
@@ -136,9 +149,9 @@ def _executed(directory: pathlib.Path, config: Config, progress: bool, say: Call
     job = make_job(config, dataset)
     space, plan = job.space, make_plan(job)
     if not net_entry(config).supernet:
-        return _main_job(directory, config, job, k_search, say, progress)
+        return _main_job(directory, config, job, k_search, say, stage.progress)
     seeds = None if config.seeds == 1 else config.seeds
-    stage = Resumable(progress, identity(config, dataset))
+    stage = dataclasses.replace(stage, settings=identity(config, dataset))
 
     say(f"run directory: {directory}")
     for note in getattr(dataset, "notes", ()):
@@ -181,7 +194,8 @@ def _executed(directory: pathlib.Path, config: Config, progress: bool, say: Call
     if result["collapsed"]:
         result["verdict"] += f"; the search has collapsed: nothing but {result['collapsed']}"
     try:
-        _plots(directory, space, lines, journal.read(directory / "found"))
+        if directory == stage.layout.shared:
+            _plots(directory, space, lines, journal.read(directory / "found"))
     except (ValueError, TypeError) as error:
         log.warning("no curves are drawn: %s holds other values than this search logs (%s)", directory / "log.jsonl", error)
     write_whole(directory / "result.json", json.dumps(result, indent=2) + "\n")
@@ -232,17 +246,42 @@ def _main_job(directory: pathlib.Path, config: Config, job: Job, key: "Key", say
 
 
 @dataclasses.dataclass(frozen=True)
+class Layout:
+    """What the devices and processes of a run share."""
+
+    mesh: Any  # None: one device
+    batch: int  # examples a batch
+    own: pathlib.Path  # where this process writes what all of them compute
+    shared: pathlib.Path  # the run directory, of checkpoints and log
+
+    def mesh_of(self, seeds: int | None) -> Any:
+        """The mesh of a stage: without seeds its devices share the batch, or all do the same where they do not divide it."""
+        from jaxnas import sharding
+
+        if self.mesh is None or seeds is not None or "seed" not in self.mesh.axis_names:
+            return self.mesh
+        n = self.mesh.size
+        return sharding.mesh(batch=n) if self.batch % n == 0 else sharding.mesh(pop=n)
+
+
+@dataclasses.dataclass(frozen=True)
 class Resumable:
     """A driver run in a directory, or the rest of it."""
 
     progress: bool
     settings: dict[str, Any]  # what the run depends on
+    layout: Layout
 
-    def run(self, key: "Key", plan: Any, where: pathlib.Path, **options: Any) -> "Result":
-        from jaxnas.driver import run
+    def run(self, key: "Key", plan: Any, where: pathlib.Path, seeds: int | None = None, **options: Any) -> "Result":
+        import jax
 
-        going = (where / "checkpoints").exists()
-        return run(key, plan, directory=where, resume=going, progress=self.progress, settings=self.settings, **options)
+        from jaxnas.driver import processes, run
+
+        where, mesh = self.layout.shared / where.relative_to(self.layout.own), self.layout.mesh_of(seeds)
+        going = bool(processes.on_first(lambda: "going" if (where / "checkpoints").exists() else ""))
+        named = dict(seeds=seeds, directory=where, resume=going, progress=self.progress, settings=self.settings, mesh=mesh)
+        result = run(key, plan, **named, **options)
+        return result if mesh is None else jax.device_get(processes.fetch(result))
 
 
 def _retrain(job: Job, task: Task, arch, stage: Resumable, key, where: pathlib.Path, *, keep: bool) -> dict:

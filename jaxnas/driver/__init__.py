@@ -12,6 +12,7 @@ _HOME = {
     "Result": "loop",
     "RunIsLocked": "lock",
     "Stopped": "errors",
+    "compilation_cache": "cache",
     "compiler_options": "loop",
     "run": "loop",
 }
@@ -24,6 +25,7 @@ __all__ = [
     "Result",
     "RunIsLocked",
     "Stopped",
+    "compilation_cache",
     "compiler_options",
     "run",
 ]

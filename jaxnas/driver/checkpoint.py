@@ -20,6 +20,7 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from jaxnas.base import State
 from jaxnas.driver.fingerprint import Fingerprint, difference
@@ -100,7 +101,7 @@ class Checkpoints:
         said = {"step": step, "fingerprint": self._of}
         self._writer.save(self._path / str(step), tree, force=True, custom_metadata={**said, "sum": _sum(said)})
         self._writer.wait_until_finished()
-        if self._keep is not None:
+        if self._keep is not None and jax.process_index() == 0:
             for old in [s for s in self.steps() if s <= step][: -self._keep]:  # a later one is damaged, or not ours to remove
                 shutil.rmtree(self._path / str(old), ignore_errors=True)
 
@@ -110,7 +111,8 @@ class Checkpoints:
         """The newest readable checkpoint.
 
         Args:
-            target_of: step -> the state's shapes (`jax.eval_shape`), or None to pass over this step.
+            target_of: step -> the state's shapes (`jax.eval_shape`), or None to pass over this step.  Those with a sharding come
+                back where it says, others on the first device.
             key: the root key; a checkpoint of another one is refused.
             steps: which to try; default: all.
 
@@ -174,7 +176,9 @@ class Checkpoints:
     def _read(self, step, target):
         """(the checkpoint, None), or (None, why not)."""
         path = self._path / str(step)
-        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        leaves = jax.tree.leaves(target["state"])
+        mesh = next((s.sharding.mesh for s in leaves if isinstance(getattr(s, "sharding", None), NamedSharding)), None)
+        here = SingleDeviceSharding(jax.devices()[0]) if mesh is None else NamedSharding(mesh, PartitionSpec())
         try:
             kinds = lambda tree: collections.Counter((tuple(a.shape), np.dtype(a.dtype).name) for a in jax.tree.leaves(tree))
             stored = self._writer.metadata(path).item_metadata
@@ -184,7 +188,7 @@ class Checkpoints:
             if have != want:  # Orbax would cast, and leave reads pending
                 shape, dtype = next(iter(want - have or have - want))
                 raise ValueError(f"arrays of other shapes or types, such as {dtype}{list(shape)}")
-            put = lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=here)
+            put = lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=getattr(s, "sharding", None) or here)
             return self._writer.restore(path, jax.tree.map(put, target)), None
         except Exception as error:  # whatever a damaged file makes the reader raise
             return None, (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

@@ -50,6 +50,25 @@ def locked(directory: pathlib.Path) -> Generator[None, None, None]:
         os.close(file)  # releases it
 
 
+def is_held(directory: pathlib.Path) -> bool:
+    """Whether a process goes on with the run in a directory; False where the file system has no locks."""
+    if fcntl is None:
+        return False
+    try:
+        file = os.open(directory / "lock", os.O_RDONLY)
+    except OSError:  # nobody is there
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(file)
+    return False
+
+
 def _taken(path: pathlib.Path) -> int:
     """The descriptor of the locked file, with this process's name in it."""
     if path.is_dir():

@@ -27,10 +27,12 @@ import numpy as np
 from jaxnas import sharding
 from jaxnas.base import Feed, Phase, Strategy, nothing, then
 from jaxnas.checks import RandomKey, checked
+from jaxnas.driver import processes
+from jaxnas.driver.cache import reused
 from jaxnas.driver.checkpoint import CheckpointError, Checkpoints, again
 from jaxnas.driver.errors import Diverged, NoFiniteScore, Stopped
 from jaxnas.driver.files import make_way
-from jaxnas.driver.fingerprint import fingerprint, of_arrays, of_program
+from jaxnas.driver.fingerprint import Fingerprint, fingerprint, of_arrays, of_program
 from jaxnas.driver.journal import Journal
 from jaxnas.driver.lock import locked
 from jaxnas.kinds import Positive
@@ -75,6 +77,8 @@ def run(
 ) -> Result:
     """Runs a search to its end.
 
+    A further run of the same functions (`init`, `step`, `draw`, `give`, `fix`: the same objects) and shapes compiles nothing.
+
     Args:
         key: the root of all randomness.
         plan: a strategy (with `steps` and `data`), or a plan of phases.
@@ -82,13 +86,15 @@ def run(
         chunk: the most steps between two writes of the log, checks for a signal and checkpoints; it never changes the result.
         directory: where log.jsonl and checkpoints/ go; None keeps nothing.
         resume: continue from the last good checkpoint in `directory`.
-        mesh: see `jaxnas.sharding.mesh`: shards seeds, population or batch.
+        mesh: see `jaxnas.sharding.mesh`: splits seeds, candidates, batches and large states; the data are whole on every device.
+            The result differs from one device's by rounding alone.
         progress: show a bar on stderr.
         settings: name -> a value that JSON holds: what else the run depends on.  They are kept with plan, data, key and versions in
             every checkpoint; a resume with others is refused.  Only the steps of the last phase may have grown: that extends a run.
 
     Raises:
-        ValueError: for a plan without steps, `resume` without a directory, or a directory that another process goes on with.
+        ValueError: for a plan without steps, `resume` without a directory, a directory that another process goes on with, or
+            seeds, candidates or a batch that the mesh does not divide.
         FileExistsError: for a directory that holds a run, unless `resume`.
         CheckpointError: for checkpoints of another run; names what differs.
         Diverged: when the Info's `loss` is not finite for every seed; the last good checkpoint stays.
@@ -105,6 +111,8 @@ def run(
         raise ValueError("resume needs the directory of the run")
     if directory is not None and not str(directory).strip():
         raise ValueError("the directory has no name: give one, or None to keep nothing")
+    if mesh is None and processes.several():
+        raise ValueError("several processes need a mesh: give one of all devices, such as sharding.mesh(batch=jax.device_count())")
     store = None if directory is None else pathlib.Path(directory)
     if store is not None and not resume and (store / "checkpoints").exists():
         raise FileExistsError(f"{store} holds a run already: continue it with {_resumed(store)}, or name another directory")
@@ -117,28 +125,36 @@ def run(
         shapes: list[Any] = [None]
         for program in programs:
             shapes.append(program.shapes(shapes[-1]))
-        checkpoints = ends = None
-        if store is not None:
-            stack.enter_context(locked(store))
-            make_way(store, files=("log.jsonl",), folders=("checkpoints", "phases", "tensorboard"))
+        of: Fingerprint = {}
+        if store is not None or processes.several():
             each = zip(plan, programs, shapes, strict=False)  # shapes: of the state before
             phases = [(p.steps, of_arrays(p.data.arrays), program.digest(before)) for p, program, before in each]
             of = fingerprint(key, seeds, phases, settings or {})
+            processes.require_same(of)
+        if mesh is not None:  # a program's digest is that of one device
+            sharding.require_seeds(seeds, mesh)
+            stack.enter_context(jax.set_mesh(mesh))
+            keys = sharding.place(keys, mesh, seeds is not None)
+            plan = tuple(p._replace(data=p.data._replace(arrays=sharding.replicate(p.data.arrays, mesh))) for p in plan)
+            programs = [_Program(p, number, keys, seeds, chunk) for number, p in enumerate(plan)]
+            for program, before, after in zip(programs, shapes, shapes[1:], strict=False):
+                program.check(after, before)
+            shapes = [None if s is None else sharding.laid_out(s, mesh, seeds is not None) for s in shapes]
+        checkpoints = ends = None
+        if store is not None:
+            processes.on_first(lambda: stack.enter_context(locked(store)))
+            processes.on_first(lambda: make_way(store, files=("log.jsonl",), folders=("checkpoints", "phases", "tensorboard")))
             last = "the steps" if len(plan) == 1 else f"the steps of phase {len(plan)}"
             checkpoints = Checkpoints(store / "checkpoints", of=of, grows=last)
             stack.callback(checkpoints.close)
             ends = Checkpoints(store / "phases", keep=None, of=of, grows=last)
             stack.callback(ends.close)
-        if mesh is not None:
-            stack.enter_context(jax.set_mesh(mesh))
-            keys = jax.device_put(keys, sharding.over(mesh, "seed" if seeds else None))
-            programs = [_Program(p, number, keys, seeds, chunk) for number, p in enumerate(plan)]
-        place = lambda found: found if mesh is None else (found[0], jax.device_put(found[1], keys.sharding))
         at, state = 0, None
         if resume and checkpoints is not None:
             of_step = lambda s: next((shapes[p + 1] for p in range(len(plan)) if begin[p] < s <= begin[p + 1]), None)
-            at, state = place(checkpoints.restore(of_step, key) or (0, None))
-        journal = stack.enter_context(Journal(store, at, begin[-1], progress, seeds))
+            at, state = checkpoints.restore(of_step, key) or (0, None)
+        writes = processes.is_first()
+        journal = stack.enter_context(Journal(store if writes else None, at, begin[-1], progress and writes, seeds))
         states, infos, previous = [], [], None
         for number, program in enumerate(programs):
             if store is not None and ends is not None and at > begin[number + 1]:  # a later phase has begun: its end is on disk
@@ -146,7 +162,7 @@ def run(
                 found = ends.restore(target, key, [number]) if number in ends.steps() else None
                 if found is None:
                     raise CheckpointError(f"{store / 'phases' / str(number)} is missing: {again(store / 'checkpoints')}")
-                _, previous = place(found)
+                _, previous = found
                 states.append(previous)
                 infos.append(None)
                 continue
@@ -164,12 +180,14 @@ def run(
                 at += n
                 done.append(info)
                 journal.write(plan[number].name, at, info, seconds)
-                pace = _next_pace(n, seconds)
+                stop.number, pace, due = processes.agreed(stop.number, _next_pace(n, seconds), journal.save_due())
                 leaving = stop.number is not None or at == begin[number + 1]
-                if checkpoints and (leaving or journal.save_due()):
+                if checkpoints and (leaving or due):
                     checkpoints.save(at, key, state)
                     journal.saved()
-                if leaving and stop.number is not None:  # a signal during the last save counts too
+                if leaving:
+                    stop.number = processes.agreed(stop.number, 0, False).signal  # a signal during the last save counts too
+                if stop.number is not None and leaving:
                     kept = f"saved at step {at}: continue with {_resumed(store)}" if checkpoints else "nothing was kept"
                     raise Stopped(stop.number, f"stopped by {signal.Signals(stop.number).name}; {kept}")
             if ends and number + 1 < len(plan):
@@ -178,9 +196,10 @@ def run(
             infos.append(jax.tree.map(lambda *a: np.concatenate(a, axis), *done) if done else None)
             states.append(state)
             previous = state
-        _check_scored(state)
+        whole = processes.fetch(state)
+        _check_scored(whole)
         best = plan[-1].strategy.best
-        best = best(state) if seeds is None else jax.vmap(best)(state)
+        best = best(whole) if seeds is None else jax.vmap(best)(whole)
     return Result(best, state, tuple(states), tuple(infos))
 
 
@@ -188,13 +207,19 @@ class _Program:
     """One phase, compiled: its init, and its loop of up to `chunk` steps with a traced number of them."""
 
     def __init__(self, phase: Phase, number: int, keys, seeds, chunk):
-        self.phase, self.chunk = phase, chunk
+        self.phase, self._keys = phase, keys
+        functions = reused(phase, (number, seeds is None, chunk), lambda weak: self._functions(weak, number, seeds, chunk))
+        self._init, self._one_step, self._advance = functions
+
+    @staticmethod
+    def _functions(phase, number: int, seeds, chunk):
+        """(init, step, loop), each under `jax.jit`."""
         vmap = (lambda f, axes: f) if seeds is None else (lambda f, axes: jax.vmap(f, axes))
         split = lambda k: jax.random.split(jax.random.fold_in(k, number))
 
         def init(keys, previous):
             one = lambda k, previous: phase.strategy.init(split(k)[0], None if previous is None else phase.give(previous))
-            return sharding.constrain(vmap(one, (0, None if previous is None else 0))(keys, previous), "seed")
+            return sharding.spread(vmap(one, (0, None if previous is None else 0))(keys, previous), seeds is not None)
 
         def step(k, state, t, arrays, previous):
             k_data, k_step = jax.random.split(jax.random.fold_in(split(k)[1], t))
@@ -203,7 +228,11 @@ class _Program:
                 batch = batch._replace(fixed=phase.fix(previous))
             return phase.strategy.step(k_step, state, batch)
 
-        one_step = jax.jit(vmap(step, (0, 0, None, None, None if phase.fix is None else 0)))  # traced once, used twice
+        def laid_out(*arguments):
+            state, info = vmap(step, (0, 0, None, None, None if phase.fix is None else 0))(*arguments)
+            return sharding.spread(state, seeds is not None), info
+
+        one_step = jax.jit(laid_out)  # traced once, used twice
 
         def advance(keys, state, start, n, arrays, previous):
             _, info = jax.eval_shape(one_step, keys, state, start, arrays, previous)
@@ -217,18 +246,23 @@ class _Program:
                 put = lambda all, a: jax.lax.dynamic_update_index_in_dim(all, a.astype(all.dtype), i, first)
                 return state, jax.tree.map(put, infos, info)
 
-            return jax.lax.fori_loop(0, n, body, (state, blank))
+            state, infos = jax.lax.fori_loop(0, n, body, (state, blank))
+            return state, sharding.whole(infos)
 
-        self._keys, self._one_step = keys, one_step
-        self._init = jax.jit(init, compiler_options=compiler_options(once=True))
-        self._advance = jax.jit(advance, compiler_options=compiler_options(), donate_argnums=1)
+        first = jax.jit(init, compiler_options=compiler_options(once=True))
+        return first, one_step, jax.jit(advance, compiler_options=compiler_options(), donate_argnums=1)
 
     def digest(self, previous):
         """A hash of what it computes, given the shapes of the state before."""
-        count, arrays = jax.ShapeDtypeStruct((), jnp.int32), self.phase.data.arrays
-        fixed = previous if self.phase.fix is not None else None
-        step = self._one_step.trace(self._keys, self.shapes(previous), count, arrays, fixed)
-        return of_program(self._init.trace(self._keys, previous).jaxpr, step.jaxpr)
+        return of_program(self._init.trace(self._keys, previous).jaxpr, self._traced_step(self.shapes(previous), previous).jaxpr)
+
+    def _traced_step(self, state, previous):
+        count, fixed = jax.ShapeDtypeStruct((), jnp.int32), previous if self.phase.fix is not None else None
+        return self._one_step.trace(self._keys, state, count, self.phase.data.arrays, fixed)
+
+    def check(self, state, previous):
+        """Traces a step, which raises ValueError for whatever its shapes do not allow, before anything is compiled."""
+        self._traced_step(state, previous)
 
     def shapes(self, previous):
         return jax.eval_shape(self._init, self._keys, previous)
@@ -299,4 +333,4 @@ def _signals() -> Generator[_Seen, None, None]:
         yield seen
     finally:
         for s, handler in before.items():
-            signal.signal(s, handler)
+            signal.signal(s, signal.SIG_DFL if handler is None else handler)  # None: of `jax.distributed`, which Python cannot set

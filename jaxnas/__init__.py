@@ -46,6 +46,7 @@ _HOME = {
     "spos": "weight_sharing",
     "stateless": "base",
     "Strategy": "base",
+    "Stream": "base",
     "successive_halving": "ask_tell",
     "then": "base",
     "tpe": "ask_tell",

@@ -7,6 +7,7 @@ from jaxnas.data.feed import batches, calibration, epochs, fixed, training
 from jaxnas.data.inputs import Inputs
 from jaxnas.data.pretext import Pretext, colourisation, jigsaw, pretext_feed, rotation
 from jaxnas.data.sources import SOURCES, load
+from jaxnas.data.streamed import Streamed, streamed
 from jaxnas.data.target import Target
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Inputs",
     "Pretext",
     "Split",
+    "Streamed",
     "Target",
     "augment_named",
     "batches",
@@ -35,5 +37,6 @@ __all__ = [
     "pretext_feed",
     "rotation",
     "split",
+    "streamed",
     "training",
 ]

@@ -12,6 +12,7 @@ Axes: S seeds, T steps.
 """
 
 import contextlib
+import functools
 import logging
 import pathlib
 import signal
@@ -25,12 +26,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas import sharding
-from jaxnas.base import Feed, Phase, Strategy, nothing, then
+from jaxnas.base import Feed, Phase, Strategy, Stream, nothing, then
 from jaxnas.checks import RandomKey, checked
+from jaxnas.driver import ahead
 from jaxnas.driver.checkpoint import CheckpointError, Checkpoints, again
 from jaxnas.driver.errors import Diverged, NoFiniteScore, Stopped
 from jaxnas.driver.files import make_way
-from jaxnas.driver.fingerprint import fingerprint, of_arrays, of_program
+from jaxnas.driver.fingerprint import fingerprint, of_program
 from jaxnas.driver.journal import Journal
 from jaxnas.driver.lock import locked
 from jaxnas.kinds import Positive
@@ -64,7 +66,7 @@ def run(
     plan: Strategy | tuple[Phase, ...],
     *,
     steps: Positive | None = None,
-    data: Feed = nothing,
+    data: Feed | Stream = nothing,
     seeds: Positive | None = None,
     chunk: Positive = 100,
     directory: str | pathlib.Path | None = None,
@@ -80,6 +82,7 @@ def run(
         plan: a strategy (with `steps` and `data`), or a plan of phases.
         seeds: None for one search, or n whole searches as one vmapped program.
         chunk: the most steps between two writes of the log, checks for a signal and checkpoints; it never changes the result.
+            Of a `Stream` no more than it reads at a time.
         directory: where log.jsonl and checkpoints/ go; None keeps nothing.
         resume: continue from the last good checkpoint in `directory`.
         mesh: see `jaxnas.sharding.mesh`: shards seeds, population or batch.
@@ -122,7 +125,7 @@ def run(
             stack.enter_context(locked(store))
             make_way(store, files=("log.jsonl",), folders=("checkpoints", "phases", "tensorboard"))
             each = zip(plan, programs, shapes, strict=False)  # shapes: of the state before
-            phases = [(p.steps, of_arrays(p.data.arrays), program.digest(before)) for p, program, before in each]
+            phases = [(p.steps, ahead.identity(p.data), program.digest(before)) for p, program, before in each]
             of = fingerprint(key, seeds, phases, settings or {})
             last = "the steps" if len(plan) == 1 else f"the steps of phase {len(plan)}"
             checkpoints = Checkpoints(store / "checkpoints", of=of, grows=last)
@@ -154,10 +157,13 @@ def run(
                 state = program.init(previous)
             done = []
             pace = 1
+            source = ahead.source(program.phase, program.indices, at - begin[number], chunk, seeds, mesh)
+            stack.callback(source.close)
             while at < begin[number + 1]:
                 t, started = at - begin[number], time.perf_counter()
-                n = min(pace, chunk, begin[number + 1] - at)
-                state, info = program.advance(state, t, n, previous)
+                arrays, held = source.take(t)
+                n = min(pace, chunk, begin[number + 1] - at, held)
+                state, info = program.advance(state, t, n, previous, arrays)
                 info = jax.tree.map(lambda a, n=n: np.asarray(a)[:n] if seeds is None else np.asarray(a)[:, :n], info)
                 seconds = time.perf_counter() - started
                 _check_finite(info, seeds, at, checkpoints)
@@ -172,6 +178,7 @@ def run(
                 if leaving and stop.number is not None:  # a signal during the last save counts too
                     kept = f"saved at step {at}: continue with {_resumed(store)}" if checkpoints else "nothing was kept"
                     raise Stopped(stop.number, f"stopped by {signal.Signals(stop.number).name}; {kept}")
+            source.close()
             if ends and number + 1 < len(plan):
                 ends.save(number, key, state)  # before the next phase's first checkpoint, which needs it
             axis = 0 if seeds is None else 1
@@ -191,6 +198,9 @@ class _Program:
         self.phase, self.chunk = phase, chunk
         vmap = (lambda f, axes: f) if seeds is None else (lambda f, axes: jax.vmap(f, axes))
         split = lambda k: jax.random.split(jax.random.fold_in(k, number))
+        key_data = lambda k, t: jax.random.split(jax.random.fold_in(split(k)[1], t))[0]
+        here = functools.partial(ahead.of_step, phase.data)
+        streamed = isinstance(phase.data, Stream)
 
         def init(keys, previous):
             one = lambda k, previous: phase.strategy.init(split(k)[0], None if previous is None else phase.give(previous))
@@ -203,32 +213,39 @@ class _Program:
                 batch = batch._replace(fixed=phase.fix(previous))
             return phase.strategy.step(k_step, state, batch)
 
-        one_step = jax.jit(vmap(step, (0, 0, None, None, None if phase.fix is None else 0)))  # traced once, used twice
+        axes = 0, 0, None, 0 if streamed else None, None if phase.fix is None else 0
+        one_step = jax.jit(vmap(step, axes))  # traced once, used twice
 
         def advance(keys, state, start, n, arrays, previous):
-            _, info = jax.eval_shape(one_step, keys, state, start, arrays, previous)
+            _, info = jax.eval_shape(one_step, keys, state, start, here(arrays, start), previous)
             first = 0 if seeds is None else 1
             shape = lambda a: (*a.shape[:first], chunk, *a.shape[first:])
             blank = jax.tree.map(lambda a: jnp.zeros(shape(a), a.dtype), info)
 
             def body(i, carry):
                 state, infos = carry
-                state, info = one_step(keys, state, start + i, arrays, previous)
+                state, info = one_step(keys, state, start + i, here(arrays, start + i), previous)
                 put = lambda all, a: jax.lax.dynamic_update_index_in_dim(all, a.astype(all.dtype), i, first)
                 return state, jax.tree.map(put, infos, info)
 
             return jax.lax.fori_loop(0, n, body, (state, blank))
 
-        self._keys, self._one_step = keys, one_step
+        def indices(keys, start, steps):  # [steps, ...] or [steps, S, ...]
+            one = lambda k, t: ahead.drawn(phase.data, key_data(k, t), t)
+            return jax.vmap(lambda t: vmap(one, (0, None))(keys, t))(start + jnp.arange(steps))
+
+        self._keys, self._one_step, self._seeds = keys, one_step, seeds
+        self._indices = jax.jit(indices, static_argnums=2, compiler_options=compiler_options(once=True))
         self._init = jax.jit(init, compiler_options=compiler_options(once=True))
         self._advance = jax.jit(advance, compiler_options=compiler_options(), donate_argnums=1)
 
     def digest(self, previous):
         """A hash of what it computes, given the shapes of the state before."""
-        count, arrays = jax.ShapeDtypeStruct((), jnp.int32), self.phase.data.arrays
+        count, arrays = jax.ShapeDtypeStruct((), jnp.int32), ahead.shapes(self.phase.data, self._seeds)
         fixed = previous if self.phase.fix is not None else None
         step = self._one_step.trace(self._keys, self.shapes(previous), count, arrays, fixed)
-        return of_program(self._init.trace(self._keys, previous).jaxpr, step.jaxpr)
+        drawn = [self._indices.trace(self._keys, count, 1).jaxpr] if isinstance(self.phase.data, Stream) else []
+        return of_program(self._init.trace(self._keys, previous).jaxpr, step.jaxpr, *drawn)
 
     def shapes(self, previous):
         return jax.eval_shape(self._init, self._keys, previous)
@@ -236,10 +253,14 @@ class _Program:
     def init(self, previous):
         return self._init(self._keys, previous)
 
-    def advance(self, state, t, n, previous):
+    def indices(self, start, steps, device):
+        """Of `steps` steps of a stream, [steps, ...], computed on `device`."""
+        return self._indices(jax.device_put(self._keys, device), np.int32(start), steps)
+
+    def advance(self, state, t, n, previous, arrays):
         previous = previous if self.phase.fix is not None else None
         count = lambda i: jnp.asarray(i, jnp.int32)
-        return self._advance(self._keys, state, count(t), count(n), self.phase.data.arrays, previous)
+        return self._advance(self._keys, state, count(t), count(n), arrays, previous)
 
 
 def _next_pace(n: int, seconds: float, aim: float = 2.0) -> int:

@@ -389,3 +389,52 @@ def test_parts_of_their_own(pixels):
     assert isinstance(arrays.valid.source, Arrays)
     with pytest.raises(data.DataError, match="cannot be read as one part"):
         data.training(arrays, B)
+
+
+# --- augmentations of ImageNet ----------------------------------------------------------------------------------------
+
+
+def test_a_resized_crop_is_a_part_of_the_image():
+    """Of an image whose values are its places: the part is within bounds of area and ratio, and is not outside."""
+    size = 32
+    ramp = jnp.linspace(0.5, size - 0.5, size)  # the middle of each pixel
+    image = jnp.stack(jnp.broadcast_arrays(ramp[:, None], ramp[None, :]), -1)
+    crops = jax.jit(jax.vmap(data.resized_crop(), (0, None)))(jax.random.split(key(0), 200), image)
+    inner = np.asarray(crops)[:, 4:-4, 4:-4]  # away from borders, whose filter is cut
+    step = np.stack([np.diff(inner[..., 0], axis=1).mean((1, 2)), np.diff(inner[..., 1], axis=2).mean((1, 2))], 1)  # height, width
+    area, ratio = step.prod(1), step[:, 1] / step[:, 0]
+    assert 0.07 < area.min() < 0.2 and 0.8 < area.max() <= 1.01
+    assert 0.74 < ratio.min() < 0.85 and 1.2 < ratio.max() < 1.35
+    assert crops.min() >= 0 and crops.max() <= size
+    whole = data.resized_crop((1.0, 1.0), (1.0, 1.0))
+    np.testing.assert_allclose(jax.jit(whole)(key(1), image), image, rtol=1e-5, atol=1e-5)
+
+
+def test_colours_move_within_their_bounds():
+    image = jax.random.normal(key(0), (6, 6, 3)) * 0.1
+    still = jax.jit(data.colour_jitter(0, 0, 0))(key(1), image)
+    np.testing.assert_allclose(still, image, atol=1e-6)
+    mean, std = (jnp.asarray(a)[None, None] for a in (data.augment.MEAN, data.augment.STD))
+    raw = lambda x: np.asarray(x * std + mean)
+    lit = raw(jax.jit(jax.vmap(data.colour_jitter(0.4, 0, 0), (0, None)))(jax.random.split(key(2), 100), image)[0])
+    factors = lit / raw(image)
+    np.testing.assert_allclose(factors, factors.flat[0], rtol=1e-5)
+    assert factors.min() >= 0.6 and factors.max() <= 1.4
+    grey = raw(jax.jit(data.colour_jitter(0, 0, 0.999))(key(3), image))
+    light = lambda x: x @ np.asarray(data.augment.GREY)
+    np.testing.assert_allclose(light(grey), light(raw(image)), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: data.resized_crop((0.0, 1.0)),
+        lambda: data.resized_crop((0.5, 2.0)),
+        lambda: data.resized_crop(ratio=(2, 1)),
+        lambda: data.colour_jitter(-1),
+        lambda: data.colour_jitter()(key(0), jnp.zeros((4, 4, 1))),
+    ],
+)
+def test_augmentations_that_cannot_be(call):
+    with pytest.raises(ValueError):
+        call()

@@ -1,6 +1,6 @@
 """Labelled examples on the device, drawn by key: `load` or `split` -> Dataset -> `batches` -> Feed."""
 
-from jaxnas.data.augment import AUGMENTS, Augment, augment_named, chain, crop, cutout, flip, identity
+from jaxnas.data.augment import AUGMENTS, Augment, augment_named, chain, colour_jitter, crop, cutout, flip, identity, resized_crop
 from jaxnas.data.dataset import Dataset, Split, split
 from jaxnas.data.errors import DataError
 from jaxnas.data.feed import batches, calibration, epochs, fixed, training
@@ -25,6 +25,7 @@ __all__ = [
     "batches",
     "calibration",
     "chain",
+    "colour_jitter",
     "colourisation",
     "crop",
     "cutout",
@@ -35,6 +36,7 @@ __all__ = [
     "jigsaw",
     "load",
     "pretext_feed",
+    "resized_crop",
     "rotation",
     "split",
     "streamed",

@@ -18,6 +18,7 @@ import numpy as np
 
 from jaxnas.checks import Image, RandomKey, checked, require
 from jaxnas.data import rows as _rows
+from jaxnas.data.augment import MEAN, STD
 from jaxnas.data.dataset import Split, choosing_share
 from jaxnas.data.errors import DataError
 from jaxnas.data.images import list_files
@@ -26,7 +27,6 @@ from jaxnas.data.rows import Arrays, Files, Reader, Reading, Rows
 from jaxnas.data.target import Target
 from jaxnas.kinds import Positive, Share
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the channels of ImageNet, in common use
 Unreadable = Literal["error", "skip"]
 
 

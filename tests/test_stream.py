@@ -114,6 +114,7 @@ def test_training_and_look_ahead_are_those_of_the_feed(memory, outside):
         lambda d: data.batches(d, B, weight_steps=2, arch_steps=3, look_ahead=2, augment=AUGMENT, valid_size=5),
         lambda d: data.batches(d, B, arch_steps=0),
         lambda d: data.batches(d, B, weight_steps=0),
+        lambda d: data.epochs(data.batches(d, B, augment=AUGMENT), 3),
     ):
         feed, stream = make(memory), make(outside)
         read = stream.read(jax.tree.map(np.asarray, jax.jit(stream.indices)(key(5), 3)))
@@ -362,7 +363,7 @@ MISTAKES: dict[str, tuple[Any, str]] = {
     "a share": (lambda x, y: data.streamed((x, y), key(0), valid=1.5), "`valid`"),
     "no workers": (lambda x, y: data.streamed((x, y), key(0), workers=0), "`workers`"),
     "a large batch": (lambda x, y: data.batches(data.streamed((x, y), key(0)), 46), "choose a size of 1 to 45"),
-    "an epoch": (lambda x, y: data.epochs(data.batches(data.streamed((x, y), key(0)), 4), 9), "epoch of a stream"),
+    "an epoch": (lambda x, y: data.epochs(data.batches(data.streamed((x, y), key(0)), 4), 10**5), "make it shorter"),
     "fields": (lambda x, y: searched(data.streamed(Records(x, y), key(0), names=NAMES, image=(8, 8, 3))), "no field image"),
     "a label": (lambda x, y: searched(data.streamed((x, y), key(0), names=NAMES[:2])), "from 0 to 1"),
 }

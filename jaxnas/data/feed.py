@@ -265,19 +265,43 @@ def _stream(dataset: Streamed, parts: dict[str, tuple[Rows, tuple[int, int], Aug
     )
 
 
-def epochs(feed: Feed, steps: int) -> Feed:
+@overload
+def epochs(feed: Feed, steps: int) -> Feed: ...
+@overload
+def epochs(feed: Stream, steps: int) -> Stream: ...
+def epochs(feed: Feed | Stream, steps: int) -> Feed | Stream:
     """A feed of `steps` batches at once, for a search that is monitored between epochs: every array gets a leading axis n.
 
     Raises:
-        ValueError: for fewer than 1 step.
+        ValueError: for fewer than 1 step, or more than a stream reads at a time.
     """
-    if isinstance(feed, Stream):
-        raise ValueError("an epoch of a stream does not fit in memory: measure between its steps, or take data in memory")
     if steps < 1:
         raise ValueError(f"an epoch has at least 1 step; got steps={steps}")
+
+    if isinstance(feed, Stream):
+        return _epochs(feed, steps)
 
     def draw(key, arrays, t):
         keys = jax.random.split(key, steps)
         return jax.vmap(lambda k, i: feed.draw(k, arrays, t * steps + i))(keys, jnp.arange(steps))
 
     return Feed(feed.arrays, draw)
+
+
+def _epochs(stream: Stream, steps: int) -> Stream:
+    """`epochs` of a stream, all of whose batches are in memory at once."""
+    one = sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(stream.like))
+    if steps > 1 and steps * one > stream.block:
+        most = max(1, stream.block // one)
+        raise ValueError(f"a stream reads {stream.block:.2g} bytes at a time, {most} of its steps; make it shorter than {steps} steps")
+
+    def indices(key, t):
+        keys = jax.random.split(key, steps)
+        return jax.vmap(lambda k, i: stream.indices(k, t * steps + i))(keys, jnp.arange(steps))
+
+    def draw(key, arrays, t):
+        keys = jax.random.split(key, steps)
+        return jax.vmap(lambda k, a, i: stream.draw(k, a, t * steps + i))(keys, arrays, jnp.arange(steps))
+
+    like = jax.tree.map(lambda a: jax.ShapeDtypeStruct((steps, *a.shape), a.dtype), stream.like)
+    return stream._replace(indices=indices, draw=draw, like=like)

@@ -97,6 +97,7 @@ def streamed(
     fields: tuple[str, str] = ("image", "label"),
     mean: Sequence[float] = MEAN,
     std: Sequence[float] = STD,
+    valid_as_test: bool = False,
     unreadable: str = "error",
     workers: Positive | None = None,
     data_dir: str | pathlib.Path | None = None,
@@ -119,6 +120,8 @@ def streamed(
         fields: of rows that are dicts: where the image and the label are.
         mean: of each channel, of images / 255; default: ImageNet's.
         std: likewise.
+        valid_as_test: the validation part that the source has is the test set, and its test part is left out, as is usual with
+            ImageNet, whose test labels are not public.
         unreadable: "error" ends the run at an image that cannot be read; "skip" takes the next of its part that can, and counts
             it in the stream's `read.unreadable`.
         workers: threads that decode; default: as many as there are cores.  Pillow does not hold Python's lock while it decodes.
@@ -135,6 +138,10 @@ def streamed(
         require(Share | None, "streamed", valid=valid)
     called = name or (os.fspath(source) if isinstance(source, str | os.PathLike) else "data")
     parts, found, fields = _parts(source, called, fields, data_dir)
+    if valid_as_test:
+        if "valid" not in parts:
+            raise DataError(f"{called} has no validation part: leave valid_as_test out")
+        parts["test"] = parts.pop("valid")
     parts |= {part: _source(own, called) for part, own in (("valid", valid), ("test", test)) if _is_source(own)}
     if names is None and isinstance(parts["train"], Arrays):
         found = tuple(map(str, range(1 + int(np.max(parts["train"].y)))))

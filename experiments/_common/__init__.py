@@ -246,9 +246,7 @@ def accuracy_on(dataset: Images, part: str, module: nn.Module, variables) -> flo
     return right / len(held)
 
 
-def train_mobile(
-    key: jax.Array, net: nets.Net, arch, dataset: Images, feed: nas.Feed | nas.Stream, steps: int
-) -> dict[str, float]:
+def train_mobile(key: jax.Array, net: nets.Net, arch, dataset: Images, feed: nas.Feed | nas.Stream, steps: int) -> dict[str, float]:
     """Trains one mobile network, specialised, with smoothed labels: its accuracies in percent."""
     module, _ = net.specialize(arch)
     optimizer = cosine_sgd(0.05, steps, weight_decay=4e-5, nesterov=True)

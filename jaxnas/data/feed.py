@@ -293,7 +293,7 @@ def _epochs(stream: Stream, steps: int) -> Stream:
     one = sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(stream.like))
     if steps > 1 and steps * one > stream.block:
         most = max(1, stream.block // one)
-        raise ValueError(f"a stream reads {stream.block:.2g} bytes at a time, {most} of its steps; make it shorter than {steps} steps")
+        raise ValueError(f"a stream reads {stream.block:.2g} bytes at a time, {most} of its steps, not {steps}: make it shorter")
 
     def indices(key, t):
         keys = jax.random.split(key, steps)

@@ -4,8 +4,8 @@
     python experiments/peers/streams.py images        JPEGs of 500 x 375, decoded to 224 x 224 and fed (needs grain)
 
 memory: 600 batches of 64 images of 96 x 96, each size a process of its own, its high-water mark with the data mapped.  images: the
-same 512 files in memory (58 kB each), the same decoder, batches of 64, put on the device; turns of 512 images, interleaved, medians
-of five.  jaxnas is its driver with a step that sums the batch; Grain is its bare loader, by threads and by worker processes.
+same 256 files in memory (58 kB each), the same decoder, batches of 64, put on the device; turns of 256 images, interleaved, medians
+of three.  jaxnas is its driver with a step that sums the batch; Grain is its bare loader, by threads and by worker processes.
 
 Two cores of an AMD EPYC (AVX-512), jax 0.10.2, grain 0.2.18, Pillow 13.0; other programs ran on the two cores.
 
@@ -29,7 +29,7 @@ import jaxnas as nas
 from jaxnas import data
 from jaxnas.data.images import cover
 
-BATCH, FILES, STEPS, TURNS = 64, 512, 600, 5
+BATCH, FILES, STEPS, TURNS = 64, 256, 600, 3
 SIDE = 96  # of the images in a memory map
 
 

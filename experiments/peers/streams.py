@@ -121,7 +121,7 @@ def images() -> None:
         for name, work in contestants.items():
             started = time.perf_counter()
             work()
-            if turn:  # the first compiles
+            if turn:  # the first warms up
                 rates[name].append(FILES / (time.perf_counter() - started))
     for name, found in rates.items():
         print(f"{name}: {statistics.median(found):.0f} images/s ({min(found):.0f} to {max(found):.0f})", flush=True)

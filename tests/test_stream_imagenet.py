@@ -79,7 +79,7 @@ def seen(result):
 
 
 def test_proxylessnas_in_its_imagenet_setting(experiments, folder):
-    """Its warm-up and its augmentations, on a small net; of the search in `test_a_folder_of_224_pixels`."""
+    """Its warm-up and its augmentations, on a small net; of the search in `test_the_whole_plan_of_proxylessnas`."""
     module = experiments["proxylessnas"]
     spec = MobileSpec(staged_layers(4, [(4, 1, 2)], ("k3_e1", "k5_e1"), "zero"), stem=4, head=8, stem_stride=2)
     s = dataclasses.replace(module.IMAGENET, spec=spec, batch=4, epoch=2, warm=1, epochs=1, weight_steps=1)
@@ -117,12 +117,11 @@ def test_darts_on_an_array_record(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_folder_of_224_pixels(experiments, tmp_path):
-    """The whole path at the published size: JPEGs of many sizes, resized on the host, cropped and coloured on the device."""
-    dataset = data.streamed(write_folder(tmp_path, 224, each=4), key(0), valid_as_test=True)
+def test_the_whole_plan_of_proxylessnas(experiments, folder):
     module = experiments["proxylessnas"]
-    spec = MobileSpec(staged_layers(4, [(4, 1, 2), (4, 1, 2)], ("k3_e1", "k5_e1"), "zero"), stem=4, head=8, stem_stride=2)
-    s = dataclasses.replace(module.IMAGENET, spec=spec, batch=16, epoch=4, warm=1, epochs=1, weight_steps=1)
+    spec = MobileSpec(staged_layers(4, [(4, 1, 2)], ("k3_e1", "k5_e1"), "zero"), stem=4, head=8, stem_stride=2)
+    s = dataclasses.replace(module.IMAGENET, spec=spec, batch=4, epoch=2, warm=1, epochs=1, weight_steps=1)
+    dataset = data.streamed(folder, key(0), **SIZE)
     net = nas.mobile_net(spaces.mobile(spec), image=dataset.image, classes=dataset.classes)
     make = lambda weights: nas.proxylessnas(net, weights, nas.training.adam(), criterion=module.smoothed)
     seen(nas.run(key(1), module.plan(make, s, dataset, lambda theta: jnp.sum(theta))))

@@ -13,8 +13,8 @@ Naive is training on uniform draws of all sizes from the first update on, with l
 by shared validation accuracy, statistics recalibrated, against each extracted and trained alone for 600 batches, on labels
 only, the mean of two trainings.
 
-Not as published: the rates of smoke (0.1, then 0.05); warm-up; in imagenet random crops and flips for resized crops and colours,
-images that must fit in memory, one device's batch.
+Not as published: the rates of smoke (0.1, then 0.05); warm-up; in imagenet resized crops of images that the
+host has resized to 224 x 224, colours in a fixed order and without hue, 10,000 images to test on, one device's batch.
 """
 
 import dataclasses
@@ -80,7 +80,8 @@ IMAGENET = Setting(
     data="tfds:imagenet2012",
     valid=10_000 / 1_281_167,
     spec=ofa_mobilenet_v3(resolutions=tuple(range(224, 127, -4))).spec,
-    augment=data.chain(data.crop(28), data.flip()),
+    augment=data.chain(data.resized_crop(), data.flip(), data.colour_jitter(32 / 255, 0, 0.5)),
+    outside=True,
     batch=64,
     steps={
         name: epochs * EPOCH
@@ -100,7 +101,7 @@ SETTINGS = {"smoke": SMOKE, "rank": RANK, "imagenet": IMAGENET}
 REPEATS = 2  # of a network trained alone
 
 
-def plans(s: Setting, net: nas.nets.Net, feed: nas.Feed) -> dict:
+def plans(s: Setting, net: nas.nets.Net, feed: nas.Feed | nas.Stream) -> dict:
     """Each trains as many networks; the first two in as many updates."""
     steps, trained = sum(s.steps.values()), sum(stage.paths * s.steps[stage.name] for stage in ofa.stages(net.space))
     policy = policies.uniform(net.space, round(trained / steps))
@@ -114,13 +115,19 @@ def plans(s: Setting, net: nas.nets.Net, feed: nas.Feed) -> dict:
     }
 
 
-def scorer(s: Setting, net: nas.nets.Net, dataset: data.Dataset) -> Callable:
+def scorer(s: Setting, net: nas.nets.Net, dataset: data.Dataset | data.Streamed) -> Callable:
     """(variables, archs [P], part of the data) -> accuracies [P] in percent, statistics recalibrated."""
     evaluator = evaluate.shared_weights(net)
     parts = {part: dataclasses.replace(dataset, valid=getattr(dataset, part)) for part in ("valid", "test")}
-    held = {part: data.calibration(d, s.batch, s.calibration).arrays for part, d in parts.items()}
-    run = jax.jit(lambda variables, archs, held: evaluator.step(jax.random.key(0), (), archs, held._replace(fixed=variables))[1])
-    return lambda variables, archs, part: 100 * np.asarray(run(variables, archs, held[part])["accuracy"], float)
+    most = lambda d: min(-(-_common.count(d.valid) // s.batch), 10_000 // s.batch) if s.outside else None
+    held = {part: data.calibration(d, s.batch, s.calibration, valid_batches=most(d)) for part, d in parts.items()}
+
+    @jax.jit
+    def run(variables, archs, arrays):
+        batch = held["valid"].draw(jax.random.key(0), arrays, jnp.zeros((), jnp.int32))
+        return evaluator.step(jax.random.key(0), (), archs, batch._replace(fixed=variables))[1]
+
+    return lambda variables, archs, part: 100 * np.asarray(run(variables, archs, held[part].arrays)["accuracy"], float)
 
 
 def trained_alone(s: Setting, net: nas.nets.Net, dataset: data.Dataset, feed: nas.Feed, archs, key) -> np.ndarray:
@@ -170,7 +177,7 @@ def main(name: str = "smoke") -> None:
     s = _common.named(SETTINGS, name)
     k_data, k_archs, k_train, k_search = jax.random.split(jax.random.key(0), 4)
     k_alone, seconds = jax.random.key(1), _common.stopwatch()
-    dataset, space = data.load(s.data, k_data, valid=s.valid), elastic(s.spec)
+    dataset, space = _common.images(k_data, s), elastic(s.spec)
     net = elastic_net(space, image=dataset.image, classes=dataset.classes)
     cost = lambda arch: net.macs(space.gates(arch))
     score, feed = scorer(s, net, dataset), data.batches(dataset, s.batch, arch_steps=0, augment=s.augment)

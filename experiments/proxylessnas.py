@@ -8,9 +8,9 @@ accelerators; not run.
 
 Results: docs/results.md#proxylessnas
 
-Not as published: alpha moves from the first epoch behind the warm-up on (published: from the second); random crops and flips for
-the resized crops and colours, on images that must have one size and fit in memory; multiply-adds for a phone's latency;
-REINFORCE's weights train without label smoothing; the length of the training from scratch (300 epochs) is a guess.
+Not as published: alpha moves from the first epoch behind the warm-up on (published: from the second); resized crops are taken of
+images that the host has resized to 224 x 224; the colours' order is fixed and their hue stays; multiply-adds for a phone's
+latency; REINFORCE's weights train without label smoothing; the length of the training from scratch (300 epochs) is a guess.
 """
 
 import functools
@@ -28,7 +28,8 @@ IMAGENET = _common.MobileSetting(
     data="tfds:imagenet2012",
     valid=50_000 / 1_281_167,
     spec=spaces.proxylessnas().spec,
-    augment=data.chain(data.crop(28), data.flip()),
+    augment=data.chain(data.resized_crop(), data.flip(), data.colour_jitter(32 / 255, 0, 0.5)),
+    outside=True,
     batch=256,
     epoch=1_231_167 // 256,
     warm=40,
@@ -66,24 +67,25 @@ def probabilities(space: nas.spaces.Space, theta) -> Mobile:
     return Mobile(tuple(jax.nn.softmax(theta[d, :n]) for d, n in enumerate(space.arity)))
 
 
-def plan(make, s: _common.MobileSetting, dataset: data.Dataset, cost_of):
+def plan(make, s: _common.MobileSetting, dataset: data.Dataset | data.Streamed, cost_of):
     """Warm-up, then the search; `make` is a method, less its weight optimizer."""
     options = dict(weight_steps=s.weight_steps, augment=s.augment)
     alone, both = (data.batches(dataset, s.batch, arch_steps=a, **options) for a in (0, 1))
     n = s.epoch // s.weight_steps
+    watch = 1 if s.outside else n  # steps to a measurement; an epoch of ImageNet is not in memory at once
     warm, search = make(sgd(0.05, s.warm * s.epoch)), make(sgd(0.025, s.epochs * s.epoch))
     watched = weight_sharing.with_measurements(search, lambda key, state, batch: {"cost": cost_of(state.theta)})
     give = lambda state: weight_sharing.Given(state.variables)  # alpha has not moved, the optimizer begins anew
     return nas.then(
         nas.Phase(warm, s.warm * n, alone, name="warm-up"),
-        nas.Phase(watched, s.epochs, data.epochs(both, n), give=give),
+        nas.Phase(watched, s.epochs * n // watch, data.epochs(both, watch), give=give),
     )
 
 
 def main(name: str = "smoke") -> None:
     s = _common.named(SETTINGS, name)
     k_data, k_random, k_search, k_train = jax.random.split(jax.random.key(0), 4)
-    dataset, space = data.load(s.data, k_data, valid=s.valid), spaces.mobile(s.spec)
+    dataset, space = _common.images(k_data, s), spaces.mobile(s.spec)
     net = nets.mobile_net(space, image=dataset.image, classes=dataset.classes)
     thousands = lambda arch: float(net.macs(space.gates(arch))) / 1e3
     adam = optax.adam(s.arch_rate, b1=0.0)
@@ -95,7 +97,7 @@ def main(name: str = "smoke") -> None:
         "two paths, no cost": two_paths,
         "REINFORCE": functools.partial(reinforce, cost=hardware.priced(net.macs, hardware.power_reward(s.aim))),
     }
-    steps = s.train * ((len(dataset.train.y) + len(dataset.valid.y)) // s.batch)
+    steps = s.train * ((_common.count(dataset.train) + _common.count(dataset.valid)) // s.batch)
     feed = data.training(dataset, s.batch, augment=s.augment)
     train = lambda arch, i: _common.train_mobile(jax.random.fold_in(k_train, i), net, arch, dataset, feed, steps)["test"]
     for method in ("random", *methods):

@@ -47,6 +47,7 @@ _HOME = {
     "stateless": "base",
     "Strategy": "base",
     "study": "studies",
+    "Stream": "base",
     "successive_halving": "ask_tell",
     "then": "base",
     "tpe": "ask_tell",

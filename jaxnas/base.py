@@ -254,6 +254,31 @@ class Feed(NamedTuple):
     draw: DrawFn
 
 
+class IndicesFn(Protocol):
+    def __call__(self, key: Key, t: jax.Array, /) -> Any:
+        """Which rows one step sees, a pytree of int32 arrays; a pure function, of the key and the t that `draw` is given."""
+
+
+class ReadFn(Protocol):
+    def __call__(self, indices: Any, /) -> Any:
+        """Rows as a pytree of NumPy arrays.  Runs on the host, in a thread; the same indices must give the same rows.
+
+        Args:
+            indices: what `indices` gave, as NumPy arrays; behind one more axis [S, ...] under `seeds`, which what is read has too.
+        """
+
+
+class Stream(NamedTuple):
+    """A feed of data that are not on the device: the driver reads what the next steps see while the present ones run."""
+
+    indices: IndicesFn
+    read: ReadFn
+    draw: DrawFn  # its `arrays` are what `read` gave for the indices of this step
+    like: Any  # shapes and dtypes of what `read` gives for one step
+    identity: str  # tells these data from others; kept in checkpoints
+    block: Positive = 2**27  # bytes that are read at a time, at least one step's; two or three blocks are in memory
+
+
 nothing = Feed((), lambda key, arrays, t: Batch())
 """The feed of a search that needs no data."""
 
@@ -266,7 +291,7 @@ class GiveFn(Protocol):
 class Phase(NamedTuple):
     strategy: Strategy
     steps: Positive
-    data: Feed = nothing
+    data: Feed | Stream = nothing
     give: GiveFn = lambda state: None  # what this phase's `init` is given; default: nothing
     fix: GiveFn | None = None  # this phase's `batch.fixed`, read-only, in place of what its data say; None: as they say
     name: str = "search"

@@ -610,6 +610,17 @@ def test_tfds_is_read_pixel_by_pixel_without_tensorflow(tfds_dir, monkeypatch, c
     assert "tensorflow" not in sys.modules and capsys.readouterr().out == ""
 
 
+def test_tfds_is_streamed_as_it_is_read(tfds_dir):
+    """Its files stay encoded until a step wants them."""
+    memory = data.load("tfds:jaxnas_png", key(), data_dir=tfds_dir)
+    options = {"image": memory.image, "mean": memory.inputs.mean, "std": memory.inputs.std, "data_dir": tfds_dir}
+    outside = data.streamed("tfds:jaxnas_png", key(), **options)
+    assert (outside.target, outside.image) == (memory.target, memory.image)
+    for part in ("train", "valid", "test"):
+        [found] = outside.in_order(getattr(outside, part), 100)
+        chex.assert_trees_all_equal(found, getattr(memory, part))
+
+
 def test_tfds_datasets(tfds_dir):
     d = data.load("tfds:jaxnas_png", key(), data_dir=tfds_dir)
     assert [len(s.y) for s in (d.train, d.valid, d.test)] == [15, 15, 10]  # its own test set

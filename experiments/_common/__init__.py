@@ -21,16 +21,18 @@ import numpy as np
 import optax
 
 import jaxnas as nas
-from jaxnas import nets, spaces, training
+from jaxnas import data, nets, spaces, training
 from jaxnas.analysis import ranking
 from jaxnas.app import bench, config, search
 from jaxnas.app.tabulate import Recipe, tabulate
-from jaxnas.data import Augment, Dataset, identity
+from jaxnas.data import Augment, Dataset, Split, Streamed, identity
+from jaxnas.data.rows import Rows
 from jaxnas.driver import compiler_options
 from jaxnas.evaluate.benchmark import find
 from jaxnas.spaces._mobile import MobileSpec
 
 T = TypeVar("T")
+Images = Dataset | Streamed
 
 
 # Settings
@@ -44,6 +46,7 @@ class Setting:
     batch: int
     valid: float = 0.5  # the part of the training images that scores architectures, or moves their parameters
     augment: Augment = identity
+    outside: bool = False  # whether the images are too many for the device's memory: they are read while it runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,6 +199,18 @@ def search_and_train(settings: Mapping[str, config.Config], name: str = "smoke",
     print(result["verdict"])
 
 
+def images(key: jax.Array, s: Setting) -> Images:
+    """The images of a setting, in memory or read while a search runs; those have ImageNet's size and parts."""
+    if not s.outside:
+        return data.load(s.data, key, valid=s.valid)
+    return data.streamed(s.data, key, valid=s.valid, valid_as_test=True)
+
+
+def count(part: Split | Rows) -> int:
+    """The examples of a part."""
+    return len(part.y) if isinstance(part, Split) else len(part)
+
+
 def jit(f: Callable) -> Callable:
     """`jax.jit` with the options that the driver compiles with."""
     return jax.jit(f, compiler_options=compiler_options())
@@ -211,7 +226,7 @@ def in_turn(phases: Sequence, feed: nas.Feed) -> tuple[nas.Phase, ...]:
     return nas.then(*(nas.Phase(s, n, feed, **({"give": give} if give else {})) for s, n, give in phases))
 
 
-def train(key: jax.Array, module: nn.Module, optimizer, dataset: Dataset, feed: nas.Feed, steps: int, **options):
+def train(key: jax.Array, module: nn.Module, optimizer, dataset: Images, feed: nas.Feed | nas.Stream, steps: int, **options):
     """The variables of one network after its training; `options` are those of `training.train`."""
     return nas.run(key, training.train(module, optimizer, dataset.image, steps=steps, **options), steps=steps, data=feed).best
 
@@ -221,12 +236,22 @@ def accuracy(module: nn.Module, variables, split) -> float:
     return float(jax.jit(lambda v, split: training.accuracy(lambda x: module.apply(v, x), split))(variables, split))
 
 
-def train_mobile(key: jax.Array, net: nets.Net, arch, dataset: Dataset, feed: nas.Feed, steps: int) -> dict[str, float]:
+def accuracy_on(dataset: Images, part: str, module: nn.Module, variables) -> float:
+    """On a part of a data set; a fraction."""
+    held = getattr(dataset, part)
+    if isinstance(dataset, Dataset):
+        return accuracy(module, variables, held)
+    run = jax.jit(lambda v, split: training.accuracy(lambda x: module.apply(v, x), split))
+    right = sum(len(split.y) * float(run(variables, split)) for split in dataset.in_order(held, 256))
+    return right / len(held)
+
+
+def train_mobile(key: jax.Array, net: nets.Net, arch, dataset: Images, feed: nas.Feed | nas.Stream, steps: int) -> dict[str, float]:
     """Trains one mobile network, specialised, with smoothed labels: its accuracies in percent."""
     module, _ = net.specialize(arch)
     optimizer = cosine_sgd(0.05, steps, weight_decay=4e-5, nesterov=True)
     variables = train(key, module, optimizer, dataset, feed, steps, label_smoothing=0.1)
-    return {part: 100 * accuracy(module, variables, getattr(dataset, part)) for part in ("valid", "test")}
+    return {part: 100 * accuracy_on(dataset, part, module, variables) for part in ("valid", "test")}
 
 
 def train_alone(path: pathlib.Path, net: nets.Net, dataset: Dataset, optimizer, flat, *, key, steps: int, batch: int) -> np.ndarray:

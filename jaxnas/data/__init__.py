@@ -1,12 +1,13 @@
 """Labelled examples on the device, drawn by key: `load` or `split` -> Dataset -> `batches` -> Feed."""
 
-from jaxnas.data.augment import AUGMENTS, Augment, augment_named, chain, crop, cutout, flip, identity
+from jaxnas.data.augment import AUGMENTS, Augment, augment_named, chain, colour_jitter, crop, cutout, flip, identity, resized_crop
 from jaxnas.data.dataset import Dataset, Split, split
 from jaxnas.data.errors import DataError
 from jaxnas.data.feed import batches, calibration, epochs, fixed, training
 from jaxnas.data.inputs import Inputs
 from jaxnas.data.pretext import Pretext, colourisation, jigsaw, pretext_feed, rotation
 from jaxnas.data.sources import SOURCES, load
+from jaxnas.data.streamed import Streamed, streamed
 from jaxnas.data.target import Target
 
 __all__ = [
@@ -18,11 +19,13 @@ __all__ = [
     "Inputs",
     "Pretext",
     "Split",
+    "Streamed",
     "Target",
     "augment_named",
     "batches",
     "calibration",
     "chain",
+    "colour_jitter",
     "colourisation",
     "crop",
     "cutout",
@@ -33,7 +36,9 @@ __all__ = [
     "jigsaw",
     "load",
     "pretext_feed",
+    "resized_crop",
     "rotation",
     "split",
+    "streamed",
     "training",
 ]

@@ -1,27 +1,54 @@
 """Feeds: the batch of a step as a pure function of the step's key and number, drawn inside the scan.
 
 The driver passes `feed.arrays` as an argument of its jitted scan and calls `feed.draw(key, arrays, t)` in the body: no
-iterator, nothing to resume, and any chunking of the scan sees the same batches.
+iterator, nothing to resume, and any chunking of the scan sees the same batches.  Of data that are not in memory (`streamed`) the
+same functions make a `Stream`, whose steps see the same batches.
 
 Axes: B examples, W weight steps, A architecture steps, K look-ahead steps, N examples of a split.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxnas import sharding, trees
-from jaxnas.base import Batch, Feed
+from jaxnas.base import Batch, Feed, Stream
 from jaxnas.checks import require_labels
 from jaxnas.data.augment import Augment, below, identity
 from jaxnas.data.dataset import Dataset, Split
 from jaxnas.data.errors import DataError
+from jaxnas.data.rows import Reader, Rows
+from jaxnas.data.rows import identity as identity_of
+from jaxnas.data.streamed import Streamed, joined
 
 
+@overload
 def batches(
     dataset: Dataset,
+    size: int,
+    *,
+    weight_steps: int = ...,
+    arch_steps: int = ...,
+    look_ahead: int = ...,
+    augment: Augment = ...,
+    valid_size: int | None = ...,
+) -> Feed: ...
+@overload
+def batches(
+    dataset: Streamed,
+    size: int,
+    *,
+    weight_steps: int = ...,
+    arch_steps: int = ...,
+    look_ahead: int = ...,
+    augment: Augment = ...,
+    valid_size: int | None = ...,
+) -> Stream: ...
+def batches(
+    dataset: Dataset | Streamed,
     size: int,
     *,
     weight_steps: int = 1,
@@ -29,7 +56,7 @@ def batches(
     look_ahead: int = 0,
     augment: Augment = identity,
     valid_size: int | None = None,
-) -> Feed:
+) -> Feed | Stream:
     """Batches for a search: `train` from the train half, `valid` from the valid half, never from the test set.
 
     A draw is a Batch with train = (x [W, B, H, W, C], y [W, B]), valid = (x [A, B, ...], y [A, B]) and
@@ -53,28 +80,39 @@ def batches(
     if min(weight_steps, arch_steps, look_ahead) < 0 or weight_steps + arch_steps == 0:
         raise ValueError(f"a batch needs weight or architecture steps, not {weight_steps} and {arch_steps} ({look_ahead} ahead)")
     if weight_steps or look_ahead:
-        _check_size(size, dataset.train, f"{dataset.name}, train part")
+        _check_size(size, _count(dataset.train), f"{dataset.name}, train part")
     if arch_steps:
-        _check_size(valid_size, dataset.valid, f"{dataset.name}, valid part")
+        _check_size(valid_size, _count(dataset.valid), f"{dataset.name}, valid part")
 
     ahead = arch_steps * look_ahead
+    shapes = (weight_steps + ahead, size), (arch_steps, valid_size)
+
+    def batch(moved, valid):
+        look = jax.tree.map(lambda a: a[weight_steps:].reshape(arch_steps, look_ahead, *a.shape[1:]), moved)
+        return Batch(
+            train=trees.take(moved, slice(weight_steps)) if weight_steps else None,
+            valid=valid,
+            look=look if ahead else None,
+        )
 
     def draw(key, arrays, t):
         del t  # every batch is drawn anew
         train, valid = arrays
         k_train, k_valid = jax.random.split(key)
-        moved = _take(k_train, train, (weight_steps + ahead, size), augment)  # at once: half the code to compile
-        look = jax.tree.map(lambda a: a[weight_steps:].reshape(arch_steps, look_ahead, *a.shape[1:]), moved)
-        return Batch(
-            train=trees.take(moved, slice(weight_steps)) if weight_steps else None,
-            valid=_take(k_valid, valid, (arch_steps, valid_size), identity),
-            look=look if ahead else None,
-        )
+        moved = _take(k_train, train, shapes[0], augment)  # at once: half the code to compile
+        return batch(moved, _take(k_valid, valid, shapes[1], identity))
 
+    if isinstance(dataset, Streamed):
+        parts = {"train": (dataset.train, shapes[0], augment), "valid": (dataset.valid, shapes[1], identity)}
+        return _stream(dataset, parts, jax.random.split, batch)
     return Feed((dataset.train, dataset.valid), draw)
 
 
-def training(dataset: Dataset, size: int, *, steps: int = 1, augment: Augment = identity) -> Feed:
+@overload
+def training(dataset: Dataset, size: int, *, steps: int = ..., augment: Augment = ...) -> Feed: ...
+@overload
+def training(dataset: Streamed, size: int, *, steps: int = ..., augment: Augment = ...) -> Stream: ...
+def training(dataset: Dataset | Streamed, size: int, *, steps: int = 1, augment: Augment = identity) -> Feed | Stream:
     """Batches to train one network from scratch: `train` alone, from the train and valid halves together.
 
     Args:
@@ -90,12 +128,17 @@ def training(dataset: Dataset, size: int, *, steps: int = 1, augment: Augment = 
     if steps < 1:
         raise ValueError(f"training needs at least one step to a batch, not {steps}")
     _check_labels(dataset)
+    if isinstance(dataset, Streamed):
+        rows = joined(dataset.train, dataset.valid, dataset.name)
+        _check_size(size, len(rows), f"{dataset.name}, train and valid parts")
+        part = {"train": (rows, (steps, size), augment)}
+        return _stream(dataset, part, lambda key: (key,), lambda train: Batch(train=train))
     both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), dataset.train, dataset.valid)
-    _check_size(size, both, f"{dataset.name}, train and valid parts")
+    _check_size(size, len(both.y), f"{dataset.name}, train and valid parts")
     return Feed(both, lambda key, arrays, t: Batch(train=_take(key, arrays, (steps, size), augment)))
 
 
-def calibration(dataset: Dataset, size: int, batches: int, *, valid_batches: int | None = None) -> Feed:
+def calibration(dataset: Dataset | Streamed, size: int, batches: int, *, valid_batches: int | None = None) -> Feed:
     """What shared weights are judged on, the same at every step: `train` to recalibrate on, `valid` to score on.
 
     A draw is a Batch with train = (x [C, B, H, W, C], y [C, B]), the first examples of the train half (the split has shuffled
@@ -112,7 +155,7 @@ def calibration(dataset: Dataset, size: int, batches: int, *, valid_batches: int
         DataError: for no calibration batch, or for more examples than there are.
     """
     _check_labels(dataset)
-    n, m = len(dataset.train.y), len(dataset.valid.y)
+    n, m = _count(dataset.train), _count(dataset.valid)
     if size < 1 or batches < 1 or batches * size > n:
         raise DataError(
             f"{batches} calibration batches of {size} from {n} examples ({dataset.name}, train part): give 1 to {n} in all"
@@ -122,6 +165,11 @@ def calibration(dataset: Dataset, size: int, batches: int, *, valid_batches: int
     take = A if valid_batches is None else valid_batches
     if not 1 <= take <= A:
         raise DataError(f"{take} validation batches of {per} from {m} examples ({dataset.name}, valid part): give 1 to {A}")
+    if isinstance(dataset, Streamed):  # bytes on the device, normalised where they are drawn
+        read = lambda part, count, each: jax.tree.map(jnp.asarray, dataset.read(part, np.arange(count * each).reshape(count, each)))
+        bytes_ = Batch(train=read(dataset.train, batches, size), valid=read(dataset.valid, take, per))
+        encode = lambda pair: (dataset.encode(pair[0]), pair[1])
+        return Feed(bytes_, lambda key, arrays, t: arrays._replace(train=encode(arrays.train), valid=encode(arrays.valid)))
     cut = lambda part, count, each: tuple(a[: count * each].reshape(count, each, *a.shape[1:]) for a in part)
     held = Batch(train=cut(dataset.train, batches, size), valid=cut(dataset.valid, take, per))
     return Feed(held, lambda key, arrays, t: arrays)
@@ -132,13 +180,20 @@ def fixed(arrays: Any) -> Feed:
     return Feed(arrays, lambda key, arrays, t: Batch(fixed=arrays))
 
 
-def _check_size(size, part, name):
-    if not 1 <= size <= len(part.y):
-        raise DataError(f"a batch of {size} from {len(part.y)} examples ({name}): choose a size of 1 to {len(part.y)}")
+def _count(part: Split | Rows) -> int:
+    """N, the examples of a part."""
+    return len(part.y) if isinstance(part, Split) else len(part)
+
+
+def _check_size(size, count, name):
+    if not 1 <= size <= count:
+        raise DataError(f"a batch of {size} from {count} examples ({name}): choose a size of 1 to {count}")
 
 
 def _check_labels(dataset):
     """ValueError for labels, of a dataset that was made by hand, that its target does not have."""
+    if isinstance(dataset, Streamed):
+        return  # its labels are looked at when they are read
     for part in (dataset.train, dataset.valid):
         if dataset.target.kind == "classes" and not isinstance(part.y, jax.core.Tracer):
             require_labels(part.y, dataset.target.outputs)
@@ -164,23 +219,89 @@ def _take(key, part: Split, shape, augment):
         return None
     k_index, k_augment = jax.random.split(key)
     index = _indices(k_index, len(part.y), *shape)
-    x, y = part.x[index], part.y[index]
+    return _moved(k_augment, part.x[index], part.y[index], shape, augment)
+
+
+def _moved(k_augment, x, y, shape, augment):
+    """Examples, augmented."""
     if augment is not identity:
         x = jax.vmap(jax.vmap(augment))(jax.random.split(k_augment, shape), x)
     return sharding.constrain((x, y), "batch", dim=1)
 
 
-def epochs(feed: Feed, steps: int) -> Feed:
+def _stream(dataset: Streamed, parts: dict[str, tuple[Rows, tuple[int, int], Augment]], split: Callable, batch: Callable) -> Stream:
+    """The stream whose steps see what a feed of the same parts in memory draws.
+
+    Args:
+        dataset: how rows are read and normalised.
+        parts: name -> (its rows, (S, B), augmentation), in the order of the keys.
+        split: key -> a key for each part.
+        batch: the examples (x [S, B, H, W, C], y [S, B]) of each part, None without steps -> Batch.
+    """
+    wanted = {name: part for name, part in parts.items() if part[1][0]}
+
+    def indices(key, t):
+        del t  # every batch is drawn anew
+        keys = dict(zip(parts, split(key), strict=True))
+        return {name: _indices(jax.random.split(keys[name])[0], len(rows), *shape) for name, (rows, shape, _) in wanted.items()}
+
+    def draw(key, arrays, t):
+        del t
+        keys = dict(zip(parts, split(key), strict=True))
+        take = lambda name, k_augment: _moved(k_augment, dataset.encode(arrays[name][0]), arrays[name][1], *parts[name][1:])
+        return batch(*(take(name, jax.random.split(keys[name])[1]) if name in wanted else None for name in parts))
+
+    rows = {name: part[0] for name, part in wanted.items()}
+    of = lambda shape: (
+        jax.ShapeDtypeStruct((*shape, *dataset.image), dataset.reading.dtype),
+        jax.ShapeDtypeStruct(shape, jnp.int32),
+    )
+    return Stream(
+        indices=indices,
+        read=Reader(rows, dataset.reading),
+        draw=draw,
+        like={name: of(shape) for name, (_, shape, _) in wanted.items()},
+        identity=identity_of(dataset.origin, rows, dataset.reading),
+    )
+
+
+@overload
+def epochs(feed: Feed, steps: int) -> Feed: ...
+@overload
+def epochs(feed: Stream, steps: int) -> Stream: ...
+def epochs(feed: Feed | Stream, steps: int) -> Feed | Stream:
     """A feed of `steps` batches at once, for a search that is monitored between epochs: every array gets a leading axis n.
 
     Raises:
-        ValueError: for fewer than 1 step.
+        ValueError: for fewer than 1 step, or more than a stream reads at a time.
     """
     if steps < 1:
         raise ValueError(f"an epoch has at least 1 step; got steps={steps}")
+
+    if isinstance(feed, Stream):
+        return _epochs(feed, steps)
 
     def draw(key, arrays, t):
         keys = jax.random.split(key, steps)
         return jax.vmap(lambda k, i: feed.draw(k, arrays, t * steps + i))(keys, jnp.arange(steps))
 
     return Feed(feed.arrays, draw)
+
+
+def _epochs(stream: Stream, steps: int) -> Stream:
+    """`epochs` of a stream, all of whose batches are in memory at once."""
+    one = sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(stream.like))
+    if steps > 1 and steps * one > stream.block:
+        most = max(1, stream.block // one)
+        raise ValueError(f"a stream reads {stream.block:.2g} bytes at a time, {most} of its steps, not {steps}: make it shorter")
+
+    def indices(key, t):
+        keys = jax.random.split(key, steps)
+        return jax.vmap(lambda k, i: stream.indices(k, t * steps + i))(keys, jnp.arange(steps))
+
+    def draw(key, arrays, t):
+        keys = jax.random.split(key, steps)
+        return jax.vmap(lambda k, a, i: stream.draw(k, a, t * steps + i))(keys, arrays, jnp.arange(steps))
+
+    like = jax.tree.map(lambda a: jax.ShapeDtypeStruct((steps, *a.shape), a.dtype), stream.like)
+    return stream._replace(indices=indices, draw=draw, like=like)

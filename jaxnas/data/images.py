@@ -7,6 +7,7 @@ grey only if all are.
 Axes: H height, W width, C channels.
 """
 
+import io
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -205,20 +206,54 @@ def read_image(source: Any, shape: Sequence[int]) -> np.ndarray:
 
 
 def _pixels(source: Any, shape: Sequence[int]) -> np.ndarray | None:
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     height, width, channels = shape
     try:
         with _open(source) as opened:
-            image = ImageOps.exif_transpose(opened)
-            if image.mode.startswith("I"):  # 16 bits
-                image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
-            if _transparent(image):
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            image = image.convert("L" if channels == 1 else "RGB")
+            image = _coloured(opened, channels)
             if image.size != (width, height):
                 image = image.resize((width, height), Image.Resampling.BILINEAR)  # its filter grows with the reduction
             return np.asarray(image, np.uint8).reshape(height, width, channels)
     except Exception:  # as `_head`
         return None
+
+
+def _coloured(opened: "Image", channels: int) -> "Image":
+    """Turned as its EXIF data say, on white where it is transparent, grey or in colour."""
+    from PIL import Image, ImageOps
+
+    image = ImageOps.exif_transpose(opened)
+    if image.mode.startswith("I"):  # 16 bits
+        image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
+    if _transparent(image):
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("L" if channels == 1 else "RGB")
+
+
+def cover(source: "pathlib.Path | bytes | np.ndarray", shape: Sequence[int]) -> np.ndarray:
+    """uint8[H, W, C]: the middle of an image, resized in proportion until it covers the shape.
+
+    A JPEG of more than twice the size is decoded at a half, a quarter or an eighth of it, which takes a fraction of the time.
+
+    Args:
+        source: a file, its bytes, or its pixels uint8[H', W', C].
+        shape: (H, W, C).
+
+    Raises:
+        Exception: of many kinds, for what cannot be read.
+    """
+    from PIL import Image, ImageOps
+
+    height, width, channels = shape
+    if isinstance(source, np.ndarray):
+        opened = Image.fromarray(source[..., 0] if source.shape[-1] == 1 else source)
+    else:
+        opened = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+    with opened:
+        opened.draft(None, (max(height, width),) * 2)
+        image = _coloured(opened, channels)
+        if image.size != (width, height):
+            image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
+        return np.asarray(image, np.uint8).reshape(height, width, channels)

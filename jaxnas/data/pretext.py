@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxnas.base import Batch, Feed, Key
+from jaxnas.base import Batch, Feed, Key, Stream
 from jaxnas.data.augment import below
 
 LUMA = np.asarray([0.299, 0.587, 0.114], np.float32)  # of red, green, blue
@@ -55,14 +55,14 @@ def pretext_batch(key: Key, batch: Batch, task: Pretext) -> Batch:
     return batch._replace(train=part(keys[0], batch.train), valid=part(keys[1], batch.valid), look=part(keys[2], batch.look))
 
 
-def pretext_feed(feed: Feed, task: Pretext) -> Feed:
+def pretext_feed(feed: Feed | Stream, task: Pretext) -> Feed | Stream:
     """The feed of a task: the images of another feed, each draw with a key of its own; its labels may be anything."""
 
     def draw(key, arrays, t):
         k_draw, k_task = jax.random.split(key)
         return pretext_batch(k_task, feed.draw(k_draw, arrays, t), task)
 
-    return Feed(feed.arrays, draw)
+    return feed._replace(draw=draw)
 
 
 def rotation(image: tuple[int, int, int]) -> Pretext:

@@ -50,8 +50,27 @@ def read_prepared(spec: str, ask: Ask) -> Raw:
     return Raw(parts, names=None if names is None else tuple(names), layout=layout)
 
 
-def _open(name: str, data_dir: Any) -> tuple[Any, Any]:
-    """(the builder, its data sources by split)."""
+def open_encoded(spec: str, data_dir: Any) -> tuple[dict[str, Any], tuple[str, ...] | None, tuple[str, str]]:
+    """({part: its data source}, the names of the classes, the fields of image and label): rows whose images are still encoded.
+
+    Raises:
+        DataError: as `read_prepared`.
+    """
+    name = spec.removeprefix("tfds:")
+    with _quiet():
+        builder, sources = _open(name, data_dir, encoded=True)
+        features, keys = builder.info.features, builder.info.supervised_keys or ("image", "label")
+    if len(keys) != 2 or any(not isinstance(k, str) or k not in features for k in keys):
+        raise DataError(f"tfds:{name} has no images with labels, only {', '.join(features)}: choose another one")
+    if "train" not in sources:
+        raise DataError(f"tfds:{name} has no train split, only {', '.join(sources)}: choose another one")
+    parts = {part: sources[split] for part, known in PARTS.items() for split in known[::-1] if split in sources}
+    names = getattr(features[keys[1]], "names", None)
+    return parts, None if names is None else tuple(names), (keys[0], keys[1])
+
+
+def _open(name: str, data_dir: Any, encoded: bool = False) -> tuple[Any, Any]:
+    """(the builder, its data sources by split); `encoded`: images are left as the bytes of their files."""
     import tensorflow_datasets as tfds  # slow to import
 
     try:
@@ -70,7 +89,8 @@ def _open(name: str, data_dir: Any) -> tuple[Any, Any]:
             why = _line(error)
             raise DataError(f"tfds:{name} could not be prepared ({why}): install what it needs, {INSTEAD}") from None
     try:
-        return builder, builder.as_data_source()
+        images = [k for k, f in builder.info.features.items() if encoded and isinstance(f, tfds.features.Image)]
+        return builder, builder.as_data_source(decoders={k: tfds.decode.SkipDecoding() for k in images} or None)
     except Exception:
         how = "prepare it again with file_format='array_record'"
         raise DataError(f"tfds:{name} in {builder.data_dir} is not readable without TensorFlow: {how}, {INSTEAD}") from None

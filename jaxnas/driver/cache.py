@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from jaxnas.base import Phase
+from jaxnas.base import Phase, Stream
 from jaxnas.checks import checked
 
 _programs: weakref.WeakKeyDictionary[Any, dict[tuple, Any]] = weakref.WeakKeyDictionary()  # by the step function
@@ -22,21 +22,23 @@ def reused(phase: Phase, static: tuple, make: Callable[[Phase], Any]) -> Any:
     """What `make` made for an earlier phase of the same functions and `static`, or makes now.
 
     Args:
-        phase: whose functions are the key: `init`, `step`, `draw`, `give` and `fix`.
+        phase: whose functions are the key: `init`, `step`, `draw`, `give`, `fix`, and a stream's `indices`.
         static: what else the programs depend on, apart from shapes, types and the mesh, which `jax.jit` tells apart.
         make: is given the phase with functions that are held weakly, and without data; they work as long as the phase lives.
     """
-    functions = (phase.strategy.step, phase.strategy.init, phase.data.draw, phase.give, phase.fix)
+    indices = phase.data.indices if isinstance(phase.data, Stream) else None
+    functions = (phase.strategy.step, phase.strategy.init, phase.data.draw, phase.give, phase.fix, indices)
     if not all(f is None or _lasts(f) for f in functions):
         return make(phase)
-    step, init, draw, give, fix = functions
+    step, init, draw, give, fix, _ = functions
     known = _programs.setdefault(step, {})
-    name = (*(None if f is None else weakref.ref(f) for f in (init, draw, give, fix)), *static)
+    name = (*(None if f is None else weakref.ref(f) for f in functions[1:]), *static)
     if name not in known:
         for old in [old for old in known if any(isinstance(f, weakref.ref) and f() is None for f in old)]:
             del known[old]  # without its data's `draw`, say, it is never asked for again
         strategy = phase.strategy._replace(init=_weak(init), step=_weak(step), best=lambda state: None)  # `best` is not compiled
-        data = phase.data._replace(arrays=None, draw=_weak(draw))
+        held: dict[str, Any] = {"arrays": None} if indices is None else {"indices": _weak(indices), "read": None, "like": None}
+        data = phase.data._replace(draw=_weak(draw), **held)
         known[name] = make(phase._replace(strategy=strategy, data=data, give=_weak(give), fix=fix and _weak(fix)))
     return known[name]
 

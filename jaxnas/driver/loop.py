@@ -12,6 +12,7 @@ Axes: S seeds, T steps.
 """
 
 import contextlib
+import functools
 import logging
 import pathlib
 import signal
@@ -25,14 +26,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas import sharding
-from jaxnas.base import Feed, Phase, Strategy, nothing, then
+from jaxnas.base import Feed, Phase, Strategy, Stream, nothing, then
 from jaxnas.checks import RandomKey, checked
-from jaxnas.driver import processes
+from jaxnas.driver import ahead, processes
 from jaxnas.driver.cache import reused
 from jaxnas.driver.checkpoint import CheckpointError, Checkpoints, again
 from jaxnas.driver.errors import Diverged, NoFiniteScore, Stopped
 from jaxnas.driver.files import make_way
-from jaxnas.driver.fingerprint import Fingerprint, fingerprint, of_arrays, of_program
+from jaxnas.driver.fingerprint import Fingerprint, fingerprint, of_program
 from jaxnas.driver.journal import Journal
 from jaxnas.driver.lock import locked
 from jaxnas.kinds import Positive
@@ -66,7 +67,7 @@ def run(
     plan: Strategy | tuple[Phase, ...],
     *,
     steps: Positive | None = None,
-    data: Feed = nothing,
+    data: Feed | Stream = nothing,
     seeds: Positive | None = None,
     chunk: Positive = 100,
     directory: str | pathlib.Path | None = None,
@@ -84,6 +85,7 @@ def run(
         plan: a strategy (with `steps` and `data`), or a plan of phases.
         seeds: None for one search, or n whole searches as one vmapped program.
         chunk: the most steps between two writes of the log, checks for a signal and checkpoints; it never changes the result.
+            Of a `Stream` no more than it reads at a time.
         directory: where log.jsonl and checkpoints/ go; None keeps nothing.
         resume: continue from the last good checkpoint in `directory`.
         mesh: see `jaxnas.sharding.mesh`: splits seeds, candidates, batches and large states; the data are whole on every device.
@@ -128,14 +130,14 @@ def run(
         of: Fingerprint = {}
         if store is not None or processes.several():
             each = zip(plan, programs, shapes, strict=False)  # shapes: of the state before
-            phases = [(p.steps, of_arrays(p.data.arrays), program.digest(before)) for p, program, before in each]
+            phases = [(p.steps, ahead.identity(p.data), program.digest(before)) for p, program, before in each]
             of = fingerprint(key, seeds, phases, settings or {})
             processes.require_same(of)
         if mesh is not None:  # a program's digest is that of one device
             sharding.require_seeds(seeds, mesh)
             stack.enter_context(jax.set_mesh(mesh))
             keys = sharding.place(keys, mesh, seeds is not None)
-            plan = tuple(p._replace(data=p.data._replace(arrays=sharding.replicate(p.data.arrays, mesh))) for p in plan)
+            plan = tuple(p._replace(data=ahead.placed(p.data, mesh)) for p in plan)
             programs = [_Program(p, number, keys, seeds, chunk) for number, p in enumerate(plan)]
             for program, before, after in zip(programs, shapes, shapes[1:], strict=False):
                 program.check(after, before)
@@ -170,10 +172,13 @@ def run(
                 state = program.init(previous)
             done = []
             pace = 1
+            source = ahead.source(program.phase, program.indices, at - begin[number], chunk, seeds, mesh)
+            stack.callback(source.close)
             while at < begin[number + 1]:
                 t, started = at - begin[number], time.perf_counter()
-                n = min(pace, chunk, begin[number + 1] - at)
-                state, info = program.advance(state, t, n, previous)
+                arrays, held = source.take(t)
+                n = min(pace, chunk, begin[number + 1] - at, held)
+                state, info = program.advance(state, t, n, previous, arrays)
                 info = jax.tree.map(lambda a, n=n: np.asarray(a)[:n] if seeds is None else np.asarray(a)[:, :n], info)
                 seconds = time.perf_counter() - started
                 _check_finite(info, seeds, at, checkpoints)
@@ -190,6 +195,7 @@ def run(
                 if stop.number is not None and leaving:
                     kept = f"saved at step {at}: continue with {_resumed(store)}" if checkpoints else "nothing was kept"
                     raise Stopped(stop.number, f"stopped by {signal.Signals(stop.number).name}; {kept}")
+            source.close()
             if ends and number + 1 < len(plan):
                 ends.save(number, key, state)  # before the next phase's first checkpoint, which needs it
             axis = 0 if seeds is None else 1
@@ -207,15 +213,17 @@ class _Program:
     """One phase, compiled: its init, and its loop of up to `chunk` steps with a traced number of them."""
 
     def __init__(self, phase: Phase, number: int, keys, seeds, chunk):
-        self.phase, self._keys = phase, keys
+        self.phase, self._keys, self._seeds = phase, keys, seeds
         functions = reused(phase, (number, seeds is None, chunk), lambda weak: self._functions(weak, number, seeds, chunk))
-        self._init, self._one_step, self._advance = functions
+        self._init, self._one_step, self._advance, self._indices = functions
 
     @staticmethod
     def _functions(phase, number: int, seeds, chunk):
-        """(init, step, loop), each under `jax.jit`."""
+        """(init, step, loop, indices), each under `jax.jit`."""
         vmap = (lambda f, axes: f) if seeds is None else (lambda f, axes: jax.vmap(f, axes))
         split = lambda k: jax.random.split(jax.random.fold_in(k, number))
+        key_data = lambda k, t: jax.random.split(jax.random.fold_in(split(k)[1], t))[0]
+        here = functools.partial(ahead.of_step, phase.data)
 
         def init(keys, previous):
             one = lambda k, previous: phase.strategy.init(split(k)[0], None if previous is None else phase.give(previous))
@@ -228,37 +236,51 @@ class _Program:
                 batch = batch._replace(fixed=phase.fix(previous))
             return phase.strategy.step(k_step, state, batch)
 
+        axes = 0, 0, None, 0 if isinstance(phase.data, Stream) else None, None if phase.fix is None else 0
+
         def laid_out(*arguments):
-            state, info = vmap(step, (0, 0, None, None, None if phase.fix is None else 0))(*arguments)
+            state, info = vmap(step, axes)(*arguments)
             return sharding.spread(state, seeds is not None), info
 
         one_step = jax.jit(laid_out)  # traced once, used twice
 
         def advance(keys, state, start, n, arrays, previous):
-            _, info = jax.eval_shape(one_step, keys, state, start, arrays, previous)
+            _, info = jax.eval_shape(one_step, keys, state, start, here(arrays, start), previous)
             first = 0 if seeds is None else 1
             shape = lambda a: (*a.shape[:first], chunk, *a.shape[first:])
             blank = jax.tree.map(lambda a: jnp.zeros(shape(a), a.dtype), info)
 
             def body(i, carry):
                 state, infos = carry
-                state, info = one_step(keys, state, start + i, arrays, previous)
+                state, info = one_step(keys, state, start + i, here(arrays, start + i), previous)
                 put = lambda all, a: jax.lax.dynamic_update_index_in_dim(all, a.astype(all.dtype), i, first)
                 return state, jax.tree.map(put, infos, info)
 
             state, infos = jax.lax.fori_loop(0, n, body, (state, blank))
             return state, sharding.whole(infos)
 
-        first = jax.jit(init, compiler_options=compiler_options(once=True))
-        return first, one_step, jax.jit(advance, compiler_options=compiler_options(), donate_argnums=1)
+        def indices(keys, start, steps):  # [steps, ...] or [steps, S, ...]
+            one = lambda k, t: ahead.drawn(phase.data, key_data(k, t), t)
+            return jax.vmap(lambda t: vmap(one, (0, None))(keys, t))(start + jnp.arange(steps))
+
+        once, often = (compiler_options(once) for once in (True, False))
+        return (
+            jax.jit(init, compiler_options=once),
+            one_step,
+            jax.jit(advance, compiler_options=often, donate_argnums=1),
+            jax.jit(indices, static_argnums=2, compiler_options=once),
+        )
 
     def digest(self, previous):
         """A hash of what it computes, given the shapes of the state before."""
-        return of_program(self._init.trace(self._keys, previous).jaxpr, self._traced_step(self.shapes(previous), previous).jaxpr)
+        step = self._traced_step(self.shapes(previous), previous)
+        count = jax.ShapeDtypeStruct((), jnp.int32)
+        drawn = [self._indices.trace(self._keys, count, 1).jaxpr] if isinstance(self.phase.data, Stream) else []
+        return of_program(self._init.trace(self._keys, previous).jaxpr, step.jaxpr, *drawn)
 
     def _traced_step(self, state, previous):
         count, fixed = jax.ShapeDtypeStruct((), jnp.int32), previous if self.phase.fix is not None else None
-        return self._one_step.trace(self._keys, state, count, self.phase.data.arrays, fixed)
+        return self._one_step.trace(self._keys, state, count, ahead.shapes(self.phase.data, self._seeds), fixed)
 
     def check(self, state, previous):
         """Traces a step, which raises ValueError for whatever its shapes do not allow, before anything is compiled."""
@@ -270,10 +292,14 @@ class _Program:
     def init(self, previous):
         return self._init(self._keys, previous)
 
-    def advance(self, state, t, n, previous):
+    def indices(self, start, steps, device):
+        """Of `steps` steps of a stream, [steps, ...], computed on `device`."""
+        return self._indices(jax.device_put(self._keys, device), np.int32(start), steps)
+
+    def advance(self, state, t, n, previous, arrays):
         previous = previous if self.phase.fix is not None else None
         count = lambda i: jnp.asarray(i, jnp.int32)
-        return self._advance(self._keys, state, count(t), count(n), self.phase.data.arrays, previous)
+        return self._advance(self._keys, state, count(t), count(n), arrays, previous)
 
 
 def _next_pace(n: int, seconds: float, aim: float = 2.0) -> int:

@@ -158,7 +158,7 @@ def population(
         return {**metrics, "losses": member.losses, "curves": {name: c for name, c in curves.items() if name != "loss"}}
 
     def all_of_them(keys, archs, train, held):
-        return run(lambda path, inputs: one(path, *inputs, train, held), sharding.constrain((keys, archs), "pop"))
+        return run(lambda path, inputs: one(path, inputs[0], inputs[1], train, held), sharding.constrain((keys, archs), "pop"))
 
     return all_of_them
 

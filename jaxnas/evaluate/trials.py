@@ -149,7 +149,7 @@ def train_trials(
         slot = trials.slot
         seed = jnp.where(trials.start == 0, jax.random.bits(key, slot.shape, jnp.uint32), state.seed[slot])
         members = take(state.members, slot)
-        of_one = lambda path, inputs: one(path, *inputs, batch.fixed)
+        of_one = lambda path, inputs: one(path, inputs[0], inputs[1], inputs[2], batch.fixed)
         members, metrics = run(of_one, sharding.constrain((trials, seed, members), "pop"))
         put = lambda old, new: old.at[slot].set(new)
         kept = TrialsState(jax.tree.map(put, state.members, members), put(state.seed, seed))

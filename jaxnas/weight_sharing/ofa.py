@@ -31,7 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxnas.base import Feed, Phase, Strategy, then
+from jaxnas.base import Feed, Phase, Strategy, Stream, then
 from jaxnas.checks import checked
 from jaxnas.kinds import NonNegativeNumber, Positive, PositiveNumber, ProbabilityBelowOne
 from jaxnas.nets._elastic_net import sort_channels
@@ -149,7 +149,7 @@ def progressive_shrinking(
     weights: Callable[[str, int], optax.GradientTransformation] = published,
     *,
     steps: Mapping[str, Positive],
-    data: Feed,
+    data: Feed | Stream,
     criterion: Criterion | None = None,
 ) -> tuple[Phase, ...]:
     """The plan of `stages(net.space)`, a phase each.

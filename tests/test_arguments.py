@@ -210,6 +210,7 @@ VALID = {
         "macro_net": {"space": nas.spaces.enas_macro(6), **IMAGE},
         "memory_bank_net": {"space": nas.spaces.memory_bank(), **IMAGE},
         "mobile_net": {"space": nas.spaces.fbnet(), "image": (32, 32, 3), "classes": 2},
+        "with_precision": {"network": NET, "precision": "bfloat16"},
         "pretext_net": {"task": nas.data.rotation((8, 8, 1)), "build": lambda image, classes: NET},
         "shuffle_net": {"space": nas.spaces.spos(), "image": (32, 32, 3), "classes": 2},
         "tabular_cost": {"spec": TABULAR.spec, "outputs": 2},

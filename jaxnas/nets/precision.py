@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 from jax.typing import DTypeLike
 
-from jaxnas.checks import checked
+from jaxnas.checks import checked, described
 from jaxnas.nets.base import Net
 from jaxnas.nets.blueprints import Blueprints
 
@@ -80,13 +80,15 @@ def with_precision(network: Network, precision: Precision = "float32") -> Networ
         precision: "float32" leaves it as it is; "bfloat16" has convolutions, dense layers and activations in bfloat16.
 
     Raises:
-        ValueError: for an unknown precision, or bfloat16 for a net that reads tokens: `language_model` takes it itself.
+        ValueError: for no network, an unknown precision, or bfloat16 for a net that reads tokens: `language_model` takes it itself.
     """
     check_precision(precision)
+    given: Any = network
+    if not isinstance(given, Net | Blueprints | nn.Module):
+        raise ValueError(f"`network` must be a net, the networks of a space or a module; got {described(given)}")
     if precision == "float32":
         return network
     dtype = jnp.dtype(precision)
-    given: Any = network
     if isinstance(given, nn.Module):
         return cast(Any, InPrecision(given, dtype))
     if isinstance(given, Blueprints):

@@ -1,5 +1,6 @@
 """Mixed precision: what is float32, what is bfloat16, and that a network learns as well."""
 
+import dataclasses
 import functools
 
 import flax.linen as nn
@@ -11,6 +12,9 @@ import pytest
 from quick import jit
 
 from jaxnas import data, nets, spaces, training, weight_sharing
+from jaxnas.app.config import Config, complete, load_config, prepare
+from jaxnas.app.search import make_job, net_entry
+from jaxnas.app.tasks import final_module
 from jaxnas.base import Batch
 from jaxnas.nets import layers
 from jaxnas.nets._language_model import Tokens
@@ -99,7 +103,7 @@ class Between:
         given = [a for a in (*args, out) if not isinstance(context.module, layers.Logits)]
         maps = [a.y if isinstance(a, layers.Affine) else a for a in given]
         maps = [a for a in maps if isinstance(a, jax.Array) and a.ndim == 4 and jnp.issubdtype(a.dtype, jnp.floating)]
-        inside = context.module.parent is not None or context.module.name is not None or not isinstance(context.module, InPrecision)
+        inside = not isinstance(context.module, InPrecision)  # what it is given is the image
         self.seen += len(maps)
         self.wide += [(type(context.module).__name__, a.dtype.name, a.shape) for a in maps if inside and a.dtype != jnp.bfloat16]
         return out
@@ -156,9 +160,8 @@ def test_maps_are_bfloat16_and_all_that_is_kept_is_float32(name):
 
 
 def test_a_language_model_keeps_float32_and_computes_in_bfloat16():
-    net = nets.language_model(
-        spaces.darts_rnn(2), vocabulary=5, batch=2, hidden=3, dropouts=None, uniform=0.5, precision="bfloat16"
-    )
+    sizes = dict(vocabulary=5, batch=2, hidden=3, dropouts=None, uniform=0.5)
+    net = nets.language_model(spaces.darts_rnn(2), **sizes, precision="bfloat16")
     x = Tokens(jnp.asarray([[0, 1, 2], [3, 4, 0]]), jnp.asarray(False))
     variables = jit(net.init)(jax.random.key(0))
     assert dtypes(variables) == {"float32"}
@@ -256,7 +259,7 @@ def test_exact_second_order_in_bfloat16():
 
 
 def test_bfloat16_learns_digits_as_well():
-    """60 steps of one small network: within 5 points (1,797 digits, of which 300 test; over seeds see docs/results.md)."""
+    """60 steps of one small network; over seeds and longer: `experiments/precision.py`."""
     digits = data.load("digits", jax.random.key(0))
     space = spaces.layerwise(2, heights=(3,), widths=(3,), filters=(8,), strides=(1,))
     arch = space.sample(jax.random.key(0))
@@ -265,15 +268,27 @@ def test_bfloat16_learns_digits_as_well():
     for precision in ("float32", "bfloat16"):
         search = training.train(module, training.sgd(0.1), (8, 8, 1), steps=60, precision=precision)
         x, y = digits.train
-        batches = Batch(train=(x[: 60 * 16].reshape(60, 16, 8, 8, 1), y[: 60 * 16].reshape(60, 16)))
+        rows = jnp.arange(60 * 16).reshape(60, 16) % len(y)
+        batches = Batch(train=(x[rows], y[rows]))
         state, _ = jit(search.step)(jax.random.key(2), jit(search.init)(jax.random.key(1)), batches)
         assert dtypes(state) == {"float32"}
         wrapped = nets.with_precision(module, precision)
-        found[precision] = float(
-            jit(lambda v, m=wrapped: training.accuracy(lambda x: m.apply(v, x), tuple(digits.test)))(state.variables)
-        )
+        judge = jit(lambda v, wrapped=wrapped: training.accuracy(lambda x: wrapped.apply(v, x), tuple(digits.test)))
+        found[precision] = float(judge(state.variables))
     assert found["float32"] > 0.8
     assert abs(found["bfloat16"] - found["float32"]) < 0.05
+
+
+def test_a_run_keeps_its_precision(tmp_path):
+    config = complete(Config(space="nasbench201", channels=2, precision="bfloat16"))
+    assert load_config(prepare(str(tmp_path / "run"), config)).precision == "bfloat16"
+    digits = data.load("digits", jax.random.key(0))
+    job = make_job(config, digits)
+    arch = job.space.sample(jax.random.key(0))
+    assert isinstance(job.net.specialize(arch)[0], InPrecision)
+    assert isinstance(final_module(config, net_entry(config), job.net, digits, arch), InPrecision)
+    plain = dataclasses.replace(config, precision="float32")
+    assert not isinstance(final_module(plain, net_entry(plain), make_job(plain, digits).net, digits, arch), InPrecision)
 
 
 def test_float32_is_the_network_itself():

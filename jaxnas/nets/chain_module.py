@@ -23,8 +23,8 @@ import numpy as np
 from jaxnas.base import Arch
 from jaxnas.nets.base import Gates
 from jaxnas.nets.convolution import conv, max_pool, per_channel
-from jaxnas.nets.layers import Rate, to_net
-from jaxnas.nets.precision import at_least_float32, parameter, to_inputs
+from jaxnas.nets.layers import PlainDense, Rate, to_net
+from jaxnas.nets.precision import at_least_float32, parameter
 from jaxnas.spaces._metaqnn import MDP
 
 
@@ -60,7 +60,7 @@ class ChainNet(nn.Module):
     def __call__(self, x: jax.Array, gates: Gates = None, *, train: bool = False, rate: Rate = None) -> jax.Array:
         del gates, rate  # there is nothing to choose, and no path to drop
         x, drops = to_net(x), len(self.layers) // 2
-        dense = functools.partial(nn.Dense, kernel_init=nn.initializers.glorot_uniform(), promote_dtype=to_inputs)
+        dense = functools.partial(PlainDense, kernel_init=nn.initializers.glorot_uniform())
         for i, (kind, *numbers) in enumerate(self.layers):
             if kind == "conv":
                 x = nn.relu(ConvBias(*numbers, name=f"layer{i}")(x))

@@ -209,10 +209,14 @@ class Depthwise(nn.Module):
         return depthwise(x, w, self.stride, self.dilation)
 
 
-class Dense(nn.Dense):
-    """x [B, C] -> [B, features]."""
+class PlainDense(nn.Dense):
+    """x [..., C] -> [..., features], which probes do not see."""
 
     promote_dtype: Any = to_inputs
+
+
+class Dense(PlainDense):
+    """x [B, C] -> [B, features]."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:

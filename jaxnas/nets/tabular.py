@@ -24,8 +24,8 @@ from jaxnas.checks import checked
 from jaxnas.kinds import Positive
 from jaxnas.nets import layers
 from jaxnas.nets.blueprints import Blueprints, Cost
-from jaxnas.nets.layers import Dense, Logits
-from jaxnas.nets.precision import parameter, to_inputs
+from jaxnas.nets.layers import Dense, Logits, PlainDense
+from jaxnas.nets.precision import parameter
 from jaxnas.spaces._space import Space
 from jaxnas.spaces._tabular import RECIPES, TabularChoice, TabularSpec, families
 
@@ -48,7 +48,7 @@ class Periodic(nn.Module):
         c = self.param("frequencies", nn.initializers.normal(SPREAD), (x.shape[1], FREQUENCIES))
         angles = 2 * jnp.pi * c[None] * x[..., None]  # [B, F, FREQUENCIES]
         waves = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], -1).astype(x.dtype)
-        return ACTIVATIONS[self.activation](nn.Dense(self.width, promote_dtype=to_inputs, name="mix")(waves))
+        return ACTIVATIONS[self.activation](PlainDense(self.width, name="mix")(waves))
 
 
 class TabularNet(nn.Module):
@@ -74,8 +74,8 @@ class TabularNet(nn.Module):
                 heads, seen = max(1, c.width // HEAD), norm(f"attention_norm{i}", h)
                 found: Any = nn.MultiHeadDotProductAttention(heads, dtype=h.dtype, name=f"attention{i}")(seen)
                 h = h + found
-                inner = act(nn.Dense(2 * c.width, promote_dtype=to_inputs, name=f"inner{i}")(norm(f"norm{i}", h)))
-                h = h + nn.Dense(c.width, promote_dtype=to_inputs, name=f"outer{i}")(lose(inner))
+                inner = act(PlainDense(2 * c.width, name=f"inner{i}")(norm(f"norm{i}", h)))
+                h = h + PlainDense(c.width, name=f"outer{i}")(lose(inner))
             return Logits(self.outputs, name="outputs")(act(norm("last_norm", h[:, -1])))
         h = Periodic(EMBEDDED, c.activation, name="embedding")(x).reshape(x.shape[0], -1) if periodic else x
         if c.block == "mlp":

@@ -54,14 +54,7 @@ NETS = {
         classes=CLASSES,
     ),
     "memory bank": laws.memory_bank_net,
-    "jigsaw": lambda: nets.pretext_net(
-        data.jigsaw((8, 8, 1), tiles=2, permutations=3), functools.partial(cells_of, spaces.nasbench201())
-    ),
 }
-
-
-def cells_of(space, image, classes):
-    return nets.cell_net(space, image=image, classes=classes, channels=2, cells=1)
 
 
 def dtypes(tree):

@@ -6,6 +6,8 @@ Micikevicius et al., Mixed Precision Training, ICLR 2018, arXiv:1710.03740; Kala
 NAS-Bench-201 (3 x 3 convolutions and a skip) in each of three stages, 4 channels, trained on the digits' 719 training images in
 batches of 64 by SGD (0.1, a cosine to 0), tested on 359.  Weights, order of the images and test part are the same in both.
 
+Two CPU cores under heavy load, 16 minutes: 97.38 +- 0.72 in float32, 97.66 +- 0.39 in bfloat16, difference 0.28 +- 0.35.
+
 Results: docs/results.md#mixed-precision
 """
 

@@ -112,6 +112,8 @@ def bad_values(hint):
     if hint in BAD:
         return BAD[hint]
     origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return (nan, -1, "three", None, object())
     if complex in args:  # an array
         return tuple(value for value in NO_ARRAY if value is not None or type(None) not in args)
     if type(None) in args:

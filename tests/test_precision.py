@@ -95,7 +95,11 @@ class Between:
             return out  # it computes weights
         given = [a for a in (*args, out) if not isinstance(context.module, layers.Logits)]
         maps = [a.y if isinstance(a, layers.Affine) else a for a in given]
-        maps = [a for a in maps if isinstance(a, jax.Array) and a.ndim == 4 and jnp.issubdtype(a.dtype, jnp.floating)]
+        maps = [
+            a
+            for a in maps
+            if isinstance(a, jax.Array) and a.ndim == 4 and B in (a.shape[0], a.shape[-1]) and jnp.issubdtype(a.dtype, jnp.floating)
+        ]
         inside = not isinstance(context.module, InPrecision)  # what it is given is the image
         self.seen += len(maps)
         self.wide += [(type(context.module).__name__, a.dtype.name, a.shape) for a in maps if inside and a.dtype != jnp.bfloat16]

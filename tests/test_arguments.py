@@ -115,6 +115,8 @@ def bad_values(hint):
     if hint in BAD:
         return BAD[hint]
     origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return (nan, -1, "three", None, object())
     if complex in args:  # an array
         return tuple(value for value in NO_ARRAY if value is not None or type(None) not in args)
     if type(None) in args:
@@ -214,6 +216,7 @@ VALID = {
         "macro_net": {"space": nas.spaces.enas_macro(6), **IMAGE},
         "memory_bank_net": {"space": nas.spaces.memory_bank(), **IMAGE},
         "mobile_net": {"space": nas.spaces.fbnet(), "image": (32, 32, 3), "classes": 2},
+        "with_precision": {"network": NET, "precision": "bfloat16"},
         "pretext_net": {"task": nas.data.rotation((8, 8, 1)), "build": lambda image, classes: NET},
         "shuffle_net": {"space": nas.spaces.spos(), "image": (32, 32, 3), "classes": 2},
         "tabular_cost": {"spec": TABULAR.spec, "outputs": 2},

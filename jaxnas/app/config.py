@@ -52,6 +52,8 @@ class Config:
     """Search steps (DARTS: one architecture and one weight step each; one-shot: one weight step; black box: one candidate)."""
     batch: Positive = 64
     """Examples a batch."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What networks compute in; their weights, norms and outputs are float32 in both."""
     channels: Positive = 8
     """Channels of the first cells, of a layer or of a bank; hidden units of a recurrent cell."""
     cells: Positive = 1

@@ -51,11 +51,20 @@ def net_entry(config: Config) -> NetEntry:
     return NETS.find(SPACES.find(config.space).net)
 
 
+def make_net(config: Config, space: "Space", dataset: Any, **more: Any) -> Any:
+    """A config's net, in its precision; `more` is what a method adds."""
+    from jaxnas.nets import with_precision
+
+    entry = net_entry(config)
+    net = entry.make(space, dataset, config, **more)
+    return net if entry.data == "text" else with_precision(net, config.precision)  # one that reads text has it already
+
+
 def data_and_net(config: Config, key: "Key") -> tuple[Any, "Net"]:
     """(the data, and the plain net) of a config."""
     dataset = TASKS[net_entry(config).data].load(config, key)
     space = make_space(config.space, config.space_settings, getattr(dataset, "image", (1, 1, 1)))
-    return dataset, net_entry(config).make(space, dataset, config)
+    return dataset, make_net(config, space, dataset)
 
 
 def make_job(config: Config, dataset: Any) -> Job:
@@ -65,12 +74,12 @@ def make_job(config: Config, dataset: Any) -> Job:
         ValueError: for a method that cannot make sense of the space, and whatever space and net refuse.
     """
     config = complete(config)
-    method, entry = METHODS.find(config.strategy), net_entry(config)
+    method = METHODS.find(config.strategy)
     space = make_space(config.space, config.space_settings, getattr(dataset, "image", (1, 1, 1)))
-    job = Job(config, config.strategy_settings, entry.make(space, dataset, config), dataset)
+    job = Job(config, config.strategy_settings, make_net(config, space, dataset), dataset)
     check_needs(config.strategy, method, job.net, config.space)
     if method.net is not None:
-        job = job._replace(net=entry.make(space, dataset, config, **method.net(job)))
+        job = job._replace(net=make_net(config, space, dataset, **method.net(job)))
     return job
 
 
@@ -157,7 +166,8 @@ def _executed(directory: pathlib.Path, config: Config, stage: "Resumable", say: 
     for note in getattr(dataset, "notes", ()):
         say(f"data: {note}")
     say(f"searching: {config.strategy} in {config.space} on {config.data}, {config.steps} steps")
-    result: dict[str, Any] = {"strategy": config.strategy, "space": config.space, "data": config.data, "seeds": config.seeds}
+    result: dict[str, Any] = {"strategy": config.strategy, "space": config.space, "data": config.data}
+    result |= {"precision": config.precision, "seeds": config.seeds}
     try:
         searched = stage.run(k_search, plan, directory, seeds=seeds)
     except NoFiniteScore as error:
@@ -229,6 +239,7 @@ def _main_job(directory: pathlib.Path, config: Config, job: Job, key: "Key", say
     steps = None if config.trials is None else config.train_steps
     effort = main_job.Effort(config.minutes, config.limit, config.batch, steps, config.trials)
     result = {"strategy": config.strategy, "space": config.space, "data": config.data, "outcome": "found"}
+    result["precision"] = config.precision
     try:
         with progress.bar(directory, config, say, shown=shown) as say:
             named: dict[str, Any] = dict(criterion=job.criterion, algorithm=algorithm, space_name=config.space, say=say)

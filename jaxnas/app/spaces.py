@@ -77,6 +77,7 @@ def _language(space, data, config, **more):
     from jaxnas import nets
 
     sizes: dict[str, Any] = dict(vocabulary=len(data.vocabulary), batch=config.batch, hidden=config.channels, dropouts=None)
+    sizes["precision"] = config.precision
     return nets.language_model(space, **(sizes | more))
 
 

@@ -135,12 +135,14 @@ def _train_examples(config, entry, net, dataset, arch) -> Training:
 
 
 def final_module(config, entry, net, dataset, arch) -> Any:
-    """The plain module of one architecture, as it is trained at the end."""
+    """The plain module of one architecture, as it is trained at the end; `net` has the config's precision already."""
+    from jaxnas.nets import with_precision
+
     if not entry.supernet:
         return net.build(net.space.choice(arch))
     if entry.final is None:
         return net.specialize(arch)[0]
-    return entry.final(net.space, arch, dataset, config)
+    return with_precision(entry.final(net.space, arch, dataset, config), config.precision)
 
 
 def _judge_examples(config, net, dataset, variables, arch):

@@ -16,6 +16,7 @@ from jaxnas.nets.base import Net, count_parameters, count_used
 from jaxnas.nets.blueprints import Blueprints, Cost
 from jaxnas.nets.cells import cell_net, evaluation_net
 from jaxnas.nets.ops import OPS
+from jaxnas.nets.precision import with_precision
 from jaxnas.nets.recurrent_cell import TreeCell
 from jaxnas.nets.tabular import TabularNet, tabular_cost, tabular_nets
 
@@ -49,4 +50,5 @@ __all__ = [
     "tabular_cost",
     "tabular_nets",
     "tunas_net",
+    "with_precision",
 ]

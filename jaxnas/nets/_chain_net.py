@@ -32,6 +32,7 @@ from jaxnas.nets.chain_masks import Layout, Masks, all_masks, kinds_of, layout_o
 from jaxnas.nets.chain_module import ChainNet, layers_of
 from jaxnas.nets.convolution import conv, max_pool, per_channel
 from jaxnas.nets.layers import drop, switched, to_net
+from jaxnas.nets.precision import at_least_float32, scaled
 from jaxnas.spaces._metaqnn import MDP
 from jaxnas.spaces._space import Space
 
@@ -94,8 +95,8 @@ def glorot(key: Key, layout: Layout, classes: int, m: Masks) -> Params:
 
 def convolved(x: jax.Array, w: jax.Array, b: jax.Array, kernel: jax.Array, filters: jax.Array) -> jax.Array:
     """relu(conv(x) + b), of the filters and the centre that are there; x and the result [C, N, N, B]."""
-    y = conv(x[: w.shape[1]], w * kernel[None, None]) + per_channel(b)
-    return to_size(probe.relu(y) * per_channel(filters), len(x))
+    y = conv(x[: w.shape[1]], (w * kernel[None, None]).astype(x.dtype)) + per_channel(b).astype(x.dtype)
+    return to_size(scaled(probe.relu(y), per_channel(filters)), len(x))
 
 
 def pooled(x: jax.Array, *unread: jax.Array, kernel: int, stride: int) -> jax.Array:
@@ -106,7 +107,7 @@ def pooled(x: jax.Array, *unread: jax.Array, kernel: int, stride: int) -> jax.Ar
 
 
 def weigh_branches(kinds: jax.Array, branches: Sequence[Callable[..., jax.Array]], *args: jax.Array) -> jax.Array:
-    total: Any = sum(kind * branch(*args) for kind, branch in zip(kinds, branches, strict=True))
+    total: Any = sum(scaled(branch(*args), kind) for kind, branch in zip(kinds, branches, strict=True))
     return total
 
 
@@ -121,7 +122,7 @@ def run_stages(
         w, b, kernel, filters, side, kind, rate, key = given
         args = (x, w, b, kernel, filters)
         y = switched(jnp.argmax(kind), branches, *args) if path else weigh_branches(kind, branches, *args)
-        y = y * jnp.outer(side, side)[None, :, :, None]
+        y = scaled(y, jnp.outer(side, side)[None, :, :, None])
         return (y if key is None else drop(y, key, rate, y.shape)), None
 
     given = (params["convs"]["kernel"], params["convs"]["bias"], m.kernel, m.filters, m.sides, kinds, m.rate, keys)
@@ -134,12 +135,14 @@ def classified(layout: Layout, params: Params, x: jax.Array, m: Masks, keys: jax
     """Logits [B, K] of the last map."""
     M, (one, two), size = layout.dense_side, m.units[:, :, None], jnp.sum(m.sides[-1])
     dropped = lambda y, i: y if keys is None else drop(y, keys[i], m.head_rate[i], y.shape)
-    product = lambda w, x: probe.linear(w.reshape(-1, w.shape[-1]).T @ x.reshape(-1, x.shape[-1]), w[..., 0].size)  # [out, B]
-    layer = lambda p, x: probe.relu(product(p["kernel"], x) + p["bias"][:, None])
-    mean = dropped(jnp.sum(x, (1, 2)) / size**2, 0)  # [C, B]
-    h = dropped(layer(params["dense0"], x[:, :M, :M]) * one, 1)  # [D, B]
-    ends = (mean, h, dropped(layer(params["dense1"], h) * two, 2))
-    vector = weigh_branches(m.head[1:], [partial(to_size, y, layout.V) for y in ends])
+    flat = lambda a, dtype: a.reshape(-1, a.shape[-1]).astype(dtype)
+    product = lambda w, x: probe.linear(flat(w, x.dtype).T @ flat(x, x.dtype), w[..., 0].size)  # [out, B]
+    layer = lambda p, x: probe.relu(product(p["kernel"], x) + p["bias"][:, None].astype(x.dtype))
+    dtype = at_least_float32(x.dtype)  # of the logits
+    mean = dropped((jnp.sum(x, (1, 2), dtype=dtype) / size**2).astype(x.dtype), 0)  # [C, B]
+    h = dropped(scaled(layer(params["dense0"], x[:, :M, :M]), one), 1)  # [D, B]
+    ends = (mean, h, dropped(scaled(layer(params["dense1"], h), two), 2))
+    x, vector = (y.astype(dtype) for y in (x, weigh_branches(m.head[1:], [partial(to_size, y, layout.V) for y in ends])))
     p = params["classifier"]
     return (m.head[0] * product(p["map"], x) + product(p["vector"], vector) + p["bias"][:, None]).T
 
@@ -205,7 +208,7 @@ def chain_net(space: Space, *, image: Image, classes: Positive) -> Net:
     def apply(variables, x, gates, *, train, path=False, key=None, t=None):
         del t  # nothing anneals
         x = to_net(x)
-        rows = jnp.asarray(gates.action[:L], x.dtype)
+        rows = jnp.asarray(gates.action[:L], at_least_float32(x.dtype))
         m = masks_of(layout, rows)
         keys = jax.random.split(key, L + 3) if train and key is not None else None
         at_stage, at_head = (None, None) if keys is None else (keys[:L], keys[L:])

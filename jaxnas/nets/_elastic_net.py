@@ -36,7 +36,7 @@ from jaxnas.nets.elastic_ops import (
     narrowed,
     permuted,
 )
-from jaxnas.nets.layers import BatchNorm, Conv, Dense, Rate, switched, to_net
+from jaxnas.nets.layers import BatchNorm, Conv, Dense, Logits, Rate, switched, to_net
 from jaxnas.spaces._elastic import Elastic, ElasticSpec, largest
 from jaxnas.spaces._space import Space
 
@@ -68,7 +68,7 @@ class ElasticNet(nn.Module):
         x = jnp.mean(act(norm("head_norm")(Conv(spec.head, name="head")(x), train)), (1, 2)).T
         if spec.features is not None:
             x = act(Dense(spec.features, use_bias=False, name="features")(x))
-        return Dense(self.classes, name="classifier")(x)
+        return Logits(self.classes, name="classifier")(x)
 
 
 @checked

@@ -39,6 +39,7 @@ from jaxnas.checks import checked
 from jaxnas.data.text import Tokens
 from jaxnas.kinds import NonNegativeNumber, Positive, PositiveNumber, ProbabilityBelowOne
 from jaxnas.nets.base import Gates, Net, blank_gates, linen, mask
+from jaxnas.nets.precision import Precision, check_precision
 from jaxnas.nets.recurrent_cell import ACTIVATIONS
 from jaxnas.spaces._space import Space
 from jaxnas.spaces.cell import CellSpec
@@ -87,6 +88,7 @@ class LanguageModel(nn.Module):
     uniform: float
     private: bool
     loose_ends: bool
+    precision: Precision = "float32"  # of embedded words and states; float32: that of the weights, which may be wider
     choice: tuple[tuple[str, int], ...] | None = None  # (operation, what is read) of each node
 
     @property
@@ -103,21 +105,23 @@ class LanguageModel(nn.Module):
         N, H, X, V = self.spec.nodes, self.hidden, self.embedding, self.vocabulary
         draw = lambda key, shape: jax.random.uniform(key, shape, minval=-self.uniform, maxval=self.uniform)
         table = self.param("embedding", draw, (V, X))
-        into = self.param("start", draw, (X + H, 2 * H))  # W_0
+        wide = table.dtype
+        dtype = wide if self.precision == "float32" else jnp.dtype(self.precision)
+        into = self.param("start", draw, (X + H, 2 * H)).astype(dtype)  # W_0
         private = self.private and self.choice is None
         each = (len(self.spec.edges), len(self.real)) if private else (N,)
-        between = self.param("nodes", draw, (*each, H, 2 * H))  # W_1 .. W_N
+        between = self.param("nodes", draw, (*each, H, 2 * H)).astype(dtype)  # W_1 .. W_N
         decoder = table if self.tied else self.param("decoder", draw, (V, H))
         bias = self.param("bias", nn.initializers.zeros, (V,))
-        carry = self.variable("carry", "hidden", jnp.zeros, (self.batch, H), into.dtype)
+        carry = self.variable("carry", "hidden", jnp.zeros, (self.batch, H), wide)
         B = x.tokens.shape[0]
         if carry.value.shape[0] != B:
             raise ValueError(f"the hidden state is that of {carry.value.shape[0]} streams, and the tokens of {B}: make them alike")
 
-        masks = self.masks(train, into.dtype, ((V, 1), (B, 1, X), (B, 1, X), (B, H), (B, 1, H)))
-        embedded = (table * masks.words)[x.tokens] * masks.embedded * masks.x  # [B, T, X]
-        normalise, keep = self.norm(train, B, into.dtype)
-        rows: Any = None if gates is None else gates[:, np.asarray(self.real)].astype(into.dtype)  # [E, F]
+        masks = self.masks(train, dtype, ((V, 1), (B, 1, X), (B, 1, X), (B, H), (B, 1, H)))
+        embedded = (table.astype(dtype) * masks.words)[x.tokens] * masks.embedded * masks.x  # [B, T, X]
+        normalise, keep = self.norm(train, B, wide)
+        rows: Any = None if gates is None else gates[:, np.asarray(self.real)].astype(dtype)  # [E, F]
         w, heard = list(between), self.heard(rows)
         if private:  # of the edge and the operation that are chosen
             w = [between[e].reshape(-1, H, 2 * H)[jnp.argmax(rows[e] != 0)] for e in map(self.entering, range(N))]
@@ -135,15 +139,16 @@ class LanguageModel(nn.Module):
             h = read / sum(heard)
             return h, (h, moments)
 
-        start = jnp.where(x.first, 0, lax.stop_gradient(carry.value))
+        start = jnp.where(x.first, 0, lax.stop_gradient(carry.value)).astype(dtype)
         last, (h, moments) = lax.scan(step, start, (embedded @ into[:X]).swapaxes(0, 1))  # h [T, B, H]
         if not self.is_initializing():
-            carry.value = last
+            carry.value = last.astype(wide)
             if train:
                 keep(moments)
-                change = jnp.sum(jnp.square(h[1:] - h[:-1])) / max(h[1:].size, 1)
+                change = jnp.sum(jnp.square(h[1:] - h[:-1]), dtype=wide) / max(h[1:].size, 1)
                 self.put_variable("losses", "tar", self.beta * change)
-        return (h.swapaxes(0, 1) * masks.output) @ decoder.T + bias[None, None]
+        seen = h.swapaxes(0, 1) * masks.output
+        return jnp.matmul(seen, decoder.astype(dtype).T, preferred_element_type=wide) + bias[None, None]
 
     def node(self, i: int, states: list[jax.Array], w: jax.Array, mask: jax.Array, gates: Gates, path: bool) -> jax.Array:
         """What node i makes of states 0 .. i, each [B, H]."""
@@ -193,8 +198,9 @@ class LanguageModel(nn.Module):
         running = mean.value, var.value
 
         def normalise(i, s):
+            out, s = s.dtype, s.astype(dtype)
             m, v = (jnp.mean(s, 0), jnp.var(s, 0)) if train else (running[0][i], running[1][i])
-            return (s - m[None]) * lax.rsqrt(v + EPSILON)[None], (m, v)
+            return ((s - m[None]) * lax.rsqrt(v + EPSILON)[None]).astype(out), (m, v)
 
         def keep(moments):
             m, v = (lax.stop_gradient(jnp.stack([jnp.mean(moment[n], 0) for moment in moments])) for n in (0, 1))
@@ -219,6 +225,7 @@ def language_model(
     uniform: PositiveNumber = 0.04,
     private: bool = False,
     loose_ends: bool = False,
+    precision: Precision = "float32",
 ) -> Net:
     """The supernet of a recurrent space; without norms, and at the gates of one cell, the network that is trained at the end.
 
@@ -239,11 +246,14 @@ def language_model(
         uniform: bound of the weights' initial values.
         private: a matrix for each edge and operation, as ENAS searches; default: one a node, as DARTS does and cells are trained.
         loose_ends: the output is the mean of the nodes that no other one reads, as ENAS has it; default: of all nodes.
+        precision: "bfloat16" has embedded words, states and the products with weights in bfloat16; weights, norms, the hidden
+            state that is kept and logits stay float32 (`jaxnas.nets.with_precision`).
 
     Raises:
-        ValueError: for a space of other cells, sizes below 1, a rate outside [0, 1), a negative beta or bound, or a tied
-            decoder where X is not H.
+        ValueError: for a space of other cells, sizes below 1, a rate outside [0, 1), a negative beta or bound, a tied
+            decoder where X is not H, or an unknown precision.
     """
+    check_precision(precision)
     embedding = hidden if embedding is None else embedding
     dropouts = NO_DROPOUT if dropouts is None else Dropouts(*dropouts)
     spec = space.spec
@@ -256,7 +266,7 @@ def language_model(
     if tied and embedding != hidden:
         raise ValueError(f"a tied decoder needs as many units as the embedding has: got {hidden} and {embedding}, or tied=False")
     sizes = spec, vocabulary, batch, hidden, embedding
-    module = LanguageModel(*sizes, dropouts, beta, tied, norms, uniform, private, loose_ends)
+    module = LanguageModel(*sizes, dropouts, beta, tied, norms, uniform, private, loose_ends, precision)
     real = np.asarray(module.real)
 
     def init(key, gates=None) -> Any:

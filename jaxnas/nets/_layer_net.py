@@ -26,7 +26,8 @@ from jaxnas.kinds import Positive
 from jaxnas.nets import probe
 from jaxnas.nets.base import Gates, Net, check_image, linen, map_named, mask, number
 from jaxnas.nets.convolution import conv, per_channel
-from jaxnas.nets.layers import BatchNorm, Conv, Dense, Rate, to_net
+from jaxnas.nets.layers import BatchNorm, Conv, Logits, Rate, to_net
+from jaxnas.nets.precision import at_least_float32, parameter, scaled
 from jaxnas.spaces._layerwise import LayerChoice, LayerSpec
 from jaxnas.spaces._space import Space, is_shape
 
@@ -67,7 +68,7 @@ def strided(a: jax.Array, axis: int, gate: jax.Array, strides: tuple[int, ...]) 
     for g, s in zip(gate, strides, strict=True):
         pad = [(0, 0)] * a.ndim
         pad[axis] = (0, a.shape[axis] - -(-a.shape[axis] // s))
-        total = total + g * jnp.pad(lax.slice_in_dim(a, 0, a.shape[axis], s, axis), pad)
+        total = total + scaled(jnp.pad(lax.slice_in_dim(a, 0, a.shape[axis], s, axis), pad), g)
     return total
 
 
@@ -80,8 +81,8 @@ class MaskedConv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
         init = nn.initializers.variance_scaling(2.0, "fan_in", "normal", in_axis=1, out_axis=0)
-        w = self.param("kernel", init, (self.features, x.shape[0], *self.kernel), x.dtype)
-        return conv(x, w * mask[None, None])
+        w = parameter(self, "kernel", init, (self.features, x.shape[0], *self.kernel), x.dtype)
+        return conv(x, scaled(w, mask[None, None]))
 
 
 class AnyNorm(nn.Module):
@@ -94,7 +95,8 @@ class AnyNorm(nn.Module):
     def __call__(self, x: jax.Array, inside: jax.Array, train: bool) -> jax.Array:
         """x [F, H, W, B], zero outside; inside [1, H, W, 1]."""
         F, n = x.shape[0], jnp.sum(inside) * x.shape[-1]
-        zeros, ones = (lambda: jnp.zeros(F, x.dtype)), (lambda: jnp.ones(F, x.dtype))
+        out, dtype = x.dtype, at_least_float32(x.dtype)
+        x, zeros, ones = x.astype(dtype), (lambda: jnp.zeros(F, dtype)), (lambda: jnp.ones(F, dtype))
         mean, var = self.variable("batch_stats", "mean", zeros), self.variable("batch_stats", "var", ones)
         m, v = mean.value, var.value
         if train:
@@ -104,10 +106,10 @@ class AnyNorm(nn.Module):
                 keep = self.momentum
                 mean.value = keep * mean.value + (1 - keep) * lax.stop_gradient(m)
                 var.value = keep * var.value + (1 - keep) * lax.stop_gradient(v) * (n / jnp.maximum(n - 1, 1))
-        gamma = self.param("scale", nn.initializers.ones, (F,), x.dtype)
-        beta = self.param("bias", nn.initializers.zeros, (F,), x.dtype)
+        gamma = self.param("scale", nn.initializers.ones, (F,), dtype)
+        beta = self.param("bias", nn.initializers.zeros, (F,), dtype)
         scale = lax.rsqrt(v + self.epsilon) * gamma
-        return x * per_channel(scale) + per_channel(beta - m * scale)
+        return (x * per_channel(scale) + per_channel(beta - m * scale)).astype(out)
 
 
 class AnyLayerNet(nn.Module):
@@ -122,24 +124,25 @@ class AnyLayerNet(nn.Module):
         spec, x = self.spec, to_net(x)
         _, H, W, _ = x.shape
         F, size = max(spec.filters), (max(spec.heights), max(spec.widths))
-        gates = jax.tree.map(lambda g: jnp.asarray(g, x.dtype), gates)
+        dtype = at_least_float32(x.dtype)
+        gates = jax.tree.map(lambda g: jnp.asarray(g, dtype), gates)
         masks = layer_masks(spec, gates)
-        maps, rows, columns = [x], [jnp.ones(H, x.dtype)], [jnp.ones(W, x.dtype)]  # the image and the layers; where they are
+        maps, rows, columns = [x], [jnp.ones(H, dtype)], [jnp.ones(W, dtype)]  # the image and the layers; where they are
         largest = lambda read, sizes: jnp.max(jnp.stack([r * size for r, size in zip(read, sizes, strict=True)]), 0)
         for i, layer in enumerate(gates):
             read, by_height, by_width = masks.reads[i], (layer.stride_height, spec.strides), (layer.stride_width, spec.strides)
-            y = jnp.concatenate([r * m for r, m in zip(read, maps, strict=True)], 0)
+            y = jnp.concatenate([scaled(m, r) for r, m in zip(read, maps, strict=True)], 0)
             y = MaskedConv(F, size, name=f"conv{i}")(y, masks.kernel[i])
             y = strided(strided(y, 1, *by_height), 2, *by_width)
             height, width = strided(largest(read, rows), 0, *by_height), strided(largest(read, columns), 0, *by_width)
             inside = jnp.outer(height, width)[None, :, :, None]
-            y = AnyNorm(name=f"norm{i}")(probe.relu(y) * inside, inside, train)
-            maps.append(y * inside * per_channel(masks.filters[i]))
+            y = AnyNorm(name=f"norm{i}")(scaled(probe.relu(y), inside), inside, train)
+            maps.append(scaled(scaled(y, inside), per_channel(masks.filters[i])))
             rows.append(height)
             columns.append(width)
         pixels = jnp.sum(largest(masks.last, rows[1:])) * jnp.sum(largest(masks.last, columns[1:]))
-        sums = [last * jnp.sum(m, (1, 2)) for last, m in zip(masks.last, maps[1:], strict=True)]
-        return Dense(self.classes, name="classifier")(jnp.concatenate(sums).T / pixels)
+        sums = [last * jnp.sum(m, (1, 2), dtype=dtype) for last, m in zip(masks.last, maps[1:], strict=True)]
+        return Logits(self.classes, name="classifier")(jnp.concatenate(sums).T / pixels)
 
 
 class LayerNet(nn.Module):
@@ -157,7 +160,7 @@ class LayerNet(nn.Module):
             y = Conv(layer.filters, layer.kernel, layer.stride, name=f"conv{i}")(y)
             maps.append(BatchNorm(name=f"norm{i}")(probe.relu(y), train))
         last = together([maps[1 + i] for i in unread(self.layers)])
-        return Dense(self.classes, name="classifier")(jnp.mean(last, (1, 2)).T)
+        return Logits(self.classes, name="classifier")(jnp.mean(last, (1, 2)).T)
 
 
 def together(maps: Sequence[jax.Array]) -> jax.Array:

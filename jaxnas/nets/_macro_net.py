@@ -28,7 +28,8 @@ from jaxnas.nets import probe
 from jaxnas.nets.base import Gates, Net, check_image, linen, mask, number
 from jaxnas.nets.convolution import avg_pool, max_pool
 from jaxnas.nets.fences import fence
-from jaxnas.nets.layers import BatchNorm, Conv, Dense, Depthwise, Rate, apply_norm, check_maps, drop, mix, switched, to_net
+from jaxnas.nets.layers import BatchNorm, Conv, Depthwise, Logits, Rate, apply_norm, check_maps, drop, mix, switched, to_net
+from jaxnas.nets.precision import at_least_float32, scaled
 from jaxnas.spaces._space import Space
 from jaxnas.spaces.enas import MacroChoice, MacroSpec
 
@@ -103,7 +104,7 @@ class AnyOp(nn.Module):
         if path:
             k = jnp.argmax(gate)
             y, stats = switched(k, [lambda *args, name=name: run(name, *args) for name in made], *held, x)
-            y = gate[k] * y
+            y = scaled(y, gate[k])
         else:
             (params, stats), ys, x = held, [], fence(x)
             for name in made:
@@ -139,9 +140,9 @@ class MacroNet(nn.Module):
         outputs = []
         for i in range(L):
             if self.choice is None:
-                y = AnyOp(self.ops, C, name=f"layer{i}")(x, jnp.asarray(gates[i].op, x.dtype), train, path)
-                bits = jnp.asarray(gates[i].skip, x.dtype)[:, 1] if i else ()
-                y = sum([bit * output for bit, output in zip(bits, outputs, strict=True)], y)
+                y = AnyOp(self.ops, C, name=f"layer{i}")(x, jnp.asarray(gates[i].op, at_least_float32(x.dtype)), train, path)
+                bits = jnp.asarray(gates[i].skip, at_least_float32(x.dtype))[:, 1] if i else ()
+                y = sum([scaled(output, bit) for bit, output in zip(bits, outputs, strict=True)], y)
             else:
                 op, skips = self.choice[i]
                 y = self.ops[op](C).clone(parent=self, name=f"layer{i}")(x, train)
@@ -156,7 +157,7 @@ class MacroNet(nn.Module):
         x = jnp.mean(probe.last(x), (1, 2)).T
         if train and self.dropout and self.has_rng("dropout"):
             x = drop(x, self.make_rng("dropout"), self.dropout, x.shape)
-        return Dense(self.classes, name="classifier")(x)
+        return Logits(self.classes, name="classifier")(x)
 
 
 @checked

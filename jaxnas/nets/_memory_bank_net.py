@@ -35,7 +35,8 @@ from jaxnas.nets import probe
 from jaxnas.nets.base import Gates, Net, check_image, linen, mask, number
 from jaxnas.nets.convolution import avg_pool, conv, per_channel
 from jaxnas.nets.hyper_net import HyperNet, embedding, standardised
-from jaxnas.nets.layers import BatchNorm, Conv, Dense, Rate, to_net
+from jaxnas.nets.layers import BatchNorm, Conv, Logits, Rate, to_net
+from jaxnas.nets.precision import at_least_float32, parameter, scaled
 from jaxnas.spaces._memory_bank import MemoryBank, MemoryBankSpec, OperationChoice, bank_sizes, there
 from jaxnas.spaces._space import Space
 
@@ -102,10 +103,10 @@ class AnyConv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, gates: MemoryBank) -> jax.Array:
         K = max(self.spec.kernels)
-        w = self.param("kernel", HE, (self.features, x.shape[0], K, K), x.dtype)
+        w = self.param("kernel", HE, (self.features, x.shape[0], K, K), at_least_float32(x.dtype))
         w = dense_kernel(self.spec, w, gates)
-        rows = jnp.einsum("k,d,kdsi->si", gates.kernel, gates.dilation, jnp.asarray(placement(self.spec), x.dtype))
-        return conv(x, jnp.einsum("si,ocij,tj->ocst", rows, w, rows))
+        rows = jnp.einsum("k,d,kdsi->si", gates.kernel, gates.dilation, jnp.asarray(placement(self.spec), w.dtype))
+        return conv(x, jnp.einsum("si,ocij,tj->ocst", rows, w, rows).astype(x.dtype))
 
 
 class DilatedConv(nn.Module):
@@ -118,7 +119,7 @@ class DilatedConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        w = self.param("kernel", HE, (self.features, x.shape[0] // self.groups, self.kernel, self.kernel), x.dtype)
+        w = parameter(self, "kernel", HE, (self.features, x.shape[0] // self.groups, self.kernel, self.kernel), x.dtype)
         parts = zip(jnp.split(x, self.groups), jnp.split(w, self.groups), strict=True)
         each = [conv(*part, dilation=self.dilation) for part in parts]
         return jnp.concatenate(each) if len(each) > 1 else each[0]
@@ -131,9 +132,9 @@ class BankOp(nn.Module):
 
     @nn.compact
     def __call__(self, banks: jax.Array, w: jax.Array, gates: MemoryBank, train: bool) -> jax.Array:
-        (G, _, N), gated = w.shape, gates.gated[1]
+        (G, _, N), gated = w.shape, gates.gated[1].astype(banks.dtype)
         x = probe.relu(BatchNorm(name="read")(banks, train))
-        x = probe.relu(conv(x, w.reshape(G, -1, 1, 1)))
+        x = probe.relu(conv(x, w.reshape(G, -1, 1, 1).astype(x.dtype)))
         a = AnyConv(N, self.spec, name="conv")(x, gates)
         b = AnyConv(N, self.spec, name="gate")(x, gates)
         return BatchNorm(name="write")((1 - gated) * a + gated * jnp.tanh(a) * nn.sigmoid(b), train)
@@ -178,12 +179,12 @@ class MemoryBankNet(nn.Module):
         writes: Any = None
         on: Any = None  # [blocks, N], the channels of its banks; None: it has all
         if self.choice is None:
-            gates = jax.tree.map(lambda g: jnp.asarray(g, x.dtype), gates)
+            gates = jax.tree.map(lambda g: jnp.asarray(g, at_least_float32(x.dtype)), gates)
             on = channels_there(spec, gates, self.N)
             of_op = None if on is None else jnp.repeat(on, spec.ops, 0)
             w = PointwiseWeights(self.G, self.N, self.hyper, name="pointwise")(gates, of_op)
             writes = gates.writes[..., 1] * there(gates.reads[..., 1], gates.writes[..., 1])[:, None]
-        kept = lambda y, b: y if on is None else y * per_channel(jnp.tile(on[b], len(y) // self.N))  # a bank, or all of them
+        kept = lambda y, b: y if on is None else scaled(y, per_channel(jnp.tile(on[b], len(y) // self.N)))  # a bank, or all of them
         banks = kept(BatchNorm(name="stem_norm")(Conv(M * wide[0], self.stem, name="stem")(x), train), 0)
         for i in range(spec.layers):
             b, N = i // spec.ops, wide[i // spec.ops]
@@ -192,7 +193,7 @@ class MemoryBankNet(nn.Module):
                 banks = kept(avg_pool(Conv(M * N, name=f"halve{i}")(y), 2, 2, 0), b)
             if self.choice is None:
                 y = kept(BankOp(spec, name=f"op{i}")(banks, w[i], gates_of(gates, i, spec), train), b)
-                written = writes[i]
+                written = writes[i].astype(y.dtype)
             elif (made := self.choice[i]) is None:
                 continue
             else:
@@ -200,7 +201,7 @@ class MemoryBankNet(nn.Module):
                 written = np.isin(np.arange(M), made.writes).astype(y.dtype)
             banks = banks + per_channel(jnp.repeat(written, N)) * jnp.tile(y, (M, 1, 1, 1))
         x = kept(probe.relu(BatchNorm(name="head_norm")(banks, train)), spec.blocks - 1)
-        return Dense(self.classes, name="classifier")(jnp.mean(x, (1, 2)).T)
+        return Logits(self.classes, name="classifier")(jnp.mean(x, (1, 2)).T)
 
 
 def gates_of(gates: MemoryBank, i: int, spec: MemoryBankSpec) -> MemoryBank:

@@ -22,7 +22,7 @@ from jaxnas.checks import Image, checked
 from jaxnas.kinds import Positive
 from jaxnas.nets import probe
 from jaxnas.nets.base import Gates, Net, check_image, linen, mask, number
-from jaxnas.nets.layers import BatchNorm, Conv, Dense, Rate, apply_norm, to_net
+from jaxnas.nets.layers import BatchNorm, Conv, Logits, Rate, apply_norm, to_net
 from jaxnas.nets.mobile_ops import Paths, SuperLayer, activation, mobile_block
 from jaxnas.spaces._mobile import Mobile, MobileLayer, MobileSpec, block
 from jaxnas.spaces._space import Space
@@ -57,7 +57,7 @@ class MobileNet(nn.Module):
                 y = apply_norm(mobile_block(spec, layer, self.choice[i], name=f"layer{i}")(x, train))
             (x,) = probe.whole(x + y if layer.keeps else y)
         x = act(norm("head_norm")(Conv(spec.head, name="head")(x), train))
-        return Dense(self.classes, name="classifier")(jnp.mean(probe.last(x), (1, 2)).T)
+        return Logits(self.classes, name="classifier")(jnp.mean(probe.last(x), (1, 2)).T)
 
 
 @checked

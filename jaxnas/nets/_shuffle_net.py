@@ -30,7 +30,7 @@ from jaxnas.checks import Image, checked
 from jaxnas.kinds import Positive
 from jaxnas.nets import probe
 from jaxnas.nets.base import Gates, Net, check_image, keep_unused, linen, map_named, mask, number
-from jaxnas.nets.layers import BatchNorm, Conv, Dense, Depthwise, Rate, switched, to_net
+from jaxnas.nets.layers import BatchNorm, Conv, Depthwise, Logits, Rate, switched, to_net
 from jaxnas.spaces._shuffle import UNITS, Shuffle, ShuffleBlock, ShuffleSpec, UnitChoice
 from jaxnas.spaces._space import Space
 
@@ -127,7 +127,7 @@ class ShuffleNet(nn.Module):
             else:
                 x = Unit(block, *self.choice[i], spec.epsilon, name=f"block{i}")(x, train)
         x = probe.relu(norm("head_norm")(Conv(spec.head, name="head")(x), train))
-        return Dense(self.classes, use_bias=False, name="classifier")(jnp.mean(x, (1, 2)).T)
+        return Logits(self.classes, use_bias=False, name="classifier")(jnp.mean(x, (1, 2)).T)
 
 
 @checked

@@ -33,7 +33,7 @@ from jaxnas.kinds import Positive
 from jaxnas.nets import probe
 from jaxnas.nets.base import Gates, Net, check_image, keep_unused, linen, map_named, mask, number
 from jaxnas.nets.elastic_ops import ElasticBlock
-from jaxnas.nets.layers import BatchNorm, Conv, Dense, Depthwise, Rate, to_net
+from jaxnas.nets.layers import BatchNorm, Conv, Depthwise, Logits, Rate, to_net
 from jaxnas.spaces._space import Space
 from jaxnas.spaces._tunas import Tunas, TunasChoice, TunasSpec
 
@@ -72,7 +72,7 @@ class TunasNet(nn.Module):
             y = ElasticBlock(*sizes, None, False, spec.epsilon, expand=layer.expands, name=f"layer{i}")(x, train)
             x = x + y if layer.place else y
         x = probe.relu(norm("head_norm")(Conv(filters[-1], name="head")(x), train))
-        return Dense(self.classes, name="classifier")(jnp.mean(x, (1, 2)).T)
+        return Logits(self.classes, name="classifier")(jnp.mean(x, (1, 2)).T)
 
 
 def part(names: tuple[str, ...]) -> tuple[str, str, str]:

@@ -19,7 +19,8 @@ from jaxnas.kinds import Positive
 from jaxnas.nets import layers
 from jaxnas.nets.blueprints import Blueprints, Cost
 from jaxnas.nets.convolution import per_channel
-from jaxnas.nets.layers import BatchNorm, Conv, Dense, Depthwise, to_net
+from jaxnas.nets.layers import BatchNorm, Conv, Dense, Depthwise, Logits, to_net
+from jaxnas.nets.precision import at_least_float32
 from jaxnas.spaces._macro import RECIPES, StageChoice, StagedChoice, StagedSpec, as_image, families, rounded
 from jaxnas.spaces._space import Space
 
@@ -35,11 +36,12 @@ class GroupNorm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         del train  # no running statistics
-        y = x.reshape(4, -1, *x.shape[1:])
+        dtype = at_least_float32(x.dtype)
+        y = x.astype(dtype).reshape(4, -1, *x.shape[1:])
         y = (y - y.mean((1, 2, 3), keepdims=True)) * jax.lax.rsqrt(y.var((1, 2, 3), keepdims=True) + 1e-5)
-        scale = self.param("scale", nn.initializers.ones, (x.shape[0],), x.dtype)
-        bias = self.param("bias", nn.initializers.zeros, (x.shape[0],), x.dtype)
-        return y.reshape(x.shape) * per_channel(scale) + per_channel(bias)
+        scale = self.param("scale", nn.initializers.ones, (x.shape[0],), dtype)
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[0],), dtype)
+        return (y.reshape(x.shape) * per_channel(scale) + per_channel(bias)).astype(x.dtype)
 
 
 NORMS: dict[str, type[nn.Module]] = {"batch": BatchNorm, "group": GroupNorm}
@@ -117,7 +119,7 @@ class Backbone(nn.Module):
         else:
             y = y.reshape(-1, y.shape[-1]).T
             y = ACTIVATIONS[c.activation](Dense(HIDDEN, name="hidden")(layers.dropout(self, y, train, odds)))
-        return Dense(self.outputs, name="outputs")(layers.dropout(self, y, train, odds))
+        return Logits(self.outputs, name="outputs")(layers.dropout(self, y, train, odds))
 
 
 @checked

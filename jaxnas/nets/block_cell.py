@@ -20,6 +20,7 @@ from jaxnas.nets import probe
 from jaxnas.nets.base import Gates
 from jaxnas.nets.layers import BatchNorm, Conv, Rate, apply_norm, check_maps, drop_path
 from jaxnas.nets.ops import FactorizedReduce
+from jaxnas.nets.precision import scaled
 from jaxnas.spaces.blocks import Blocks, BlockSpec
 
 Choice = tuple[tuple[tuple[int, ...], ...], tuple[int, ...]]  # (in1, in2, op1, op2, combine) a block; what is kept
@@ -145,7 +146,7 @@ class AnyBlockCell(nn.Module):
                 joined, new = self.together.apply(together, first, second, train, mutable=["batch_stats"])
                 picked = 1.0 if gate.combine is None else gate.combine[self.spec.combine.index("concat")]
                 y, moved = jnp.where(picked > 0, joined, y), new.get("batch_stats", moved)
-            y = y * jnp.max(gate.op)  # 0 for a block that is not there
+            y = scaled(y, jnp.max(gate.op))  # 0 for a block that is not there
             return lax.dynamic_update_index_in_dim(states, y, b + 2, 0), (stats, moved)
 
         entry = outer if self.stride == 1 else jnp.zeros((2, *blank.shape), blank.dtype)  # halved, they are read as `outside`

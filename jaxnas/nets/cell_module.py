@@ -26,7 +26,7 @@ from jaxnas.nets import probe
 from jaxnas.nets.base import Gates
 from jaxnas.nets.block_cell import AnyBlockCell, BlockCell
 from jaxnas.nets.convolution import avg_pool
-from jaxnas.nets.layers import BatchNorm, Conv, Dense, Rate, apply_norm, check_maps, drop_path, shuffle, to_net
+from jaxnas.nets.layers import BatchNorm, Conv, Logits, Rate, apply_norm, check_maps, drop_path, shuffle, to_net
 from jaxnas.nets.ops import FactorizedReduce, Identity, ReLUConvBN
 from jaxnas.nets.super_cell import FINAL, Anneal, Choice, SuperCell, around
 from jaxnas.spaces.blocks import BlockSpec
@@ -95,7 +95,7 @@ class Auxiliary(nn.Module):
         x = probe.relu(BatchNorm()(Conv(128)(x), train))
         x = Conv(768, 2, padding=0)(x)
         x = probe.relu(x if self.imagenet else BatchNorm()(x, train))  # the authors' ImageNet head omits this norm
-        return Dense(self.classes)(jnp.mean(x, (1, 2)).T)
+        return Logits(self.classes, name="Dense_0")(jnp.mean(x, (1, 2)).T)
 
 
 class CellNet(nn.Module):
@@ -195,7 +195,7 @@ class CellNet(nn.Module):
                 if self.auxiliary and i == 2 * len(self.layout) // 3 and (train or self.is_initializing()):
                     aux = Auxiliary(self.classes, self.skeleton == "darts_imagenet", name="auxiliary")(s1, train)
             x = s1
-        logits = Dense(self.classes, name="classifier")(jnp.mean(probe.last(x), (1, 2)).T)
+        logits = Logits(self.classes, name="classifier")(jnp.mean(probe.last(x), (1, 2)).T)
         return (logits, aux) if self.auxiliary and train else logits
 
     def in_turn(self, run: Sequence[int], x: jax.Array, gates: Gates, train: bool) -> jax.Array:

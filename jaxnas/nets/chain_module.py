@@ -23,7 +23,8 @@ import numpy as np
 from jaxnas.base import Arch
 from jaxnas.nets.base import Gates
 from jaxnas.nets.convolution import conv, max_pool, per_channel
-from jaxnas.nets.layers import Rate, to_net
+from jaxnas.nets.layers import PlainDense, Rate, to_net
+from jaxnas.nets.precision import at_least_float32, parameter
 from jaxnas.spaces._metaqnn import MDP
 
 
@@ -34,8 +35,8 @@ class ConvBias(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         glorot = nn.initializers.glorot_uniform(in_axis=1, out_axis=0)
-        w = self.param("kernel", glorot, (self.features, x.shape[0], self.kernel, self.kernel), x.dtype)
-        return conv(x, w) + per_channel(self.param("bias", nn.initializers.zeros, (self.features,), x.dtype))
+        w = parameter(self, "kernel", glorot, (self.features, x.shape[0], self.kernel, self.kernel), x.dtype)
+        return conv(x, w) + per_channel(parameter(self, "bias", nn.initializers.zeros, (self.features,), x.dtype))
 
 
 class InnerMax(nn.Module):
@@ -59,7 +60,7 @@ class ChainNet(nn.Module):
     def __call__(self, x: jax.Array, gates: Gates = None, *, train: bool = False, rate: Rate = None) -> jax.Array:
         del gates, rate  # there is nothing to choose, and no path to drop
         x, drops = to_net(x), len(self.layers) // 2
-        dense = functools.partial(nn.Dense, kernel_init=nn.initializers.glorot_uniform())
+        dense = functools.partial(PlainDense, kernel_init=nn.initializers.glorot_uniform())
         for i, (kind, *numbers) in enumerate(self.layers):
             if kind == "conv":
                 x = nn.relu(ConvBias(*numbers, name=f"layer{i}")(x))
@@ -71,7 +72,7 @@ class ChainNet(nn.Module):
                 x = nn.relu(dense(*numbers, name=f"layer{i}")(flatten_maps(x)))
             if i % 2:
                 x = nn.Dropout((i + 1) / (4 * drops), deterministic=not train)(x)
-        return dense(self.classes, name="classifier")(flatten_maps(x))
+        return dense(self.classes, name="classifier")(flatten_maps(x).astype(at_least_float32(x.dtype)))
 
 
 def flatten_maps(x: jax.Array) -> jax.Array:

@@ -15,6 +15,7 @@ from jax import lax
 from jaxnas.base import Key
 from jaxnas.nets import probe
 from jaxnas.nets.convolution import conv, depthwise, per_channel, scale_channels
+from jaxnas.nets.precision import at_least_float32, parameter, to_inputs
 
 Rate = float | jax.Array | None  # the probability with which a path is dropped; None: nothing is
 
@@ -28,7 +29,7 @@ class Affine(NamedTuple):
     """y * scale + shift, channel by channel, not applied yet: a normalisation left to whoever reads it next."""
 
     y: jax.Array  # [C, H, W, B]
-    scale: jax.Array  # [C]
+    scale: jax.Array  # [C], of the norm's dtype, which may be wider than that of y
     shift: jax.Array  # [C]
 
 
@@ -37,7 +38,9 @@ Output = jax.Array | Affine  # of an operation
 
 def apply_norm(y: Output) -> jax.Array:
     """An operation's output as an array [C, H, W, B]."""
-    return y.y * per_channel(y.scale) + per_channel(y.shift) if isinstance(y, Affine) else y
+    if not isinstance(y, Affine):
+        return y
+    return (y.y * per_channel(y.scale) + per_channel(y.shift)).astype(y.y.dtype)
 
 
 def check_maps(name: str, y: Output, shape: tuple[int, ...]) -> None:
@@ -54,23 +57,27 @@ def mix(weights: Iterable[jax.Array], ys: Iterable[Output]) -> jax.Array:
     """sum_o weights[o] * ys[o] of operations' outputs.
 
     A weight goes into its norm's scale and shift before those meet the maps, so that the derivatives of the weight and of
-    the norm come out of the same two sums over the maps.
+    the norm come out of the same two sums over the maps.  The sum is in float32 at the least, its result in the maps' dtype.
     """
     total: Any = 0.0
     shift: Any = 0.0
+    dtype: Any = None
     for weight, y in zip(weights, ys, strict=True):
+        maps = y.y if isinstance(y, Affine) else y
+        dtype, maps = maps.dtype, maps.astype(at_least_float32(maps.dtype))
         if isinstance(y, Affine):
-            total = total + scale_channels(y.y, weight * y.scale)
+            total = total + scale_channels(maps, weight * y.scale)
             shift = shift + weight * y.shift
         else:
-            total = total + scale_channels(y, jnp.broadcast_to(weight, y.shape[:1]))
-    return total + per_channel(shift) if isinstance(shift, jax.Array) else total
+            total = total + scale_channels(maps, jnp.broadcast_to(weight, y.shape[:1]))
+    total = total + per_channel(shift) if isinstance(shift, jax.Array) else total
+    return total if dtype is None else total.astype(dtype)
 
 
 def drop(y: jax.Array, key: Key, rate: float | jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """y with entries of `shape` (it broadcasts to y's) zero at odds `rate`; the others are scaled by 1 / (1 - rate)."""
-    keep = 1 - jnp.asarray(rate, y.dtype)
-    return jnp.where(jax.random.bernoulli(key, keep, shape), y / jnp.maximum(keep, 1e-6), 0)
+    keep = 1 - jnp.asarray(rate, at_least_float32(y.dtype))
+    return jnp.where(jax.random.bernoulli(key, keep, shape), y / jnp.maximum(keep, 1e-6).astype(y.dtype), 0)
 
 
 def dropout(module: nn.Module, y: jax.Array, train: bool, rate: float | jax.Array) -> jax.Array:
@@ -116,7 +123,7 @@ def open_to_zeros(y: jax.Array, gate: jax.Array) -> jax.Array:
 
 def _zeros_backward(gate, dy):
     others = jnp.arange(len(gate)) != jnp.argmax(gate)
-    return dy, jnp.where(others, jnp.sum(dy), 0).astype(gate.dtype)
+    return dy, jnp.where(others, jnp.sum(dy, dtype=at_least_float32(dy.dtype)), 0).astype(gate.dtype)
 
 
 open_to_zeros.defvjp(lambda y, gate: (y, gate), _zeros_backward)
@@ -184,7 +191,7 @@ class Conv(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         init = nn.initializers.variance_scaling(2.0, "fan_in", "normal", in_axis=1, out_axis=0)
         k = (self.kernel, self.kernel) if isinstance(self.kernel, int) else self.kernel
-        w = self.param("kernel", init, (self.features, x.shape[0], *k), x.dtype)
+        w = parameter(self, "kernel", init, (self.features, x.shape[0], *k), x.dtype)
         return conv(x, w, self.stride, padding=self.padding)
 
 
@@ -198,11 +205,17 @@ class Depthwise(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         init = nn.initializers.normal(np.sqrt(2.0) / self.kernel)
-        w = self.param("kernel", init, (x.shape[0], self.kernel, self.kernel), x.dtype)
+        w = parameter(self, "kernel", init, (x.shape[0], self.kernel, self.kernel), x.dtype)
         return depthwise(x, w, self.stride, self.dilation)
 
 
-class Dense(nn.Dense):
+class PlainDense(nn.Dense):
+    """x [..., C] -> [..., features], which probes do not see."""
+
+    promote_dtype: Any = to_inputs
+
+
+class Dense(PlainDense):
     """x [B, C] -> [B, features]."""
 
     @nn.compact
@@ -210,12 +223,20 @@ class Dense(nn.Dense):
         return probe.linear(super().__call__(x).T, x.shape[-1]).T
 
 
+class Logits(Dense):
+    """The last layer, x [B, C] -> logits [B, features]: in float32 at the least, whatever it reads."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return super().__call__(x.astype(at_least_float32(x.dtype)))
+
+
 class BatchNorm(nn.Module):
     """Batch normalisation (Ioffe and Szegedy 2015) over H, W, B; running statistics are kept out of every gradient.
 
     `train` uses the batch's statistics and moves the running ones by 1 - momentum; otherwise the running ones are used.
     The running variance is the unbiased one, as in PyTorch.  With `defer` the result is an
-    `Affine`, to be applied by `apply_norm` or `mix`.
+    `Affine`, to be applied by `apply_norm` or `mix`.  All but the result is float32 at the least.
     """
 
     affine: bool = True
@@ -233,12 +254,14 @@ class BatchNorm(nn.Module):
         if not probe.norms():
             return x
         C, n = x.shape[0], x.size // x.shape[0]
-        zeros, ones = (lambda: jnp.zeros(C, x.dtype)), (lambda: jnp.ones(C, x.dtype))
+        dtype = at_least_float32(x.dtype)
+        zeros, ones = (lambda: jnp.zeros(C, dtype)), (lambda: jnp.ones(C, dtype))
         mean, var = self.variable("batch_stats", "mean", zeros), self.variable("batch_stats", "var", ones)
         m, v = mean.value, var.value
         if train:
-            m = jnp.mean(x, (1, 2, 3))
-            v = jnp.maximum(jnp.mean(jnp.square(x), (1, 2, 3)) - jnp.square(m), 0)
+            maps = x.astype(dtype)
+            m = jnp.mean(maps, (1, 2, 3))
+            v = jnp.maximum(jnp.mean(jnp.square(maps), (1, 2, 3)) - jnp.square(m), 0)
             if not self.is_initializing():
                 keep = self.momentum
                 mean.value = keep * mean.value + (1 - keep) * lax.stop_gradient(m)
@@ -246,8 +269,8 @@ class BatchNorm(nn.Module):
         scale = lax.rsqrt(v + self.epsilon)
         shift = -m * scale
         if self.affine:
-            gamma = self.param("scale", nn.initializers.ones, (C,), x.dtype)
-            beta = self.param("bias", nn.initializers.zeros, (C,), x.dtype)
+            gamma = self.param("scale", nn.initializers.ones, (C,), dtype)
+            beta = self.param("bias", nn.initializers.zeros, (C,), dtype)
             scale, shift = scale * gamma, shift * gamma + beta
         y = Affine(x, scale, shift)
         return y if defer else apply_norm(y)

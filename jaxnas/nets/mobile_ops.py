@@ -32,6 +32,7 @@ from jaxnas.nets import probe
 from jaxnas.nets.convolution import conv
 from jaxnas.nets.fences import fence
 from jaxnas.nets.layers import BatchNorm, Depthwise, Output, apply_norm, mix, shuffle, switched
+from jaxnas.nets.precision import parameter, scaled
 from jaxnas.spaces._mobile import MobileLayer, MobileSpec, block
 from jaxnas.trees import loop
 
@@ -55,7 +56,7 @@ class Pointwise(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         init = nn.initializers.variance_scaling(2.0, "fan_in", "normal", in_axis=1, out_axis=0)
-        w = self.param("kernel", init, (self.features, x.shape[0] // self.groups, 1, 1), x.dtype)
+        w = parameter(self, "kernel", init, (self.features, x.shape[0] // self.groups, 1, 1), x.dtype)
         parts = zip(jnp.split(x, self.groups), jnp.split(w, self.groups), strict=True)
         return jnp.concatenate([conv(*part) for part in parts]) if self.groups > 1 else conv(x, w)
 
@@ -117,11 +118,11 @@ def single(run: RunFn, ops: Sequence[str], paths: Paths, params: Any, stats: Any
 
     branches = [branch(op) for op in ops]
     y, moved = switched(paths.index[0], branches, params, stats, x)
-    y = paths.weight[0] * y
+    y = scaled(y, paths.weight[0])
     if len(others := paths.index[1:]):
         fixed = lax.stop_gradient((params, stats, x))
         _, ys = loop(lambda _, k: (None, lax.switch(k, branches, *fixed)[0]), None, others)  # [n - 1, C, H, W, B]
-        y = y + jnp.tensordot(paths.weight[1:], ys, 1)
+        y = y + jnp.tensordot(paths.weight[1:], ys, 1).astype(y.dtype)
     return y, moved
 
 

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxnas.nets.precision import parameter
 from jaxnas.spaces._recurrent import Node, Tree, TreeSpec
 
 COMBINE = {"add": jnp.add, "elem_mult": jnp.multiply}
@@ -27,6 +28,7 @@ class TreeCell(nn.Module):
     """((c, h), x, gates) -> (c, h) of the next step; the output is h.
 
     One-hot gates pick a cell; all cells have variables of one shape, so that architectures can be vmapped.  There are no biases.
+    It computes in the dtype of x, which the state must have, too.
     """
 
     spec: TreeSpec
@@ -36,9 +38,10 @@ class TreeCell(nn.Module):
     def __call__(self, state: tuple[jax.Array, jax.Array], x: jax.Array, gates: Tree) -> tuple[jax.Array, jax.Array]:
         """state: two of [..., H]; x [..., I]."""
         (c, h), N = state, self.spec.base
+        gates = jax.tree.map(lambda g: jnp.asarray(g, x.dtype), gates)
         glorot = nn.initializers.glorot_uniform(batch_axis=0)
-        of_input = self.param("kernel", glorot, (N, x.shape[-1], self.hidden), x.dtype)
-        of_state = self.param("recurrent_kernel", glorot, (N, self.hidden, self.hidden), x.dtype)
+        of_input = parameter(self, "kernel", glorot, (N, x.shape[-1], self.hidden), x.dtype)
+        of_state = parameter(self, "recurrent_kernel", glorot, (N, self.hidden, self.hidden), x.dtype)
         leaves = zip(jnp.einsum("...i,nih->n...h", x, of_input), jnp.einsum("...i,nih->n...h", h, of_state), strict=True)
         sides, values, before = list(leaves), [], []
         for k, node in enumerate(gates.nodes):

@@ -25,6 +25,7 @@ from jaxnas.nets.convolution import max_pool
 from jaxnas.nets.fences import fence
 from jaxnas.nets.layers import Output, Rate, apply_norm, check_maps, drop, mix, open_to_zeros, shuffle, switched, walk
 from jaxnas.nets.ops import OPS, Identity
+from jaxnas.nets.precision import scaled
 from jaxnas.spaces.cell import CellSpec
 
 Choice = tuple[tuple[int, int], ...]  # (edge, operation) of each kept edge of one cell
@@ -129,7 +130,7 @@ class SuperCell(nn.Module):
 
     def beside(self, y: jax.Array, gate: jax.Array, rest: jax.Array) -> jax.Array:
         """An edge's operations [C / K, ...] with the channels that went around them [C - C / K, ...]."""
-        return y if self.partial == 1 else jnp.concatenate([y, jnp.sum(gate) * rest], 0)
+        return y if self.partial == 1 else jnp.concatenate([y, scaled(rest, jnp.sum(gate))], 0)
 
     def mixture(
         self, inputs: Sequence[jax.Array], blank: jax.Array, gates: jax.Array, train: bool, anneal: Anneal
@@ -179,7 +180,7 @@ class SuperCell(nn.Module):
             def branch(name, k):
                 def compute(params, stats, gate, x):
                     y, stats = self.one(name, stride, params, stats, x, train)
-                    return gate[k] * apply_norm(y), stats
+                    return scaled(apply_norm(y), gate[k]), stats
 
                 return compute
 

@@ -24,7 +24,8 @@ from jaxnas.checks import checked
 from jaxnas.kinds import Positive
 from jaxnas.nets import layers
 from jaxnas.nets.blueprints import Blueprints, Cost
-from jaxnas.nets.layers import Dense
+from jaxnas.nets.layers import Dense, Logits, PlainDense
+from jaxnas.nets.precision import parameter
 from jaxnas.spaces._space import Space
 from jaxnas.spaces._tabular import RECIPES, TabularChoice, TabularSpec, families
 
@@ -46,8 +47,8 @@ class Periodic(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         c = self.param("frequencies", nn.initializers.normal(SPREAD), (x.shape[1], FREQUENCIES))
         angles = 2 * jnp.pi * c[None] * x[..., None]  # [B, F, FREQUENCIES]
-        waves = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], -1)
-        return ACTIVATIONS[self.activation](nn.Dense(self.width, name="mix")(waves))
+        waves = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], -1).astype(x.dtype)
+        return ACTIVATIONS[self.activation](PlainDense(self.width, name="mix")(waves))
 
 
 class TabularNet(nn.Module):
@@ -71,38 +72,38 @@ class TabularNet(nn.Module):
             h = self.tokens(x)  # [B, T, W]
             for i in range(c.depth):
                 heads, seen = max(1, c.width // HEAD), norm(f"attention_norm{i}", h)
-                found: Any = nn.MultiHeadDotProductAttention(heads, name=f"attention{i}")(seen)
+                found: Any = nn.MultiHeadDotProductAttention(heads, dtype=h.dtype, name=f"attention{i}")(seen)
                 h = h + found
-                inner = act(nn.Dense(2 * c.width, name=f"inner{i}")(norm(f"norm{i}", h)))
-                h = h + nn.Dense(c.width, name=f"outer{i}")(lose(inner))
-            return Dense(self.outputs, name="outputs")(act(norm("last_norm", h[:, -1])))
+                inner = act(PlainDense(2 * c.width, name=f"inner{i}")(norm(f"norm{i}", h)))
+                h = h + PlainDense(c.width, name=f"outer{i}")(lose(inner))
+            return Logits(self.outputs, name="outputs")(act(norm("last_norm", h[:, -1])))
         h = Periodic(EMBEDDED, c.activation, name="embedding")(x).reshape(x.shape[0], -1) if periodic else x
         if c.block == "mlp":
             for i in range(c.depth):
                 h = lose(act(norm(f"norm{i}", Dense(c.width, name=f"layer{i}")(h))))
-            return Dense(self.outputs, name="outputs")(h)
+            return Logits(self.outputs, name="outputs")(h)
         h = Dense(c.width, name="first")(h)
         for i in range(c.depth):
             inner = act(Dense(2 * c.width, name=f"inner{i}")(norm(f"norm{i}", h)))
             h = h + lose(Dense(c.width, name=f"outer{i}")(lose(inner)))
-        return Dense(self.outputs, name="outputs")(act(norm("last_norm", h)))
+        return Logits(self.outputs, name="outputs")(act(norm("last_norm", h)))
 
     def tokens(self, x: jax.Array) -> jax.Array:
         """[B, F] -> [B, T, W], the last of them not of an input."""
         c, (B, F) = self.choice, x.shape
-        bias = self.param("bias", nn.initializers.normal(0.1), (F + 1, c.width))
+        bias = parameter(self, "bias", nn.initializers.normal(0.1), (F + 1, c.width), x.dtype)
         if c.embedding == "periodic":
             own = Periodic(c.width, c.activation, name="embedding")(x)
         else:
-            own = x[..., None] * self.param("scale", nn.initializers.normal(1.0), (F, c.width))[None]
-        return jnp.concatenate([own, jnp.zeros((B, 1, c.width))], 1) + bias[None]
+            own = x[..., None] * parameter(self, "scale", nn.initializers.normal(1.0), (F, c.width), x.dtype)[None]
+        return jnp.concatenate([own, jnp.zeros((B, 1, c.width), x.dtype)], 1) + bias[None]
 
     def norm(self, kind: str, name: str, h: jax.Array, train: bool) -> jax.Array:
         if kind == "nonorm":
             return h
         if kind == "layer":
-            return nn.LayerNorm(name=name)(h)
-        return nn.BatchNorm(use_running_average=not train, momentum=0.9, name=name)(h)
+            return nn.LayerNorm(dtype=h.dtype, name=name)(h)
+        return nn.BatchNorm(use_running_average=not train, momentum=0.9, dtype=h.dtype, name=name)(h)
 
 
 @checked

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxnas.base import Key
+from jaxnas.nets.precision import Precision, with_precision
 from jaxnas.training.losses import cross_entropy
 
 MOMENTUM, CLIP, WARM_UP, AVERAGED = 0.9, 5.0, 0.05, 0.1
@@ -97,7 +98,14 @@ def recipe_of(training: Any, image: tuple[int, ...]) -> Recipe:
     return Recipe(*(jnp.asarray(n, jnp.float32) for n in numbers))
 
 
-def member(module: nn.Module, image: tuple[int, ...], batch: int, loss: Callable = cross_entropy, optimizer: str = "sgd") -> Member:
+def member(
+    module: nn.Module,
+    image: tuple[int, ...],
+    batch: int,
+    loss: Callable = cross_entropy,
+    optimizer: str = "sgd",
+    precision: Precision = "float32",
+) -> Member:
     """The program of one module.
 
     Args:
@@ -106,13 +114,14 @@ def member(module: nn.Module, image: tuple[int, ...], batch: int, loss: Callable
         batch: B.
         loss: (outputs [B, K], y) -> [].
         optimizer: of `RULES`.
+        precision: that the module computes in (see `jaxnas.nets.with_precision`).
 
     Raises:
-        ValueError: for a batch below 1, an unknown optimizer, or variables that are not all of one dtype.
+        ValueError: for a batch below 1, an unknown optimizer or precision, or variables that are not all of one dtype.
     """
     if optimizer not in RULES:
         raise ValueError(f"unknown optimizer {optimizer!r}: choose one of {', '.join(RULES)}")
-    rule = RULES[optimizer]
+    module, rule = with_precision(module, precision), RULES[optimizer]
     if batch < 1:
         raise ValueError(f"a batch has at least one example: got {batch}")
     first = functools.partial(module.init, train=True)

@@ -18,6 +18,7 @@ import optax
 from jaxnas.base import Strategy, require_data
 from jaxnas.checks import Image, checked
 from jaxnas.kinds import NonNegativeNumber, Positive, PositiveNumber, ProbabilityBelowOne
+from jaxnas.nets.precision import Precision, with_precision
 from jaxnas.training._criterion import CLASSES, Criterion, correct
 from jaxnas.trees import count, loop
 
@@ -45,6 +46,7 @@ def train(
     auxiliary_weight: NonNegativeNumber = 0.4,
     label_smoothing: ProbabilityBelowOne = 0.0,
     clip: PositiveNumber | None = 5.0,
+    precision: Precision = "float32",
 ) -> Strategy:
     """Trains `module` (see `jaxnas.nets.evaluation_net`) on `batch.train`; `best(state)` is its variables.
 
@@ -58,10 +60,13 @@ def train(
         auxiliary_weight: of the auxiliary head's loss, where the module has one.
         label_smoothing: in [0, 1); of classes alone.
         clip: global norm of the gradient; None: not clipped.
+        precision: that the module computes in, "float32" or "bfloat16"; its variables are float32 in both (see
+            `jaxnas.nets.with_precision`).
 
     Raises:
-        ValueError: for a probability outside [0, 1), or, when traced, a smoothing of what is no class.
+        ValueError: for a probability outside [0, 1), an unknown precision, or, when traced, a smoothing of what is no class.
     """
+    module = with_precision(module, precision)
     for name, value in (("drop_path", drop_path), ("label_smoothing", label_smoothing)):
         if not 0 <= value < 1:
             raise ValueError(f"{name} is a probability below 1: got {value}")

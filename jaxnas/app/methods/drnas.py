@@ -92,7 +92,7 @@ def _drnas_search(job: Job, stage: Stage, begun: int, steps: int):
     s, net = job.settings, job.net
     if CELLS.holds(net) and stage != _drnas_stages(job)[-1]:
         size = dict(image=net.image, classes=net.classes, channels=job.config.channels, cells=job.config.cells)
-        net = nets.cell_net(job.space, **size, partial=stage.partial)
+        net = nets.with_precision(nets.cell_net(job.space, **size, partial=stage.partial), job.config.precision)
     whole = job.cosine(job.config.steps, LOWEST_RATE)
     warm_up = (0.4 if two_inputs(job) else 0.2) if s.warm_up is None else s.warm_up
     still = training.delayed(training.adam(job.config.arch_learning_rate), round(warm_up * steps))

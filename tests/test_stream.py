@@ -173,7 +173,7 @@ def test_seeds_see_their_own_indices(memory, outside):
 
 @pytest.mark.parametrize("axis", ["seed", "batch"])
 def test_a_stream_on_a_mesh(memory, outside, axis):
-    options = {"mesh": nas.sharding.mesh(axis, 2), "seeds": 2 if axis == "seed" else None}
+    options = {"mesh": nas.sharding.mesh(**{axis: 2}), "seeds": 2 if axis == "seed" else None}
     a, b = (searched(d, 6, **options) for d in (memory, outside))
     chex.assert_trees_all_close(a.state, b.state, rtol=1e-5, atol=1e-6)
 

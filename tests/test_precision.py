@@ -75,8 +75,9 @@ def products(jaxpr):
     """(name, dtypes, shapes) of the products of maps: matrix products and convolutions over every place of the batch's examples."""
     for equation in equations(jaxpr):
         name, operands = equation.primitive.name, [v.aval for v in equation.invars]
-        windows = ("conv" in name and "element_type" not in name) or "depthwise" in name
-        if windows and max(a.ndim for a in operands) >= 4:
+        if name.startswith("dense"):
+            yield name, dtypes(operands), [a.shape for a in operands]
+        elif name.startswith("depthwise"):
             if any(a.shape[-2:] not in ((1, 1), (7, 1)) for a in operands if a.ndim >= 3 and a.shape[-1] % B):  # no scale alone
                 yield name, dtypes(operands), [a.shape for a in operands]
         elif name == "dot_general" and any(n > B and n % B == 0 for a in operands for n in a.shape):
@@ -207,7 +208,8 @@ def test_networks_that_are_built_one_by_one(kind):
         jaxpr, between = watched(run, variables)
         assert between.wide == []
         assert dtypes(jaxpr.out_avals) == {"float32"}
-        by = [dtypes([v.aval for v in e.invars]) for e in equations(jaxpr.jaxpr) if e.primitive.name == "dot_general"]
+        linear = ("dot_general", "dense", "depthwise")
+        by = [dtypes([v.aval for v in e.invars]) for e in equations(jaxpr.jaxpr) if e.primitive.name in linear]
         assert {"bfloat16"} in by
         assert all(len(kinds) == 1 for kinds in by)
 
@@ -256,16 +258,16 @@ def test_exact_second_order_in_bfloat16():
 
 
 def test_bfloat16_learns_digits_as_well():
-    """60 steps of one small network; over seeds and longer: `experiments/precision.py`."""
+    """400 steps of one small network; over seeds and longer: `experiments/precision.py`."""
     digits = data.load("digits", jax.random.key(0))
     space = spaces.layerwise(2, heights=(3,), widths=(3,), filters=(8,), strides=(1,))
     arch = space.sample(jax.random.key(0))
     module, _ = nets.layer_net(space, image=(8, 8, 1), classes=10).specialize(arch)
     found = {}
     for precision in ("float32", "bfloat16"):
-        search = training.train(module, training.sgd(0.1), (8, 8, 1), steps=60, precision=precision)
+        search = training.train(module, training.sgd(0.1), (8, 8, 1), steps=400, precision=precision)
         x, y = digits.train
-        rows = jnp.arange(60 * 16).reshape(60, 16) % len(y)
+        rows = jnp.arange(400 * 16).reshape(400, 16) % len(y)
         batches = Batch(train=(x[rows], y[rows]))
         state, _ = jit(search.step)(jax.random.key(2), jit(search.init)(jax.random.key(1)), batches)
         assert dtypes(state) == {"float32"}

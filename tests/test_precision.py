@@ -153,8 +153,10 @@ def test_maps_are_bfloat16_and_all_that_is_kept_is_float32(name):
         assert all(len(row[1]) == 1 for row in of_maps)
     (value, (logits, _)), grads = jit(runs[1][0])(variables, x, gates)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((value, logits, grads)))
-    exact = jit(lambda v: NETS[name]().apply(v, x, gates, train=True, path=True)[0])(variables)
-    assert 0 < np.abs(exact - logits).max() < 0.3 * np.abs(exact).max()  # it is another, and the same to rounding
+    plain = NETS[name]()
+    exact = jit(lambda v: plain.apply(v, x, gates, train=True, path=True)[0])(variables)
+    difference = np.abs(exact - logits).max()
+    assert difference > 0 and (name == "noise" or difference < 0.3 * np.abs(exact).max())  # noise is drawn anew in another dtype
 
 
 def test_a_language_model_keeps_float32_and_computes_in_bfloat16():

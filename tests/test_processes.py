@@ -123,3 +123,23 @@ def test_processes_that_cannot_be(tmp_path, asked, words):
         said = ends(2, asked)
     assert all("error" in one for one in said) and words in said[-1]["error"], said
     assert words in said[0]["error"] or "process 1 has another configuration, data or code" in said[0]["error"]
+
+
+@pytest.mark.slow
+def test_a_search_of_the_command_line_ends_in_both(tmp_path):
+    """Process 0 writes all that there is; the other computes the same, and throws it away."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    sizes = "--steps 2 --channels 2 --cells 1 --train-steps 2".split()
+    where = ["--out", str(tmp_path / "run"), "--distributed", "--coordinator", f"localhost:{port}", "--processes", "2"]
+    command = [sys.executable, "-m", "jaxnas.app.cli", "search", "--strategy", "darts", *sizes, *where, "--process"]
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(HERE.parent)})
+    started = [subprocess.Popen([*command, str(i)], **pipes) for i in range(2)]
+    try:
+        said = [process.communicate(timeout=600) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    assert [process.returncode for process in started] == [0, 0], said
+    assert "found" in json.loads((tmp_path / "run" / "result.json").read_text()) and not said[1][0]

@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import pathlib
+import shutil
 import signal
 import tempfile
 from collections.abc import Callable
@@ -118,6 +119,7 @@ def execute(
         own = directory
         if not processes.is_first():  # computes the same results, and throws them away
             own, progress, say = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory())), False, lambda line: None
+            shutil.copy(directory / "config.json", own)  # which the report reads
         config = complete(config)
         stage = Resumable(progress, {}, Layout(mesh, config.batch, own, directory))
         return _executed(own, config, stage, say)

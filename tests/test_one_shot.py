@@ -366,6 +366,18 @@ def test_a_limit_that_nobody_meets_is_refused():
     assert space.flat(result.best).tolist() == [0] * 5 and int(result.state.algorithm.repeated) == 7
 
 
+def test_mutants_are_near_their_parents():
+    """Each decision of a mutant is redrawn at the odds given: 10 at 0.1 leave most as they were, a random one has 7.5 others."""
+    space = spaces.space(([4] * 10,))
+    search = ask_tell.constrained_evolution(space, lambda arch: 1.0, 2.0, batch=20, parents=5, mutants=20, children=0, capacity=100)
+    state, _ = search.ask(jax.random.key(1), search.init(jax.random.key(0)))
+    same = jax.vmap(space.unflat)(jnp.zeros((20, 10), jnp.int32))
+    state = search.tell(jax.random.key(2), state, same, jnp.ones(20))
+    _, asked = jit(search.ask)(jax.random.key(3), state)
+    moved = np.count_nonzero(np.asarray(jax.vmap(space.flat)(asked)), axis=1)
+    assert 0.5 < moved.mean() < 2.5 and moved.max() < 6
+
+
 def test_the_cheapest_is_the_cheapest_where_costs_do_not_add_up():
     """A cost with a trap at the first architecture: every neighbor of it is dearer, and the cheapest is far away."""
     space = spaces.space((np.full(5, 4),), parent=[-1, 0, -1, -1, -1], when=np.arange(4) * np.ones((5, 1)) > 1)

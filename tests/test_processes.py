@@ -131,7 +131,7 @@ def test_a_search_of_the_command_line_ends_in_both(tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    sizes = "--steps 2 --channels 2 --cells 1 --train-steps 2".split()
+    sizes = ["--steps", "2", "--channels", "2", "--cells", "1", "--train-steps", "2"]
     where = ["--out", str(tmp_path / "run"), "--distributed", "--coordinator", f"localhost:{port}", "--processes", "2"]
     command = [sys.executable, "-m", "jaxnas.app.cli", "search", "--strategy", "darts", *sizes, *where, "--process"]
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(HERE.parent)})

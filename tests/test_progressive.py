@@ -219,6 +219,12 @@ def test_bad_sizes_are_refused(make, message):
         make()
 
 
+def test_a_beam_of_one_and_one_at_a_time():
+    space, growth, *_ = small()
+    surrogate = ensemble(BlockPerceptron(5, 4, 8), block_tokens(space), epochs=1)
+    assert jax.eval_shape(progressive(growth, surrogate, beam=1, batch=1).init, jax.random.key(0)).scores.shape == (36 + 2,)
+
+
 def test_past_the_end_the_last_level_is_asked_for_again():
     space, growth, *_ = small()
     surrogate = ensemble(BlockPerceptron(5, 4, 8), block_tokens(space), epochs=1)

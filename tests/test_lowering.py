@@ -12,7 +12,7 @@ from quick import jit
 from jaxnas import evaluate, training
 from jaxnas.nets import convolution
 
-QUICK = ("darts", "spos", "proxylessnas", "in_place_distillation", "aging")
+QUICK = ("darts", "spos", "aging")
 ROW_NAMES = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in ROWS]
 
 

@@ -24,6 +24,7 @@ import optax
 
 import jaxnas as nas
 from jaxnas import hardware, nets, proxies, spaces, training, weight_sharing
+from jaxnas.app import bench
 from jaxnas.base import Batch, stateless
 from jaxnas.data.text import Tokens
 from jaxnas.evaluate.population import batch_score, population
@@ -31,6 +32,7 @@ from jaxnas.weight_sharing.ofa import progressive_shrinking, stages
 
 PLATFORMS = ("tpu", "cuda")
 CIFAR, IMAGENET = (32, 32, 3), (224, 224, 3)
+QUERIES = 300  # of an algorithm on a table
 KEY = jax.ShapeDtypeStruct((), jax.random.key(0).dtype)
 
 
@@ -64,19 +66,19 @@ def populations(mode: str | int | None):
     return trained, (jax.ShapeDtypeStruct((8,), KEY.dtype), archs, *images(CIFAR, 64, 4, 1)[:2])
 
 
-def on_a_table(make: Callable):
+def on_a_table(name: str):
     space = spaces.nasbench201()
     table = jax.ShapeDtypeStruct((space.size,), jnp.float32)
     scores = stateless(lambda key, archs, batch: {"accuracy": batch.fixed[jax.vmap(space.index)(archs)]})
-    return of(nas.black_box(make(space), scores, nas.metric("accuracy")), Batch(fixed=table))
+    return of(nas.black_box(bench.algorithm(name)(space, QUERIES), scores, nas.metric("accuracy")), Batch(fixed=table))
 
 
 def proxy():
     space = spaces.nasbench201()
     net = nas.cell_net(space, image=CIFAR, classes=10, channels=16, cells=5)
-    evaluator = nas.zero_cost(net, *proxies.PROXIES)
+    evaluator = nas.zero_cost(net, *(name for name in proxies.PROXIES if name not in proxies.DEFAULT_DRAW))
     archs = jax.eval_shape(jax.vmap(space.sample), jax.ShapeDtypeStruct((8,), KEY.dtype))
-    return evaluator.step, (KEY, jax.eval_shape(evaluator.init, KEY), archs, images(CIFAR, 32))
+    return evaluator.step, (KEY, jax.eval_shape(evaluator.init, KEY), archs, images(CIFAR, 32, 2))
 
 
 def language():
@@ -108,14 +110,6 @@ def once_for_all(name: str):
     return phase.strategy.step, (KEY, state, images(IMAGENET, 32, 1, 0)._replace(fixed=fixed))
 
 
-ALGORITHMS = {
-    "random": lambda space: nas.random_search(space, batch=16),
-    "aging evolution": lambda space: nas.aging_evolution(space, population=100, sample=10),
-    "local search": nas.local_search,
-    "tpe": lambda space: nas.tpe(space, capacity=300),
-    "gp": lambda space: nas.bayesian(space, capacity=300),
-    "genetic": nas.genetic,
-}
 DARTS = functools.partial(nas.darts, weights=training.sgd(0.025))
 STEPS: dict[str, Callable] = {
     "darts, first order (C=16, 8 cells)": lambda: cells(functools.partial(DARTS, order="first"), spaces.darts()),
@@ -141,7 +135,7 @@ STEPS: dict[str, Callable] = {
     **{f"population training, {mode}": functools.partial(populations, mode) for mode in (None, "map", "vmap", 4)},
     "zero-cost proxies": proxy,
     "language model, darts": language,
-    **{f"{name} on a table": functools.partial(on_a_table, make) for name, make in ALGORITHMS.items()},
+    **{f"{name} on a table": functools.partial(on_a_table, name) for name in bench.algorithms(spaces.nasbench201(), QUERIES)},
 }
 
 

@@ -27,6 +27,7 @@ from jaxnas.evaluate.fidelity import Fidelity, relative_cost, setting
 from jaxnas.evaluate.population import population
 from jaxnas.evaluate.trials import Held, by_budget, train_trials
 from jaxnas.spaces._space import space
+from jaxnas.spaces.real import Real
 
 # Schedules
 
@@ -324,6 +325,20 @@ def test_candidates_are_drawn_from_wider_kernels():
     drawn = quick.jit(jax.vmap(lambda key: TOY.index(jax.tree.map(lambda a: a[0], propose.ask(key, state)))))
     share = np.mean(np.asarray(drawn(jax.random.split(jax.random.key(0), n))) == 7)
     assert abs(share - 0.7**3) < 4 * np.sqrt(0.25 / n)
+
+
+def test_candidates_of_a_real_dimension_are_drawn_from_wider_kernels():
+    """Where the good are one point in the middle: normal around it, three times as wide as the least kernel, cut at the bounds."""
+    n, line = 4000, space(reals=Real(0.0, 1.0))
+    propose = kernel_model(line, [1], 12, model=KernelModel(rho=0.0, candidates=1, minimum=0.1))
+    at, scores = jnp.repeat(jnp.asarray([0.5, 0.9]), 6), jnp.repeat(jnp.asarray([1.0, 0.0]), 6)
+    archs = jax.vmap(lambda u: line.unflat(jnp.zeros(0, jnp.int32), u[None]))(at)
+    state = ModelState(archs, scores, jnp.ones(12, jnp.int32), jnp.asarray(12, jnp.int32))
+    drawn = quick.jit(jax.vmap(lambda key: propose.ask(key, state)))(jax.random.split(jax.random.key(0), n))
+    x = np.ravel(jax.tree.leaves(drawn)[0])
+    low, high = (0 - 0.5) / 0.3, (1 - 0.5) / 0.3
+    wanted = stats.truncnorm(low, high, loc=0.5, scale=0.3)
+    assert stats.kstest(x, wanted.cdf).pvalue > 1e-4
 
 
 def test_a_density_without_a_prior_sums_to_one_and_is_its_kernels():

@@ -64,6 +64,7 @@ def test_four_workers(tmp_path):
 
 
 @needs_ray
+@pytest.mark.slow
 def test_a_driver_is_killed_and_another_interrupted(tmp_path):
     driver = drive(tmp_path, 24, patience=4.0)
     for _ in range(8):

@@ -50,14 +50,14 @@ def work_on_ray(
 ) -> int:
     """Runs a function for each trial on a Ray cluster until the study is finished -> the trials told.
 
-    However it ends, by Ctrl-C too, the tasks that are still running are cancelled and their trials given back.  Several processes
+    However it ends, including by Ctrl-C, the tasks that are still running are cancelled and their trials given back.  Several processes
     may work on one study.  Ray is initialised with its defaults where that has not been done.
 
     Args:
         study: whose trials.
         function: trial -> {name: number}.  It is pickled and runs in processes that can import jaxnas.  It trains `trial.text`, or
             `trial.arch`, from `trial.start` to `trial.stop` where the algorithm knows budgets; the weights to go on with are those
-            of the trial `trial.continues`, which the function keeps itself, where all nodes find them.
+            of the trial `trial.continues`, which the function keeps itself, where all nodes can read.
         resources: of one trial: "num_cpus", "num_gpus", "memory" in bytes, or a custom resource of the cluster; default: one CPU.
         open_trials: how many to run or queue at once; default: as many as the nodes have room for, nodes that come and go included.
             Give it where the cluster grows on demand, or others use it, too.

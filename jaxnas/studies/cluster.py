@@ -50,8 +50,8 @@ def work_on_ray(
 ) -> int:
     """Runs a function for each trial on a Ray cluster until the study is finished -> the trials told.
 
-    However it ends, including by Ctrl-C, the tasks that are still running are cancelled and their trials given back.  Several processes
-    may work on one study.  Ray is initialised with its defaults where that has not been done.
+    However it ends, including by Ctrl-C, the tasks that are still running are cancelled and their trials given back.  Several
+    processes may work on one study.  Ray is initialised with its defaults where that has not been done.
 
     Args:
         study: whose trials.

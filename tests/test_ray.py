@@ -74,13 +74,13 @@ def test_a_driver_is_killed_and_another_interrupted(tmp_path):
     driver = drive(tmp_path, 24, delay=1.0, patience=4.0)
     driver.stdout.readline()
     driver.send_signal(signal.SIGINT)
-    driver.communicate(timeout=120)
+    driver.communicate(timeout=600)
     assert driver.returncode
     study = study_worker.make(tmp_path, 24)
     mine = {e["worker"] for e in _runs(tmp_path)}
     assert len(mine) == 2 and not [r for r in study.trials() if r.state == "running" and r.worker == _runs(tmp_path)[-1]["worker"]]
     driver = drive(tmp_path, 24, patience=4.0)
-    driver.communicate(timeout=120)
+    driver.communicate(timeout=600)
     assert driver.returncode == 0
     check(tmp_path, 24)
 

@@ -27,7 +27,7 @@ import os
 import pathlib
 import socket
 import threading
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from typing import Any, Literal
 
 import jax
@@ -159,26 +159,50 @@ class Study:
         """
         self._finish("failed", id, reason=str(reason))
 
-    def give_back(self, id: int) -> None:
-        """Hands a trial back unfinished; somebody else will be given it.  Where it is not running, nothing happens."""
+    def give_back(self, id: int, attempt: int | None = None) -> None:
+        """Hands a trial back unfinished; somebody else will be given it.  Where it is not running, nothing happens.
+
+        Args:
+            id: of the trial.
+            attempt: the one that is given back; where somebody else has been given the trial since, nothing happens.  Default:
+                whichever is running.
+        """
         with self._guard, self._log.locked():
             self._read()
-            if id in self._ledger.running:
+            if self._is_running(id, attempt):
                 self._note([{"lost": id}])
+
+    def lose(self, id: int, attempt: int, reason: str) -> None:
+        """The machine that had a trial is gone: the trial is handed out again, or has failed where this was the third time.
+
+        Args:
+            id: of the trial.
+            attempt: the one that was lost; where somebody else has been given the trial since, nothing happens.
+            reason: in a few words.
+        """
+        with self._guard, self._log.locked():
+            self._read()
+            if self._is_running(id, attempt):
+                self._note([_lost(self._ledger.trials[id], reason)], sync=True)
 
     def beat(self, id: int) -> None:
         """A sign of life, wanted more often than every `patience` seconds."""
         self._touch(id)
 
     @contextlib.contextmanager
-    def beating(self, id: int) -> Generator[None, None, None]:
-        """Gives signs of life in a thread, for as long as a trial is computed."""
+    def beating(self, ids: int | Collection[int]) -> Generator[None, None, None]:
+        """Gives signs of life in a thread, for as long as a trial is computed.
+
+        Args:
+            ids: the trial, or several: those that a collection such as a dict holds at the time.
+        """
         end = threading.Event()
 
         def go_on() -> None:
             while not end.wait(self.beat_every):
-                with contextlib.suppress(OSError):
-                    self.beat(id)
+                for id in [*ids] if isinstance(ids, Collection) else [ids]:
+                    with contextlib.suppress(OSError):
+                        self.beat(id)
 
         thread = threading.Thread(target=go_on, daemon=True)
         thread.start()
@@ -273,6 +297,9 @@ class Study:
             raise ValueError(f"no trial {described(id)} in {self.directory}: the trials are {count}")
         return int(id)
 
+    def _is_running(self, id: int, attempt: int | None) -> bool:
+        return id in self._ledger.running and attempt in (None, self._ledger.trials[id].attempt)
+
     def _finish(self, how: str, id: int, **more: Any) -> None:
         with self._guard, self._log.locked():
             self._read()
@@ -346,11 +373,16 @@ class Study:
             except FileNotFoundError:  # somebody has cleaned up: its time begins anew
                 last = self._touch(record.id)
             if now - last > (record.patience or 0):
-                reason = f"lost {record.attempt} times: its worker gave no sign of life for {record.patience:g} seconds"
-                again = record.attempt < ATTEMPTS
-                lost.append({"lost": record.id} if again else {"failed": record.id, "reason": reason})
+                lost.append(_lost(record, f"its worker gave no sign of life for {record.patience:g} seconds"))
         if lost:
             self._note(lost)
+
+
+def _lost(record: TrialRecord, reason: str) -> Event:
+    """The line for a trial that was lost once more."""
+    if record.attempt < ATTEMPTS:
+        return {"lost": record.id}
+    return {"failed": record.id, "reason": f"lost {record.attempt} times: {reason}"}
 
 
 def _is_number(value: Any) -> bool:

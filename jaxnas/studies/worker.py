@@ -59,20 +59,25 @@ def work(
             continue
         try:
             metrics, reason = _run(study, trial, command)
-            done = _answer(study, trial, metrics, reason)
+            done = answer(study, trial, metrics, reason)
         except BaseException:
-            study.give_back(trial.id)
+            study.give_back(trial.id, trial.attempt)
             raise
         said = done or (f"failed: {reason}" if metrics is None else json.dumps(metrics))
         say(f"trial {trial.id}: {said}")
         row = 0 if metrics is not None else row + 1
         told += done is None and metrics is not None
         if row >= failures:
-            raise ValueError(f"the last {row} trials have failed, the last one so: {reason}; see {study.directory / 'trials'}")
+            raise too_many(study, row, reason)
     return told
 
 
-def _answer(study: Study, trial: OpenTrial, metrics: dict[str, Any] | None, reason: str) -> str | None:
+def too_many(study: Study, row: int, reason: str) -> ValueError:
+    """The error for so many failures in a row."""
+    return ValueError(f"the last {row} trials have failed, the last one so: {reason}; see {study.directory / 'trials'}")
+
+
+def answer(study: Study, trial: OpenTrial, metrics: dict[str, Any] | None, reason: str) -> str | None:
     """Tells a trial; what was said against it where somebody else has told it meanwhile."""
     try:
         if metrics is None:

@@ -132,7 +132,7 @@ STEPS: dict[str, Callable] = {
         16,
         5,
     ),
-    **{f"population training, {mode}": functools.partial(populations, mode) for mode in (None, "map", "vmap", 4)},
+    **{f"population training, {mode or 'by platform'}": functools.partial(populations, mode) for mode in (None, "map", "vmap", 4)},
     "zero-cost proxies": proxy,
     "language model, darts": language,
     **{f"{name} on a table": functools.partial(on_a_table, name) for name in bench.algorithms(spaces.nasbench201(), QUERIES)},

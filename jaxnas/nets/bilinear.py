@@ -218,11 +218,11 @@ depthwise_dw = _primitive(
 )
 _bilinear(depthwise, depthwise_dx, depthwise_dw, lambda w: w[-1])
 
-_MORE = (*_HOW, "padding")
-dense = _primitive("dense", _MORE, _shifted_dense, _dense, _dense_shape, partial(_batch_dense, (4, 4), (1, 1)))
+_DENSE = (*_HOW, "padding")
+dense = _primitive("dense", _DENSE, _shifted_dense, _dense, _dense_shape, partial(_batch_dense, (4, 4), (1, 1)))
 dense_dx = _primitive(
     "dense_dx",
-    (*_MORE, "shape"),
+    (*_DENSE, "shape"),
     partial(_adjoint_x, _shifted_dense),
     partial(_adjoint_x, _dense),
     _input_shape,
@@ -230,7 +230,7 @@ dense_dx = _primitive(
 )
 dense_dw = _primitive(
     "dense_dw",
-    (*_MORE, "kernel"),
+    (*_DENSE, "kernel"),
     partial(_adjoint_w, _shifted_dense, _dense_kernel),
     partial(_adjoint_w, _dense, _dense_kernel),
     _dense_kernel,

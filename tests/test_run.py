@@ -31,7 +31,7 @@ from jaxnas.base import Batch, Feed, Phase, Strategy, black_box, stateless, then
 from jaxnas.driver import CheckpointError, Diverged, NoFiniteScore, RunIsLocked, Stopped, files, journal, run
 from jaxnas.driver.fingerprint import of_program
 from jaxnas.driver.lock import locked
-from jaxnas.driver.loop import _Program
+from jaxnas.driver.program import Program
 from jaxnas.nets import cell_net
 from jaxnas.spaces import darts as darts_space
 from jaxnas.spaces import space
@@ -300,7 +300,7 @@ def test_another_key_is_another_run():
 def test_no_data_is_closed_over():
     """The feed's arrays are arguments of the compiled loop: constants cost compile time."""
     big = regression(n=1000)
-    program = _Program(Phase(noisy(), 3, big), 0, key(), None, 10)
+    program = Program(Phase(noisy(), 3, big), 0, key(), None, 10)
     state = program.shapes(None)
     count = jax.ShapeDtypeStruct((), jnp.int32)
     closed = jax.make_jaxpr(program._advance.__wrapped__)(key(), state, count, count, big.arrays, None)
@@ -620,7 +620,7 @@ def test_the_data_are_whole_on_every_device_and_a_large_state_is_split():
         assert state.w.sharding.shard_shape(state.w.shape) == (2**17 // n,) and state.step.sharding.is_fully_replicated
         states.append(state)
         with jax.set_mesh(mesh):
-            program = _Program(Phase(wide, 2, data._replace(arrays=sharding.replicate(data.arrays, mesh))), 0, key(), None, 2)
+            program = Program(Phase(wide, 2, data._replace(arrays=sharding.replicate(data.arrays, mesh))), 0, key(), None, 2)
             count = jnp.asarray(0, jnp.int32)
             compiled = program._advance.lower(key(), state, count, count, program.phase.data.arrays, None).compile()
         used = compiled.memory_analysis()

@@ -29,7 +29,7 @@ from jaxnas.app.settings import read_settings
 from jaxnas.base import AskTell, Batch, asks_for, black_box
 from jaxnas.checks import require
 from jaxnas.driver.files import write_whole
-from jaxnas.driver.loop import compiler_options
+from jaxnas.driver.program import compiler_options
 from jaxnas.evaluate._table import table
 from jaxnas.evaluate.benchmark import Benchmark
 from jaxnas.kinds import Seed

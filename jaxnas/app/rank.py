@@ -22,7 +22,7 @@ from jaxnas.analysis.ranking import Ranking, ranking
 from jaxnas.base import Arch, Batch, Evaluator, Key
 from jaxnas.data.dataset import Dataset
 from jaxnas.data.feed import batches
-from jaxnas.driver.loop import compiler_options
+from jaxnas.driver.program import compiler_options
 from jaxnas.evaluate.benchmark import Benchmark
 from jaxnas.evaluate.proxies import zero_cost
 from jaxnas.nets.base import Net

@@ -21,7 +21,7 @@ import optax
 from jaxnas.data.dataset import Dataset
 from jaxnas.data.feed import batches
 from jaxnas.data.npz import read_npz
-from jaxnas.driver.loop import compiler_options
+from jaxnas.driver.program import compiler_options
 from jaxnas.evaluate.population import population
 from jaxnas.nets.base import Net
 from jaxnas.spaces._every import every

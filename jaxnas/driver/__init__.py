@@ -13,7 +13,7 @@ _HOME = {
     "RunIsLocked": "lock",
     "Stopped": "errors",
     "compilation_cache": "cache",
-    "compiler_options": "loop",
+    "compiler_options": "program",
     "run": "loop",
 }
 __all__ = [

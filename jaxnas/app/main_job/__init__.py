@@ -30,7 +30,7 @@ from jaxnas.ask_tell._random_search import random_search
 from jaxnas.base import AskTell, Key
 from jaxnas.data.dataset import Dataset
 from jaxnas.driver.fingerprint import Fingerprint, fingerprint, of_arrays
-from jaxnas.driver.loop import compiler_options
+from jaxnas.driver.program import compiler_options
 from jaxnas.nets.blueprints import Blueprints
 from jaxnas.spaces._limited import limited
 from jaxnas.spaces._space import Space

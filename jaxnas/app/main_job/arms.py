@@ -20,7 +20,7 @@ from jaxnas.app.main_job.trainer import Outcome, Trainer
 from jaxnas.ask_tell.trial import Trial
 from jaxnas.base import AskTell, Key
 from jaxnas.driver.files import load_array, make_way, read_rows, save_array, set_aside, write_whole
-from jaxnas.driver.loop import compiler_options
+from jaxnas.driver.program import compiler_options
 from jaxnas.spaces._space import Space
 from jaxnas.trees import take
 

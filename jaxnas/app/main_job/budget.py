@@ -26,7 +26,7 @@ from jaxnas.app.main_job.trainer import Trainer
 from jaxnas.driver.checkpoint import other
 from jaxnas.driver.files import read_json, read_rows, write_whole
 from jaxnas.driver.fingerprint import Fingerprint, difference
-from jaxnas.driver.loop import compiler_options
+from jaxnas.driver.program import compiler_options
 from jaxnas.nets.blueprints import Blueprints, Cost
 
 ARM = 0.33  # of the whole time, for the search, and again for random networks

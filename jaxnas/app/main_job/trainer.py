@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.base import Key
-from jaxnas.driver.loop import compiler_options
+from jaxnas.driver.program import compiler_options
 from jaxnas.nets.blueprints import Blueprints
 from jaxnas.training._criterion import Criterion
 from jaxnas.training.members import Course, MemberState, member, recipe_of

@@ -17,10 +17,7 @@ from collections.abc import Generator, Sequence
 from typing import Any
 
 from jaxnas.driver.files import parse_json
-
-fcntl: Any = None
-with contextlib.suppress(ImportError):  # not a POSIX system: there are no such locks
-    import fcntl
+from jaxnas.driver.lock import fcntl
 
 Event = dict[str, Any]
 

@@ -20,7 +20,7 @@ import numpy as np
 from jaxnas.ask_tell.trial import Trial
 from jaxnas.base import Arch, AskTell, Key, asked_shapes
 from jaxnas.driver.fingerprint import of_program
-from jaxnas.driver.loop import compiler_options
+from jaxnas.driver.program import compiler_options
 from jaxnas.studies.ledger import Ledger, TrialRecord
 from jaxnas.trees import count
 
@@ -55,9 +55,9 @@ class Replay:
         asked = state if self.algorithm.asynchronous else self.algorithm.ask(k_ask, state)[0]
         return self.algorithm.tell(k_tell, asked, archs, scores)
 
-    def archs(self, ledger: Ledger, n: int) -> Arch:
-        """The candidates of batch n, [B, ...], arrays of NumPy."""
-        held = zip(ledger.batches[n].leaves, self._leaves, strict=True)
+    def candidates(self, leaves: list[Any]) -> Arch:
+        """The candidates of a batch, [B, ...], arrays of NumPy, from the leaves that the journal has."""
+        held = zip(leaves, self._leaves, strict=True)
         return self._tree.unflatten([np.asarray(leaf, like.dtype).reshape(like.shape) for leaf, like in held])
 
     def catch_up(self, ledger: Ledger) -> None:
@@ -71,7 +71,9 @@ class Replay:
                 self._state = self._programs[1](self._root, np.int32(n), self._state)[0]
             else:
                 told, self._worst = self._scores(ledger.batch_of(n))
-                self._state = self._programs[2](self._root, np.int32(n), self._state, self.archs(ledger, n), told)
+                self._state = self._programs[2](
+                    self._root, np.int32(n), self._state, self.candidates(ledger.batches[n].leaves), told
+                )
             ledger.moves.popleft()
 
     def ask(self, ledger: Ledger) -> list[Any] | None:
@@ -81,7 +83,7 @@ class Replay:
             return None
         for n in still if algorithm.replaceable and not algorithm.asynchronous else ():
             told, _ = self._scores(ledger.batch_of(n), lie=True)
-            state = self._programs[2](self._root, np.int32(n), state, self.archs(ledger, n), told)
+            state = self._programs[2](self._root, np.int32(n), state, self.candidates(ledger.batches[n].leaves), told)
         asked = self._programs[1](self._root, np.int32(len(ledger.batches)), state)[1]
         if self.budgets:
             taken = {ledger.trials[i].slot for i in (*ledger.running, *ledger.waiting)}

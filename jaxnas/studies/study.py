@@ -22,12 +22,11 @@ Axes: M columns.
 
 import contextlib
 import dataclasses
-import json
 import os
 import pathlib
 import socket
 import threading
-from collections.abc import Callable, Collection, Generator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal
 
 import jax
@@ -36,15 +35,15 @@ import numpy as np
 
 from jaxnas.base import Arch, AskTell
 from jaxnas.checks import checked, described
-from jaxnas.driver.files import read_json, write_whole
-from jaxnas.driver.fingerprint import PLATFORM, STRATEGY, difference, of_arrays, of_program
-from jaxnas.kinds import Positive, PositiveNumber, Seed, is_traced
+from jaxnas.kinds import Positive, PositiveNumber, Seed, is_scalar, is_traced
 from jaxnas.objectives import Objective, metric
 from jaxnas.spaces._space import Space
+from jaxnas.studies.beats import Beats, every
+from jaxnas.studies.identity import identity, keep_identity, wrong_shape
 from jaxnas.studies.journal import Event, EventLog
 from jaxnas.studies.ledger import ATTEMPTS, Ledger, OpenTrial, TrialRecord
 from jaxnas.studies.replay import Replay
-from jaxnas.trees import take
+from jaxnas.trees import count, take
 
 
 @checked
@@ -79,14 +78,14 @@ def study(
     """
     objective = metric("accuracy") if objective is None else objective
     replay = Replay(algorithm, jax.random.key(seed))
-    here = _identity(space, replay, objective, seed, settings or {})
+    here = identity(space, replay, objective, seed, settings or {})
     path = pathlib.Path(directory)
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path} is a file, and a study is a directory: name another")
     (path / "beats").mkdir(parents=True, exist_ok=True)
     log = EventLog(path / "journal.jsonl")
     with log.locked():
-        _keep_identity(path, here)
+        keep_identity(path, here)
     return Study(path, space, replay, objective, log, trials, patience)
 
 
@@ -106,7 +105,7 @@ class Study:
         self.directory, self.space, self.patience, self.limit = directory, space, patience, trials
         self._replay, self._objective, self._log = replay, objective, log
         self._ledger = Ledger(replay.budgets, replay.algorithm.asynchronous, replay.columns)
-        self._guard = threading.RLock()
+        self._beats, self._guard = Beats(directory / "beats"), threading.RLock()
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         with self._guard:
             self._read()
@@ -126,7 +125,7 @@ class Study:
                     over = self._spent() and not self._ledger.running
                     return "finished" if over else "wait"
                 record = self._ledger.trials[number]
-                self._touch(number)
+                self._beats.touch(number)
                 run = {"run": number, "attempt": record.attempt + 1, "worker": self._name, "patience": self.patience}
                 self._note([run])
             return self._open_trial(number)
@@ -143,7 +142,11 @@ class Study:
                 has changed then.
             OSError: where the disk is full; nothing has changed then, and it may be told again.
         """
-        if not isinstance(metrics, Mapping) or not metrics or not all(_is_number(v) for v in metrics.values()):
+        if (
+            not isinstance(metrics, Mapping)
+            or not metrics
+            or not all(is_scalar(v, "iuf") and not is_traced(v) for v in metrics.values())
+        ):
             raise ValueError(f"metrics are {{name: number}}, such as {{'accuracy': 0.9}}; got {described(metrics)}")
         scores = self._scores(metrics)
         plain = {str(k): float(v) if np.isfinite(v) else None for k, v in metrics.items()}
@@ -187,30 +190,15 @@ class Study:
 
     def beat(self, id: int) -> None:
         """A sign of life, wanted more often than every `patience` seconds."""
-        self._touch(id)
+        self._beats.touch(id)
 
-    @contextlib.contextmanager
-    def beating(self, ids: int | Collection[int]) -> Generator[None, None, None]:
+    def beating(self, ids: int | Collection[int]) -> contextlib.AbstractContextManager[None]:
         """Gives signs of life in a thread, for as long as a trial is computed.
 
         Args:
             ids: the trial, or several: those that a collection such as a dict holds at the time.
         """
-        end = threading.Event()
-
-        def go_on() -> None:
-            while not end.wait(self.beat_every):
-                for id in [*ids] if isinstance(ids, Collection) else [ids]:
-                    with contextlib.suppress(OSError):
-                        self.beat(id)
-
-        thread = threading.Thread(target=go_on, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            end.set()
-            thread.join()
+        return every(self.beat_every, self.beat, ids)
 
     @property
     def beat_every(self) -> float:
@@ -309,15 +297,14 @@ class Study:
             if record.attempt == 0:
                 raise ValueError(f"trial {id} of {self.directory} was not handed out yet: ask first")
             self._note([{how: record.id, **more}], sync=True)
-        with contextlib.suppress(OSError):
-            self._beats(id).unlink()
+        self._beats.end(record.id)
 
     def _scores(self, metrics: Mapping[str, float]) -> np.ndarray:
         """float32[M], checked."""
         columns = self.columns
         scores = np.asarray(self._objective({k: jnp.asarray([v], jnp.float32) for k, v in metrics.items()}), np.float32)
         if scores.shape != ((1,) if columns is None else (1, columns)):
-            raise ValueError(_wrong_shape(columns, scores.shape))
+            raise ValueError(wrong_shape(columns, scores.shape))
         return scores.reshape(-1)
 
     def _spent(self) -> bool:
@@ -335,44 +322,26 @@ class Study:
         return number
 
     def _texts(self, leaves: list[Any]) -> list[str]:
-        shapes, tree = jax.tree.flatten(self._replay.shapes)
-        archs = tree.unflatten([np.asarray(a, s.dtype).reshape(s.shape) for a, s in zip(leaves, shapes, strict=True)])
-        archs = archs.arch if self._replay.budgets else archs
-        return [self.space.to_text(take(archs, b)) for b in range(shapes[0].shape[0])]
+        asked = self._replay.candidates(leaves)
+        archs = asked.arch if self._replay.budgets else asked
+        return [self.space.to_text(take(archs, b)) for b in range(count(archs))]
 
     def _candidate(self, number: int) -> Any:
         n, b = divmod(number, self._ledger.size)
-        return jax.tree.map(lambda a: np.asarray(a[b]), self._replay.archs(self._ledger, n))
+        return jax.tree.map(lambda a: np.asarray(a[b]), self._replay.candidates(self._ledger.batches[n].leaves))
 
     def _open_trial(self, number: int) -> OpenTrial:
         record, asked = self._ledger.trials[number], self._candidate(number)
         arch = asked.arch if self._replay.budgets else asked
         return OpenTrial(record.id, record.text, arch, record.attempt, record.start, record.stop, record.slot, record.continues)
 
-    def _beats(self, id: int | str) -> pathlib.Path:
-        return self.directory / "beats" / str(id)
-
-    def _touch(self, id: int | str) -> float:
-        """Changes the time of a file to the file server's now; returns it."""
-        path = self._beats(id)
-        try:
-            os.utime(path)
-        except FileNotFoundError:
-            path.parent.mkdir(exist_ok=True)
-            path.touch()
-        return path.stat().st_mtime
-
     def _look_for_lost(self) -> None:
         """Hands back the trials that nobody has given a sign of for too long; the lock is held."""
         watched = [r for r in map(self._ledger.trials.__getitem__, self._ledger.running) if r.patience is not None]
-        now = self._touch("now") if watched else 0.0
+        now = self._beats.touch("now") if watched else 0.0
         lost = []
         for record in watched:
-            try:
-                last = self._beats(record.id).stat().st_mtime
-            except FileNotFoundError:  # somebody has cleaned up: its time begins anew
-                last = self._touch(record.id)
-            if now - last > (record.patience or 0):
+            if now - self._beats.last(record.id) > (record.patience or 0):
                 lost.append(_lost(record, f"its worker gave no sign of life for {record.patience:g} seconds"))
         if lost:
             self._note(lost)
@@ -383,86 +352,3 @@ def _lost(record: TrialRecord, reason: str) -> Event:
     if record.attempt < ATTEMPTS:
         return {"lost": record.id}
     return {"failed": record.id, "reason": f"lost {record.attempt} times: {reason}"}
-
-
-def _is_number(value: Any) -> bool:
-    if isinstance(value, bool | str | bytes) or value is None or is_traced(value):
-        return False
-    try:
-        return np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iuf"
-    except (ValueError, TypeError):
-        return False
-
-
-def _wrong_shape(columns: int | None, shape: tuple[int, ...]) -> str:
-    wanted = "[B]" if columns is None else f"[B, {columns}]"
-    return f"this algorithm takes scores {wanted}; the objective gave them of one trial in shape {[*shape]}"
-
-
-class _Recorder(dict):
-    """Metrics of any name, which remember what was read."""
-
-    def __contains__(self, name: object) -> bool:
-        return True
-
-    def __missing__(self, name: str) -> jax.Array:
-        self[name] = jnp.ones(1, jnp.float32)
-        return self[name]
-
-
-def _objective_program(objective: Objective, columns: int | None) -> tuple[str, str]:
-    """(the metrics that an objective reads, a hash of what it computes); of one that cannot be traced, its name."""
-    recorder = _Recorder()
-    try:
-        objective(recorder)
-        names = sorted(recorder)
-        program = jax.make_jaxpr(objective)({name: jnp.ones(1, jnp.float32) for name in names})
-        shape = program.out_avals[0].shape
-    except Exception:  # an objective may be any function: what it wants is said when it is told
-        return "unknown", getattr(objective, "__qualname__", type(objective).__name__)
-    if shape != ((1,) if columns is None else (1, columns)):
-        raise ValueError(_wrong_shape(columns, shape))
-    return ", ".join(names), of_program(program)
-
-
-def _identity(space: Space, replay: Replay, objective: Objective, seed: int, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What a study is of, in plain values."""
-    import jaxnas
-
-    names, program = _objective_program(objective, replay.algorithm.columns)
-    shapes = jax.tree.map(lambda s: np.zeros(s.shape[1:], s.dtype), replay.shapes)
-    here = {
-        **settings,
-        "the space": f"{type(space.spec).__name__}, {len(space.arity)} decisions {of_arrays((space.arity, shapes))}",
-        "the metrics": names,
-        "the seed": int(seed),
-        "the version of jaxnas": jaxnas.__version__,
-        PLATFORM: f"{jax.default_backend()}, JAX {jax.__version__}",
-        STRATEGY: replay.fingerprint,
-        f"{STRATEGY}'s objective": program,
-    }
-    try:
-        text = json.dumps(here, allow_nan=False)
-    except (TypeError, ValueError):
-        text = None
-    if text is None or None in settings.values():  # None would be no value
-        raise ValueError(f"`settings` must hold what JSON can, and no None; got {described(settings)}")
-    return json.loads(text)
-
-
-def _keep_identity(directory: pathlib.Path, here: dict[str, Any]) -> None:
-    """Writes study.json, or compares with it; the lock is held."""
-    path = directory / "study.json"
-    if not path.exists():
-        if (directory / "journal.jsonl").stat().st_size:
-            raise ValueError(f"{directory} has a journal.jsonl and no study.json: put it back, or name another directory")
-        write_whole(path, json.dumps(here, indent=2) + "\n")
-        return
-    try:
-        held = read_json(path)
-        differ = difference(held, here)
-    except (ValueError, AttributeError):
-        raise ValueError(f"{path} is damaged: put back a copy, or name another directory") from None
-    if differ:
-        field, was, now = differ
-        raise ValueError(f"{directory} holds another study: {field} was {described(was)}, and is {described(now)} here")

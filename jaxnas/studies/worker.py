@@ -23,19 +23,22 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxnas.checks import checked
 from jaxnas.driver.files import parse_json
+from jaxnas.kinds import Positive, PositiveNumber
 from jaxnas.studies.ledger import OpenTrial
 from jaxnas.studies.study import Study
 
 FAILURES = 5  # in a row, after which a worker takes its program to be broken
 
 
+@checked
 def work(
     study: Study,
     command: Sequence[str],
     *,
-    poll: float = 1.0,
-    failures: int = FAILURES,
+    poll: PositiveNumber = 1.0,
+    failures: Positive = FAILURES,
     say: Callable[[str], None] = lambda line: None,
 ) -> int:
     """Runs `command` for one trial after the other until the study is finished -> the trials told.
@@ -115,12 +118,8 @@ def _run(study: Study, trial: OpenTrial, command: Sequence[str]) -> tuple[dict[s
         except OSError as error:
             raise ValueError(f"cannot start {command[0]} ({error.strerror}): give a program that runs a trial") from None
         try:
-            while True:
-                try:
-                    code = process.wait(study.beat_every)
-                    break
-                except subprocess.TimeoutExpired:
-                    study.beat(trial.id)
+            with study.beating(trial.id):
+                code = process.wait()
         except BaseException:
             process.kill()
             process.wait()

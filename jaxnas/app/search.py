@@ -24,6 +24,7 @@ from jaxnas.app.methods import METHODS, Job, check_needs
 from jaxnas.app.methods import plan as plan_of
 from jaxnas.app.methods.base import IMAGES
 from jaxnas.app.spaces import NETS, SPACES, NetEntry
+from jaxnas.app.stages import Layout, Resumable
 from jaxnas.app.tasks import TASKS, Task, score_of, without_retraining
 from jaxnas.driver.errors import NoFiniteScore, Stopped
 from jaxnas.driver.files import make_way, write_whole
@@ -31,7 +32,6 @@ from jaxnas.driver.lock import locked
 
 if TYPE_CHECKING:
     from jaxnas.base import Key
-    from jaxnas.driver import Result
     from jaxnas.nets.base import Net
     from jaxnas.spaces._space import Space
 
@@ -144,7 +144,7 @@ def identity(config: Config, dataset: Any) -> dict[str, Any]:
     return json.loads(json.dumps(held))
 
 
-def _executed(directory: pathlib.Path, config: Config, stage: "Resumable", say: Callable[[str], None]) -> dict:
+def _executed(directory: pathlib.Path, config: Config, stage: Resumable, say: Callable[[str], None]) -> dict:
     """`execute`, in a directory that is ours."""
     import jax
     import numpy as np
@@ -256,45 +256,6 @@ def _main_job(directory: pathlib.Path, config: Config, job: Job, key: "Key", say
     times.write(directory, measured)
     report.write(directory, job.data, result)
     return result
-
-
-@dataclasses.dataclass(frozen=True)
-class Layout:
-    """What the devices and processes of a run share."""
-
-    mesh: Any  # None: one device
-    batch: int  # examples a batch
-    own: pathlib.Path  # where this process writes what all of them compute
-    shared: pathlib.Path  # the run directory, of checkpoints and log
-
-    def mesh_of(self, seeds: int | None) -> Any:
-        """The mesh of a stage: without seeds its devices share the batch, or all do the same where they do not divide it."""
-        from jaxnas import sharding
-
-        if self.mesh is None or seeds is not None or "seed" not in self.mesh.axis_names:
-            return self.mesh
-        n = self.mesh.size
-        return sharding.mesh(batch=n) if self.batch % n == 0 else sharding.mesh(pop=n)
-
-
-@dataclasses.dataclass(frozen=True)
-class Resumable:
-    """A driver run in a directory, or the rest of it."""
-
-    progress: bool
-    settings: dict[str, Any]  # what the run depends on
-    layout: Layout
-
-    def run(self, key: "Key", plan: Any, where: pathlib.Path, seeds: int | None = None, **options: Any) -> "Result":
-        import jax
-
-        from jaxnas.driver import processes, run
-
-        where, mesh = self.layout.shared / where.relative_to(self.layout.own), self.layout.mesh_of(seeds)
-        going = bool(processes.on_first(lambda: "going" if (where / "checkpoints").exists() else ""))
-        named = dict(seeds=seeds, directory=where, resume=going, progress=self.progress, settings=self.settings, mesh=mesh)
-        result = run(key, plan, **named, **options)
-        return result if mesh is None else jax.device_get(processes.fetch(result))
 
 
 def _retrain(job: Job, task: Task, arch, stage: Resumable, key, where: pathlib.Path, *, keep: bool) -> dict:

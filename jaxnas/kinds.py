@@ -11,7 +11,7 @@ A traced value is not looked at: its kind is known to JAX, its value to nobody y
 import numbers
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 LARGEST = 3.4028234e38  # float32
 
@@ -29,7 +29,7 @@ def is_traced(value: Any) -> bool:
     return jax is not None and isinstance(value, jax.core.Tracer)
 
 
-def _scalar(value: Any, kinds: str) -> bool:
+def is_scalar(value: Any, kinds: str) -> bool:
     """Whether a value is one number of these NumPy kinds: Python's, NumPy's, or an array [] of JAX or NumPy."""
     if isinstance(value, bool | str | bytes) or value is None:
         return False
@@ -42,12 +42,12 @@ def _scalar(value: Any, kinds: str) -> bool:
 
 def integer(low: int, text: str) -> Want:
     """Integers of at most 32 bits from `low` on."""
-    return Want(text, lambda v: is_traced(v) or (_scalar(v, "iu") and low <= int(v) < 2**31))
+    return Want(text, lambda v: is_traced(v) or (is_scalar(v, "iu") and low <= int(v) < 2**31))
 
 
 def number(text: str, holds: Callable[[float], bool] = lambda v: True) -> Want:
     """Finite numbers of which something holds."""
-    finite = lambda v: _scalar(v, "iuf") and abs(v) <= LARGEST
+    finite = lambda v: is_scalar(v, "iuf") and abs(v) <= LARGEST
     return Want(text, lambda v: is_traced(v) or bool(finite(v) and holds(v)))
 
 
@@ -61,7 +61,9 @@ NonNegativeNumber = Annotated[float, NOT_NEGATIVE]
 Probability = Annotated[float, number("a probability, from 0 to 1", lambda v: 0 <= v <= 1)]
 ProbabilityBelowOne = Annotated[float, number("a probability below 1", lambda v: 0 <= v < 1)]
 Share = Annotated[float, number("a share, above 0 and at most 1", lambda v: 0 < v <= 1)]
-Seed = Annotated[int, Want("an integer from 0 to 2**63 - 1", lambda v: _scalar(v, "iu") and 0 <= int(v) < 2**63)]
+Seed = Annotated[int, Want("an integer from 0 to 2**63 - 1", lambda v: is_scalar(v, "iu") and 0 <= int(v) < 2**63)]
+
+Precision = Literal["float32", "bfloat16"]  # that the maps of a network are computed in
 
 INTEGER = integer(-(2**31), "an integer")
 NUMBER = number("a finite number")

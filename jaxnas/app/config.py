@@ -14,7 +14,7 @@ from jaxnas.app.methods.evaluators import EVALUATORS
 from jaxnas.app.settings import check, load_plugins, read_settings
 from jaxnas.app.spaces import NETS, SPACES
 from jaxnas.driver.files import parse_json, read_json
-from jaxnas.kinds import Positive, PositiveNumber, Seed
+from jaxnas.kinds import Positive, PositiveNumber, Precision, Seed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Config:
     """Search steps (DARTS: one architecture and one weight step each; one-shot: one weight step; black box: one candidate)."""
     batch: Positive = 64
     """Examples a batch."""
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     """What networks compute in; their weights, norms and outputs are float32 in both."""
     channels: Positive = 8
     """Channels of the first cells, of a layer or of a bank; hidden units of a recurrent cell."""

@@ -16,7 +16,7 @@ from jaxnas.base import Key
 
 Augment = Callable[[Key, jax.Array], jax.Array]
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the channels of ImageNet, in common use
-GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
+GREY = (0.299, 0.587, 0.114)  # of red, green, blue: ITU-R BT.601
 TRIES = 10  # of a random part that fits
 
 

@@ -28,9 +28,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxnas.base import Batch, Feed, Key, Stream
-from jaxnas.data.augment import below
-
-LUMA = np.asarray([0.299, 0.587, 0.114], np.float32)  # of red, green, blue
+from jaxnas.data.augment import GREY, below
 
 
 class Pretext(NamedTuple):
@@ -134,7 +132,7 @@ def jigsaw(
     if not 0 <= grey <= 1:
         raise ValueError(f"`grey` is a probability: got {grey}")
     corners = np.asarray(list(itertools.product(range(grid), repeat=2))) * patch  # [T, 2]
-    weights = LUMA if C == 3 else np.full(C, 1 / C, np.float32)
+    weights = np.asarray(GREY if C == 3 else [1 / C] * C, np.float32)
 
     def one(key, x):
         k_grey, k_place, k_order = jax.random.split(key, 3)

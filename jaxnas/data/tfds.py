@@ -27,27 +27,19 @@ def read_prepared(spec: str, ask: Ask) -> Raw:
     """
     no_columns(ask, spec)
     name = spec.removeprefix("tfds:")
-    with _quiet():
-        builder, sources = _open(name, ask.data_dir)
-        features, keys = builder.info.features, builder.info.supervised_keys or ("image", "label")
-    if len(keys) != 2 or any(not isinstance(k, str) or k not in features for k in keys):
-        raise DataError(f"tfds:{name} has no images with labels, only {', '.join(features)}: choose another one")
-    if "train" not in sources:
-        raise DataError(f"tfds:{name} has no train split, only {', '.join(sources)}: choose another one")
-    splits = {part: split for part, known in PARTS.items() for split in known[::-1] if split in sources}
+    builder, sources, keys, names = _with_labels(name, ask.data_dir)
     parts = {}
-    for part, split in splits.items():
+    for part, source in sources.items():
         with _quiet():
             try:
-                rows = [sources[split][int(i)] for i in ask.pick(part, len(sources[split]))]
+                rows = [source[int(i)] for i in ask.pick(part, len(source))]
             except Exception as error:
                 raise DataError(f"tfds:{name}: damaged ({_line(error)}): delete {builder.data_dir}, {INSTEAD}") from None
         if len({np.shape(row[keys[0]]) for row in rows}) > 1:
             raise DataError(f"tfds:{name} has images of different sizes, which have no one shape: choose another one")
         parts[part] = np.asarray([row[keys[0]] for row in rows]), np.asarray([row[keys[1]] for row in rows])
-    names = getattr(features[keys[1]], "names", None)
     layout = "NHWC" if np.ndim(parts["train"][0]) == 4 else None
-    return Raw(parts, names=None if names is None else tuple(names), layout=layout)
+    return Raw(parts, names=names, layout=layout)
 
 
 def open_encoded(spec: str, data_dir: Any) -> tuple[dict[str, Any], tuple[str, ...] | None, tuple[str, str]]:
@@ -56,17 +48,24 @@ def open_encoded(spec: str, data_dir: Any) -> tuple[dict[str, Any], tuple[str, .
     Raises:
         DataError: as `read_prepared`.
     """
-    name = spec.removeprefix("tfds:")
+    _, sources, keys, names = _with_labels(spec.removeprefix("tfds:"), data_dir, encoded=True)
+    return sources, names, keys
+
+
+def _with_labels(
+    name: str, data_dir: Any, encoded: bool = False
+) -> tuple[Any, dict[str, Any], tuple[str, str], tuple[str, ...] | None]:
+    """(the builder, its data sources by part, its fields of image and label, the names of the classes)."""
     with _quiet():
-        builder, sources = _open(name, data_dir, encoded=True)
+        builder, sources = _open(name, data_dir, encoded)
         features, keys = builder.info.features, builder.info.supervised_keys or ("image", "label")
     if len(keys) != 2 or any(not isinstance(k, str) or k not in features for k in keys):
         raise DataError(f"tfds:{name} has no images with labels, only {', '.join(features)}: choose another one")
     if "train" not in sources:
         raise DataError(f"tfds:{name} has no train split, only {', '.join(sources)}: choose another one")
-    parts = {part: sources[split] for part, known in PARTS.items() for split in known[::-1] if split in sources}
     names = getattr(features[keys[1]], "names", None)
-    return parts, None if names is None else tuple(names), (keys[0], keys[1])
+    parts = {part: sources[split] for part, known in PARTS.items() for split in known[::-1] if split in sources}
+    return builder, parts, (keys[0], keys[1]), None if names is None else tuple(names)
 
 
 def _open(name: str, data_dir: Any, encoded: bool = False) -> tuple[Any, Any]:

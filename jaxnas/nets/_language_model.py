@@ -37,9 +37,9 @@ from jax.typing import DTypeLike
 
 from jaxnas.checks import checked
 from jaxnas.data.text import Tokens
-from jaxnas.kinds import NonNegativeNumber, Positive, PositiveNumber, ProbabilityBelowOne
+from jaxnas.kinds import NonNegativeNumber, Positive, PositiveNumber, Precision, ProbabilityBelowOne
 from jaxnas.nets.base import Gates, Net, blank_gates, linen, mask
-from jaxnas.nets.precision import Precision, check_precision
+from jaxnas.nets.precision import check_precision
 from jaxnas.nets.recurrent_cell import ACTIVATIONS
 from jaxnas.spaces._space import Space
 from jaxnas.spaces.cell import CellSpec

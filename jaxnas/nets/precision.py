@@ -12,7 +12,7 @@ settled where its input enters, by `with_precision`.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, TypeVar, cast, get_args
 
 import flax.linen as nn
 import jax
@@ -21,11 +21,10 @@ from flax.linen.dtypes import promote_dtype
 from jax.typing import DTypeLike
 
 from jaxnas.checks import checked, described
+from jaxnas.kinds import Precision
 from jaxnas.nets.base import Net
 from jaxnas.nets.blueprints import Blueprints
 
-Precision = Literal["float32", "bfloat16"]  # that the maps of a net are computed in
-PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 Network = TypeVar("Network", bound=Net | Blueprints | nn.Module)
 
 
@@ -52,8 +51,8 @@ def scaled(y: jax.Array, by: jax.Array | float) -> jax.Array:
 
 def check_precision(precision: str) -> None:
     """Raises ValueError for an unknown precision."""
-    if precision not in PRECISIONS:
-        raise ValueError(f"unknown precision {precision!r}: choose {' or '.join(PRECISIONS)}")
+    if precision not in (known := get_args(Precision)):
+        raise ValueError(f"unknown precision {precision!r}: choose {' or '.join(known)}")
 
 
 class InPrecision(nn.Module):

@@ -25,7 +25,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxnas.base import Key
-from jaxnas.nets.precision import Precision, with_precision
+from jaxnas.kinds import Precision
+from jaxnas.nets.precision import with_precision
 from jaxnas.training.losses import cross_entropy
 
 MOMENTUM, CLIP, WARM_UP, AVERAGED = 0.9, 5.0, 0.05, 0.1

@@ -17,8 +17,8 @@ import optax
 
 from jaxnas.base import Strategy, require_data
 from jaxnas.checks import Image, checked
-from jaxnas.kinds import NonNegativeNumber, Positive, PositiveNumber, ProbabilityBelowOne
-from jaxnas.nets.precision import Precision, with_precision
+from jaxnas.kinds import NonNegativeNumber, Positive, PositiveNumber, Precision, ProbabilityBelowOne
+from jaxnas.nets.precision import with_precision
 from jaxnas.training._criterion import CLASSES, Criterion, correct
 from jaxnas.trees import count, loop
 

@@ -4,10 +4,9 @@
     python experiments/lowering.py "darts, first"     those whose names begin so
 
 A step is traced once with abstract arguments and lowered for each platform.  The table says how many convolutions and slices the
-lowered program has, how many lines, and the seconds that tracing and lowering took.  One
-that calls back to Python is an error.
+lowered program has, how many lines, and the seconds that tracing and lowering took.  One that calls back to Python is an error.
 
-Two CPU cores, 10 minutes, 8 GB.
+Two busy CPU cores, 17 minutes.
 
 Results: docs/results.md#lowering
 """

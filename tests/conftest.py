@@ -31,7 +31,7 @@ def pytest_configure(config):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """What took over 7 s when it was last measured on two quiet cores, and has quicker relatives, is slow: `tests/slow.txt`."""
+    """What took over 6 s when it was last measured on two quiet cores, and has quicker relatives, is slow: `tests/slow.txt`."""
     slow = set((pathlib.Path(__file__).parent / "slow.txt").read_text().splitlines())
     for item in items:
         if item.nodeid in slow:

@@ -7,7 +7,7 @@ memory: 600 batches of 64 images of 96 x 96, each size a process of its own, its
 same 256 files in memory (58 kB each), the same decoder, batches of 64, put on the device; turns of 256 images, interleaved, medians
 of three.  jaxnas is its driver with a step that sums the batch; Grain is its bare loader, by threads and by worker processes.
 
-Two cores of an AMD EPYC (AVX-512), jax 0.10.2, grain 0.2.18, Pillow 13.0; other programs ran on the two cores.
+Two cores of an AMD EPYC (AVX-512), jax 0.10.2, grain 0.2.18, Pillow 13.0; a minute.
 
 Results: docs/results.md#data-bigger-than-memory
 """

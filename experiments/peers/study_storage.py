@@ -7,7 +7,7 @@ contestants take turns; every repetition has directories of its own; seconds are
 `tell`; it is also timed without, and so is Optuna's journal, which syncs each line.  Optuna's SQLite file has its default settings.
 Then one process tells all but the last trial and another opens the study: `open` is what that takes.
 
-2 shared cores, busy with other work, so that only the ratios count; jax 0.10.2, Optuna 5.0.
+One core of two, the other busy, 2 minutes; jax 0.10.2, Optuna 5.0.
 
 Results: docs/results.md#the-storage-of-a-study-against-optunas
 """

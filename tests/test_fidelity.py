@@ -24,10 +24,11 @@ from jaxnas.ask_tell.trial import Trial, levels
 from jaxnas.base import Batch, black_box, stateless
 from jaxnas.evaluate._table import rows
 from jaxnas.evaluate.fidelity import Fidelity, relative_cost, setting
-from jaxnas.evaluate.population import population
+from jaxnas.evaluate.population import batch_score, population
 from jaxnas.evaluate.trials import Held, by_budget, train_trials
 from jaxnas.spaces._space import space
 from jaxnas.spaces.real import Real
+from jaxnas.training import CLASSES as OF_CLASSES
 
 # Schedules
 
@@ -671,3 +672,8 @@ def test_a_setting_is_what_a_recipe_trains():
             setting(Fidelity(3, 0.5, 4, 1, 4)._replace(**wrong), NB201, dataset, 32)
     with pytest.raises(ValueError, match="less than a batch of 32"):
         setting(Fidelity(3, 0.01, 4, 1, 8), NB201, dataset, 32)
+
+
+def test_the_score_of_several_batches_is_the_share_of_all_their_examples():
+    logits, y = jnp.asarray([[[2.0, 1.0], [0.0, 1.0]], [[0.0, 3.0], [1.0, 0.0]]]), jnp.asarray([[0, 0], [1, 0]])
+    assert float(batch_score(OF_CLASSES)(lambda x: x, (logits, y))["accuracy"]) == 0.75

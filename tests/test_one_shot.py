@@ -14,7 +14,7 @@ import scipy.stats
 from laws import CLASSES, EXAMPLES, IMAGE, Flat, flat_space, images, mobile_net, of_edges
 from quick import jit
 
-from jaxnas import ask_tell, base, data, evaluate, nets, objectives, policies, spaces, training, weight_sharing
+from jaxnas import ask_tell, base, data, evaluate, nets, objectives, policies, spaces, training, trees, weight_sharing
 from jaxnas.ask_tell._constrained_evolution import cheapest
 from jaxnas.base import Batch, Phase, then
 from jaxnas.driver import compiler_options, run
@@ -452,10 +452,12 @@ def test_children_start_as_their_parent_and_train_their_part():
     for own in jax.tree.map(lambda a: [a[k] for k in range(3)], children.variables["params"])["row0"]:
         assert (own == state.variables["params"]["row0"]).all()
     with jax.debug_key_reuse(False):
-        moved = children
+        moved, one = children, jit(weight_sharing.spos(net, optax.sgd(0.1)).step)
         for t in range(6):
-            moved, info = jit(search.step)(jax.random.key(t), moved, images(jax.random.key(t)))
-    assert np.isfinite(info.loss)
+            before, (moved, info) = moved, jit(search.step)(jax.random.key(t), moved, images(jax.random.key(t)))
+        alone = lambda k: one(jax.random.fold_in(jax.random.key(5), k), trees.take(before, k), images(jax.random.key(5)))[1]
+        mean = np.mean([[own.loss, own.score] for own in map(alone, range(3))], 0)  # of all children
+    np.testing.assert_allclose([info.loss, info.score], mean, rtol=1e-5)
     change = np.abs(np.asarray(moved.variables["params"]["row0"] - children.variables["params"]["row0"])).max((3, 4))  # [K, D, O]
     assert (change[:, 1] > 0).tolist() == np.eye(3, dtype=bool).tolist()  # of the split decision, its own value alone
 

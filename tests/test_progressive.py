@@ -194,12 +194,15 @@ def test_edges_grow_to_a_whole_cell():
     surrogate = ensemble(Perceptron(8, 1), space.features, members=2, epochs=5, later_rate=0.002)
     worth = jnp.asarray([0.0, 0.1, 0.4, 0.2, 0.3])
     evaluate = stateless(lambda key, archs, batch: {"accuracy": jnp.sum(worth[archs.op], -1)})
-    search = black_box(progressive(growth, surrogate, beam=24, batch=8), evaluate)
+    algorithm = progressive(growth, surrogate, beam=24, batch=8)
+    search = black_box(algorithm, evaluate)
     state, _ = jit(lambda key: run(search, key, 18, Batch()))(jax.random.key(0))
     asked = np.asarray(state.algorithm.archs.op)
     assert [set((level > 0).sum(1)) for level in np.split(asked, 6)] == [{n} for n in range(1, 7)]
     assert all(len(np.unique(level, axis=0)) == 24 for level in np.split(asked, 6))  # nothing twice
     assert (search.best(state).op > 0).all()
+    praised = state.algorithm._replace(scores=state.algorithm.scores.at[0].set(9.0))  # an unfinished cell is no answer
+    assert (algorithm.best(praised).op > 0).all()
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ def test_raw_images_score_what_was_tested(run, tmp_path):
     assert np.mean(predicted == y) == pytest.approx(tested)
 
     module = net.build(net.space.choice(net.space.from_text(result["genotype"])))
-    logits = jax.jit(module.apply)(export.load_weights(directory / "weights.npz"), images().test.x)
+    logits = jax.jit(module.apply)(export.load_weights(directory / "weights.npz"), images().test.x[...])
     np.testing.assert_array_equal(predicted, np.asarray(network.names)[np.asarray(logits).argmax(-1)])
     want = jax.nn.softmax(logits / result["temperature"])
     np.testing.assert_allclose(network.probabilities(x), want, rtol=1e-4, atol=1e-5)

@@ -15,13 +15,14 @@ from numpy.typing import ArrayLike
 
 from jaxnas.base import Key
 from jaxnas.data.errors import DataError
-from jaxnas.data.inputs import Inputs, arrays_alike, as_frame, fit_channels, fit_columns, is_table, scaled
+from jaxnas.data.inputs import Inputs, arrays_alike, as_frame, fit_bytes, fit_channels, fit_columns, is_table, scaled
 from jaxnas.data.parts import cut, permutation
+from jaxnas.data.pixels import Pixels
 from jaxnas.data.target import Reading, Target, read_target, standardised
 
 
 class Split(NamedTuple):
-    x: jax.Array  # float32[N, H, W, C], [N, T, C] or [N, F], normalised
+    x: Any  # float32[N, H, W, C], [N, T, C] or [N, F], normalised; `Pixels` of images that came as bytes, which reads the same
     y: jax.Array  # of classes int32[N]; of labels float32[N, K], 0 or 1; of numbers float32[N, K], standardised
 
 
@@ -187,22 +188,27 @@ def assemble(
     if target.kind == "numbers":
         target = standardised(target, y["train"], name)
         y = {part: ((a - np.asarray(target.mean)) / np.asarray(target.std)).astype(np.float32) for part, a in y.items()}
-    splits = {part: Split(jnp.asarray(encoded[part]), jnp.asarray(y[part])) for part in ("train", "valid", "test")}
+    splits = {part: Split(encoded[part], jnp.asarray(y[part])) for part in ("train", "valid", "test")}
     said = (*notes, *reading.notes, *_unlearnt(target, y, rows), *said, *_shared_groups(of_group))
     return Dataset(**splits, target=target, inputs=inputs, name=name, notes=said)
 
 
 def _encoded(
     raw: dict[str, Any], rows: dict[str, tuple[str, np.ndarray]], layout: str | None, name: str
-) -> tuple[Inputs, dict[str, np.ndarray], tuple[str, ...]]:
-    """(inputs, {part: float32[N, ...]}, notes) of the raw examples of each source, by the rows of each part."""
+) -> tuple[Inputs, dict[str, jax.Array | Pixels], tuple[str, ...]]:
+    """(inputs, {part: float32[N, ...]}, notes) of the raw examples of each source, by the rows of each part, on the device."""
     notes: tuple[str, ...] = ()
     if not is_table(raw["train"]):
         raw, found, divide, notes = arrays_alike(raw, layout, name)
+        if divide == 255:
+            inputs = fit_bytes(raw["train"], rows["train"][1], found)
+            bytes_of = lambda source, at: Pixels(jnp.asarray(raw[source][at]), inputs.mean, inputs.std)
+            return inputs, {part: bytes_of(*of) for part, of in rows.items()}, notes
         if found != "NF":
             x = {part: scaled(a, divide, name if part == "train" else f"{name} ({part})") for part, a in raw.items()}
             inputs = fit_channels(x["train"][rows["train"][1]], found, divide)
-            return inputs, {part: inputs.standardise(x[source][at]) for part, (source, at) in rows.items()}, notes
+            standard = lambda source, at: jnp.asarray(inputs.standardise(x[source][at]))
+            return inputs, {part: standard(*of) for part, of in rows.items()}, notes
         notes = ()  # the columns say more
     from pandas import concat
 
@@ -214,7 +220,7 @@ def _encoded(
             raise DataError(f"{name}: the {part} part has no column {', '.join(missing)}: give every part the same columns")
     whole = first if len(frames) == 1 else concat([f[list(first.columns)] for f in frames.values()], ignore_index=True)
     inputs, notes = fit_columns(whole, rows["train"][1], name)  # the train part's rows come first
-    return inputs, {part: inputs.encode(frames[source].iloc[at]) for part, (source, at) in rows.items()}, notes
+    return inputs, {part: jnp.asarray(inputs.encode(frames[source].iloc[at])) for part, (source, at) in rows.items()}, notes
 
 
 def _numbered(groups: ArrayLike, n: int, name: str) -> np.ndarray:

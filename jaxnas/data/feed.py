@@ -20,6 +20,7 @@ from jaxnas.checks import require_labels
 from jaxnas.data.augment import Augment, below, identity
 from jaxnas.data.dataset import Dataset, Split
 from jaxnas.data.errors import DataError
+from jaxnas.data.pixels import Pixels, plain
 from jaxnas.data.rows import Reader, Rows
 from jaxnas.data.rows import identity as identity_of
 from jaxnas.data.streamed import Streamed, joined
@@ -165,14 +166,16 @@ def calibration(dataset: Dataset | Streamed, size: int, batches: int, *, valid_b
     take = A if valid_batches is None else valid_batches
     if not 1 <= take <= A:
         raise DataError(f"{take} validation batches of {per} from {m} examples ({dataset.name}, valid part): give 1 to {A}")
-    if isinstance(dataset, Streamed):  # bytes on the device, normalised where they are drawn
-        read = lambda part, count, each: jax.tree.map(jnp.asarray, dataset.read(part, np.arange(count * each).reshape(count, each)))
-        bytes_ = Batch(train=read(dataset.train, batches, size), valid=read(dataset.valid, take, per))
-        encode = lambda pair: (dataset.encode(pair[0]), pair[1])
-        return Feed(bytes_, lambda key, arrays, t: arrays._replace(train=encode(arrays.train), valid=encode(arrays.valid)))
-    cut = lambda part, count, each: tuple(a[: count * each].reshape(count, each, *a.shape[1:]) for a in part)
-    held = Batch(train=cut(dataset.train, batches, size), valid=cut(dataset.valid, take, per))
-    return Feed(held, lambda key, arrays, t: arrays)
+
+    def held(part, count, each):  # bytes stay bytes, and are normalised where they are drawn
+        if isinstance(dataset, Streamed):
+            x, y = map(jnp.asarray, dataset.read(part, np.arange(count * each).reshape(count, each)))
+            return Split(Pixels(x, dataset.mean, dataset.std) if x.dtype == jnp.uint8 else x, y)
+        return jax.tree.map(lambda a: a[: count * each].reshape(count, each, *a.shape[1:]), part)
+
+    draw = lambda part: (plain(part.x), part.y)
+    arrays = Batch(train=held(dataset.train, batches, size), valid=held(dataset.valid, take, per))
+    return Feed(arrays, lambda key, arrays, t: arrays._replace(train=draw(arrays.train), valid=draw(arrays.valid)))
 
 
 def fixed(arrays: Any) -> Feed:

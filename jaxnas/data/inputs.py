@@ -22,6 +22,8 @@ from jaxnas.data.columns import Column, fit
 from jaxnas.data.errors import DataError
 from jaxnas.data.layouts import KIND, Layout, canonical, layout_of
 
+ROWS = 1024  # of bytes that are counted at once
+
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
@@ -223,10 +225,28 @@ def fit_channels(x: np.ndarray, layout: Layout, divide: float) -> Inputs:
     channels = range(x.shape[-1])  # one at a time: float64 sums without a float64 copy of everything
     mean = np.asarray([x[..., c].mean(dtype=np.float64) for c in channels])  # [C]
     std = np.asarray([x[..., c].std(dtype=np.float64) for c in channels])  # [C]
+    return _of_channels(mean, std, x.shape[1:], layout, divide)
+
+
+def fit_bytes(x: np.ndarray, at: np.ndarray, layout: Layout) -> Inputs:
+    """`fit_channels` of the rows `at` of bytes x [N, ..., C], divided by 255; counted, since floats take four times the room."""
+    C = x.shape[-1]
+    count = np.zeros((C, 256), np.int64)
+    for start in range(0, len(at), ROWS):
+        each = x[at[start : start + ROWS]].reshape(-1, C)
+        count += np.stack([np.bincount(each[:, c], minlength=256) for c in range(C)])
+    values = (np.arange(256, dtype=np.float32) / np.float32(255)).astype(np.float64)
+    share = count / count.sum(1, keepdims=True)  # [C, 256]
+    mean = share @ values
+    std = np.sqrt(np.sum(share * (values[None] - mean[:, None]) ** 2, 1))
+    return _of_channels(mean, std, x.shape[1:], layout, 255.0)
+
+
+def _of_channels(mean: np.ndarray, std: np.ndarray, shape: tuple[int, ...], layout: Layout, divide: float) -> Inputs:
     std = np.where(std > 1e-7 * np.abs(mean), std, 1.0)  # below float32's resolution a channel is constant
     numbers = lambda a: tuple(float(v) for v in a.astype(np.float32))
     kind: Any = KIND[layout]
-    return Inputs(kind, x.shape[1:], layout, divide, numbers(mean), numbers(std))
+    return Inputs(kind, shape, layout, divide, numbers(mean), numbers(std))
 
 
 def arrays_alike(parts: Mapping[str, Any], layout: str | None, name: str) -> tuple[dict[str, np.ndarray], Layout, float, tuple]:

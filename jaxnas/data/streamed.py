@@ -23,6 +23,7 @@ from jaxnas.data.dataset import Split, choosing_share
 from jaxnas.data.errors import DataError
 from jaxnas.data.images import list_files
 from jaxnas.data.parts import cut, permutation
+from jaxnas.data.pixels import normalised
 from jaxnas.data.rows import Arrays, Files, Reader, Reading, Rows
 from jaxnas.data.target import Target
 from jaxnas.kinds import Positive, Share
@@ -55,16 +56,8 @@ class Streamed:
         return self.reading.image
 
     def encode(self, x: jax.Array) -> jax.Array:
-        """float32[..., H, W, C] of what is read: uint8 images are normalised, others are as they are.
-
-        By a table of the 256 values of each channel, computed on the host: an accelerator's own arithmetic would differ from
-        that of data in memory in the last bit.
-        """
-        if x.dtype != jnp.uint8:
-            return x.astype(jnp.float32)
-        values = np.arange(256, dtype=np.float32)[:, None] / np.float32(255)
-        table = (values - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)  # [256, C]
-        return jnp.asarray(table)[x, jnp.arange(table.shape[1])]
+        """float32[..., H, W, C] of what is read: uint8 images are normalised, others are as they are."""
+        return normalised(x, self.mean, self.std) if x.dtype == jnp.uint8 else x.astype(jnp.float32)
 
     def read(self, part: Rows, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(x [..., H, W, C], y int32[...]) of places in a part, on the host; x is not normalised."""

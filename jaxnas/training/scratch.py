@@ -17,6 +17,7 @@ import optax
 
 from jaxnas.base import Strategy, require_data
 from jaxnas.checks import Image, checked
+from jaxnas.data.pixels import Pixels, plain
 from jaxnas.kinds import NonNegativeNumber, Positive, PositiveNumber, Precision, ProbabilityBelowOne
 from jaxnas.nets.precision import with_precision
 from jaxnas.training._criterion import CLASSES, Criterion, correct
@@ -111,11 +112,15 @@ def train(
 Logits = Callable[[jax.Array], jax.Array]  # x [B, ...] -> [B, K]
 
 
-def _in_chunks(a: jax.Array, size: int) -> jax.Array:
-    """[N, ...] -> [chunks, size, ...], the last one padded with zeros."""
-    chunks = -(-len(a) // size)
-    padded = jnp.concatenate([a, jnp.zeros((chunks * size - len(a), *a.shape[1:]), a.dtype)])
-    return padded.reshape(chunks, size, *a.shape[1:])
+def _in_chunks(examples: Any, size: int) -> Any:
+    """[N, ...] -> [chunks, size, ...], the last one padded with zeros; images that are bytes stay so."""
+
+    def cut(a):
+        chunks = -(-len(a) // size)
+        padded = jnp.concatenate([a, jnp.zeros((chunks * size - len(a), *a.shape[1:]), a.dtype)])
+        return padded.reshape(chunks, size, *a.shape[1:])
+
+    return jax.tree.map(cut, examples)
 
 
 def mean_score(
@@ -135,9 +140,9 @@ def mean_score(
 
     def total(chunk):
         x, y, there = chunk
-        return jnp.sum(jnp.where(there, score(logits_of(x), y), 0))
+        return jnp.sum(jnp.where(there, score(logits_of(plain(x)), y), 0))
 
-    return jnp.sum(jax.lax.map(total, (_in_chunks(x, size), _in_chunks(y, size), there))) / n
+    return jnp.sum(jax.lax.map(total, (*_in_chunks((x, y), size), there))) / n
 
 
 def accuracy(logits_of: Logits, split: tuple[jax.Array, jax.Array], size: int = 256) -> jax.Array:
@@ -145,8 +150,8 @@ def accuracy(logits_of: Logits, split: tuple[jax.Array, jax.Array], size: int = 
     return mean_score(logits_of, split, correct, size)
 
 
-def outputs(logits_of: Logits, x: jax.Array, size: int = 256) -> jax.Array:
+def outputs(logits_of: Logits, x: jax.Array | Pixels, size: int = 256) -> jax.Array:
     """The outputs [N, K] of examples x [N, ...], which pass in chunks of `size`."""
     chunks = _in_chunks(x, min(size, len(x)))
-    logits = jax.lax.map(logits_of, chunks)
+    logits = jax.lax.map(lambda chunk: logits_of(plain(chunk)), chunks)
     return logits.reshape(-1, *logits.shape[2:])[: len(x)]

@@ -86,8 +86,8 @@ def run(
     k_search, k_random, k_final = jax.random.split(key, 3)
     criterion = training.criterion(dataset.target) if criterion is None else criterion
     table = len(dataset.image) == 1
-    together = [jnp.concatenate([a, b]) for a, b in zip(dataset.train, dataset.valid, strict=True)]
-    trainer = Trainer(Examples(*together, train=len(dataset.train.y)), net, effort.batch, criterion.loss)
+    together = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), dataset.train, dataset.valid)
+    trainer = Trainer(Examples(together.x, together.y, train=len(dataset.train.y)), net, effort.batch, criterion.loss)
     of = _fingerprint(key, dataset, effort, criterion, space_name, settings or {})
     plan = budget.load_plan(directory, of)
     kept = Trials(directory)

@@ -19,6 +19,7 @@ import numpy as np
 from jaxnas.app.main_job.trainer import Outcome, Trainer
 from jaxnas.ask_tell.trial import Trial
 from jaxnas.base import AskTell, Key
+from jaxnas.data.pixels import Pixels
 from jaxnas.driver.files import load_array, make_way, read_rows, save_array, set_aside, write_whole
 from jaxnas.driver.program import compiler_options
 from jaxnas.spaces._space import Space
@@ -164,7 +165,7 @@ class Arm(NamedTuple):
     most: int | None  # trials; None: as many as there is time for
     score: Callable[[np.ndarray], np.ndarray]  # validation outputs [n, K] -> [n], larger is better
     sizes: Callable[[Any], tuple[int, int]]  # arch -> (parameters, multiply-adds)
-    held: jax.Array  # x of the validation data
+    held: jax.Array | Pixels  # x of the validation data
     slowest: float = math.inf  # milliseconds of an example; what takes longer is refused, untrained
 
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.base import Key
+from jaxnas.data.pixels import Pixels
 from jaxnas.driver.program import compiler_options
 from jaxnas.nets.blueprints import Blueprints
 from jaxnas.training._criterion import Criterion
@@ -27,7 +28,7 @@ CHUNK = 256  # examples that are predicted at once
 class Examples(NamedTuple):
     """x and y of train and valid, one behind the other, so that one program trains on the first part, or on both."""
 
-    x: jax.Array  # [N, ...]
+    x: jax.Array | Pixels  # [N, ...]
     y: jax.Array
     train: int  # how many are the train part
 
@@ -113,7 +114,7 @@ class Trainer:
         return Course(recipe_of(choice.training, self.net.image), jnp.asarray(total, jnp.float32), whole(stop), whole(examples))
 
     def train(
-        self, name: Any, key: Key, choice: Any, start: int, stop: int, total: int, *, on: jax.Array, whole: bool = False
+        self, name: Any, key: Key, choice: Any, start: int, stop: int, total: int, *, on: jax.Array | Pixels, whole: bool = False
     ) -> Outcome:
         """Trains member `name` from step `start` to `stop` of `total`, and predicts `on`.
 
@@ -161,7 +162,7 @@ class Trainer:
             each.append(time.perf_counter() - began)
         return 1e3 * float(np.median(each)) / CHUNK
 
-    def predict(self, choice: Any, variables: Any, x: jax.Array) -> np.ndarray:
+    def predict(self, choice: Any, variables: Any, x: jax.Array | Pixels) -> np.ndarray:
         """Outputs [n, K] of x [n, ...], a chunk at a time."""
         program, parts = self.program(choice), []
         for start in range(0, len(x), CHUNK):

@@ -21,7 +21,7 @@ import numpy as np
 
 from jaxnas import sharding, trees
 from jaxnas.checks import checked, described
-from jaxnas.kinds import Positive
+from jaxnas.kinds import NonNegative, Positive
 from jaxnas.objectives import Metrics, Objective, metric
 
 Key = jax.Array  # a typed PRNG key
@@ -265,6 +265,7 @@ class ReadFn(Protocol):
 
         Args:
             indices: what `indices` gave, as NumPy arrays; behind one more axis [S, ...] under `seeds`, which what is read has too.
+                On a mesh they are those of this process alone: fewer along S, and along the stream's `batch_axis`.
         """
 
 
@@ -276,7 +277,8 @@ class Stream(NamedTuple):
     draw: DrawFn  # its `arrays` are what `read` gave for the indices of this step
     like: Any  # shapes and dtypes of what `read` gives for one step
     identity: str  # tells these data from others; kept in checkpoints
-    block: Positive = 2**27  # bytes that are read at a time, at least one step's; two or three blocks are in memory
+    block: Positive = 2**27  # bytes that all processes read at a time, at least one step's; two or three blocks are in memory
+    batch_axis: NonNegative | None = None  # of every array of `indices` and `like`: that of its examples; None: all read all
 
 
 nothing = Feed((), lambda key, arrays, t: Batch())

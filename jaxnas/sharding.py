@@ -8,6 +8,7 @@ The driver places what it runs:
     keys and states      split over "seed", where there are seeds; leaves of at least `LARGE` elements also over "pop" and "batch",
                          each along the first dimension that it divides, so that a device holds a part of them
     arrays of a feed     whole on every device: a draw picks examples from anywhere
+    arrays of a stream   their seeds split over "seed", their examples over "batch": see `jaxnas.driver.slices`
     drawn batches        split over "batch", by the feeds of `jaxnas.data`
     candidates           split over "pop"
 """

@@ -75,6 +75,28 @@ def test_a_batch_over_processes_a_stop_and_a_resume(tmp_path, count):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "mesh, share",  # of two processes with two devices each; those of process 0 come first along the mesh's first axis
+    [({"batch": 4}, 0.5), ({"seed": 4}, 0.5), ({"seed": 2, "batch": 2}, 0.5), ({"pop": 2, "batch": 2}, 1), ({"pop": 4}, 1)],
+)
+def test_each_process_reads_the_rows_of_its_devices(mesh, share):
+    """Once, however many of them want the same; the result is that of the same data in memory."""
+    seeds, steps = 4 if "seed" in mesh else None, 23
+    asked = {"plan": "noisy", "steps": steps, "seeds": seeds, "w": True}
+    one, other = ends(2, {**asked, "mesh": mesh, "devices": 2, "stream": True})
+    assert one == other and one["rows"] == share * steps * 8 * (seeds or 1)
+    (alone,) = ends(1, asked)
+    np.testing.assert_allclose(one["w"], alone["w"], 1e-5)
+
+
+@pytest.mark.slow
+def test_what_one_process_cannot_read_ends_all():
+    asked = {"plan": "noisy", "mesh": {"batch": 2}, "stream": True, "of": {"1": {"unreadable": 20}}}
+    one, other = ends(2, asked)
+    assert one == {"error": "process 1 cannot read the data; it says why"} and other == {"error": "call 20 cannot be read"}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 4])
 @pytest.mark.parametrize("plan", ["evolution", "phases"])
 def test_a_kill_of_one_and_a_restart_of_all(tmp_path, count, plan):

@@ -2,9 +2,12 @@
 
 import dataclasses
 import io
+import multiprocessing
 import os
+import pickle
 import signal
 import threading
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any, NamedTuple
 
 import chex
@@ -16,9 +19,10 @@ from PIL import Image
 
 import jaxnas as nas
 from jaxnas import data
-from jaxnas.base import Strategy
+from jaxnas.base import Phase, Strategy
 from jaxnas.data.rows import Arrays, Rows
-from jaxnas.driver import CheckpointError, Stopped, run
+from jaxnas.driver import CheckpointError, Stopped, ahead, run
+from jaxnas.driver.program import Program
 
 N, SIDE, CLASSES, B, STEPS = 90, 8, 3, 4, 40
 AUGMENT = data.chain(data.crop(2), data.flip())
@@ -178,6 +182,39 @@ def test_a_stream_on_a_mesh(memory, outside, axis):
     chex.assert_trees_all_close(a.state, b.state, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("mesh, parts", [({"batch": 2}, 2), ({"seed": 2}, 2), ({"pop": 2}, 1)])
+def test_a_block_lies_in_parts_and_each_row_is_read_once(outside, mesh, parts):
+    """Rows that are their own indices tell which were read, and where they lie."""
+    feed, read, mesh = data.epochs(data.batches(outside, B, valid_size=6), 2), [], nas.sharding.mesh(**mesh)
+
+    def echo(indices):
+        read.append(indices)
+        return indices
+
+    like = jax.tree.map(lambda pair: pair[1], feed.like, is_leaf=lambda a: isinstance(a, tuple))  # indices have the labels' shape
+    program = Program(Phase(linear(), 3, feed), 0, jax.random.split(key(2), 4), 4, 3, mesh)
+    of = Phase(linear(), 3, feed._replace(read=echo, like=like))
+    source = ahead.source(of, program.indices, 0, 3, 4, mesh)
+    block, _ = source.take(0)
+    source.close()
+    want = program.indices(0, 3, jax.devices()[0])
+    chex.assert_trees_all_equal(block.arrays, want)
+    assert len(read) == 3 and sum(a.size for a in jax.tree.leaves(read)) == sum(a.size for a in jax.tree.leaves(want))
+    for a in jax.tree.leaves(block.arrays):  # [L, S, n, W, B]
+        assert [s.data.size * parts for s in a.addressable_shards] == [a.size] * 2
+        assert a.sharding.shard_shape(a.shape)[-1] == a.shape[-1] // mesh.shape.get("batch", 1)
+
+
+def test_a_stream_that_a_mesh_does_not_divide(outside):
+    mesh = nas.sharding.mesh(batch=2)
+    odd = data.batches(outside, B, valid_size=5)
+    odd = odd._replace(draw=lambda k, arrays, t: nas.Batch(), batch_axis=1)  # nothing that is drawn is marked as split
+    with pytest.raises(ValueError, match="5 examples of a batch cannot be split over the 2 parts"):
+        run(key(2), linear(), steps=2, data=odd, mesh=mesh)
+    with pytest.raises(ValueError, match=r"batch_axis=2 reads an array of shape \[1, 4\], .* say batch_axis=None"):
+        run(key(2), linear(), steps=2, data=data.batches(outside, B)._replace(batch_axis=2), mesh=mesh)
+
+
 def test_the_last_and_shorter_block_is_not_compiled_anew(outside):
     traced = []
     strategy = linear()
@@ -267,6 +304,17 @@ def test_an_array_record_is_a_source(pixels, memory, tmp_path):
     source = sources.ArrayRecordDataSource(str(tmp_path / "rows"))
     streamed = stream_of(source, memory, decode=lambda row: (row[1:], row[0]), names=NAMES)
     same(searched(memory, 5), searched(streamed, 5))
+
+
+def test_processes_decode(pixels, memory):
+    """As the guide shows it: the threads wait for them, and what fails there is told with its row."""
+    x, y = pixels
+    rows = [pickle.dumps((image, int(label))) for image, label in zip(x[10:], y[10:], strict=True)]
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        options = {"decode": lambda row: pool.submit(pickle.loads, row).result(), "workers": 4, "names": NAMES}
+        same(searched(memory, 5), searched(stream_of(rows, memory, **options), 5))
+        with pytest.raises(data.DataError, match=r"row \d+ cannot be read"):
+            searched(stream_of([row[:-1] for row in rows], memory, **options), 5)
 
 
 def test_an_unreadable_image_ends_the_run(pixels, memory):

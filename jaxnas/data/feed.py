@@ -265,6 +265,7 @@ def _stream(dataset: Streamed, parts: dict[str, tuple[Rows, tuple[int, int], Aug
         draw=draw,
         like={name: of(shape) for name, (_, shape, _) in wanted.items()},
         identity=identity_of(dataset.origin, rows, dataset.reading),
+        batch_axis=1,
     )
 
 
@@ -307,4 +308,5 @@ def _epochs(stream: Stream, steps: int) -> Stream:
         return jax.vmap(lambda k, a, i: stream.draw(k, a, t * steps + i))(keys, arrays, jnp.arange(steps))
 
     like = jax.tree.map(lambda a: jax.ShapeDtypeStruct((steps, *a.shape), a.dtype), stream.like)
-    return stream._replace(indices=indices, draw=draw, like=like)
+    axis = None if stream.batch_axis is None else 1 + stream.batch_axis
+    return stream._replace(indices=indices, draw=draw, like=like, batch_axis=axis)

@@ -116,8 +116,10 @@ def streamed(
         valid_as_test: the validation part that the source has is the test set, and its test part is left out, as is usual with
             ImageNet, whose test labels are not public.
         unreadable: "error" ends the run at an image that cannot be read; "skip" takes the next of its part that can, and counts
-            it in the stream's `read.unreadable`.
+            it in the stream's `read.unreadable`, of each process that of the rows that it reads.
         workers: threads that decode; default: as many as there are cores.  Pillow does not hold Python's lock while it decodes.
+            Where your `decode` does, let the threads wait for processes: decode=lambda row: pool.submit(decode, row).result(), with
+            pool = ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")), closed when the run has ended.
         data_dir: of TensorFlow Datasets.
         name: what messages call the data.
 

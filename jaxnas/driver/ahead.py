@@ -3,7 +3,7 @@
 A block holds the arrays of some steps in a row, [L, ...]; while the loop runs on one, the thread reads the next and puts it on
 the device.  What a step sees depends on its key and number alone, so neither the length of a block nor where it begins changes
 a bit, and nothing of a stream is kept in a checkpoint.  All blocks have one shape, the last one too, whose rest is not looked
-at: the loop is compiled once.
+at: the loop is compiled once.  On a mesh a device holds its part of a block, and a process reads those of its devices.
 
 Axes: L steps of a block, S seeds.
 """
@@ -16,11 +16,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxnas import sharding
 from jaxnas.base import Feed, Phase, Stream
+from jaxnas.driver import processes
 from jaxnas.driver.fingerprint import of_arrays
+from jaxnas.driver.slices import Slices, require_divides, slices
 
 Indices = Callable[[int, int, Any], Any]  # (first step, L, the device that computes them) -> pytree of int32[L, ...]
 
@@ -57,8 +58,15 @@ def identity(data: Feed | Stream) -> str:
 
 
 def placed(data: Feed | Stream, mesh: jax.sharding.Mesh) -> Feed | Stream:
-    """The same, a feed's arrays whole on every device of a mesh."""
-    return data._replace(arrays=sharding.replicate(data.arrays, mesh)) if isinstance(data, Feed) else data
+    """The same, a feed's arrays whole on every device of a mesh.
+
+    Raises:
+        ValueError: for a stream whose batches the mesh does not divide.
+    """
+    if isinstance(data, Feed):
+        return data._replace(arrays=sharding.replicate(data.arrays, mesh))
+    require_divides(data, mesh)
+    return data
 
 
 def source(phase: Phase, indices: Indices, start: int, most: int, seeds: int | None, mesh: jax.sharding.Mesh | None):
@@ -70,17 +78,15 @@ def source(phase: Phase, indices: Indices, start: int, most: int, seeds: int | N
         start: the first step that is wanted.
         most: steps of a block.
         seeds: of the run.
-        mesh: where a block lies: its seeds on the axis "seed", all else on every device.
+        mesh: where a block lies: see `jaxnas.driver.slices`.
     """
     if isinstance(phase.data, Feed):
         return Resident(phase.data, phase.steps)
-    one = sum(int(np.prod(a.shape)) * np.dtype(a.dtype).itemsize for a in jax.tree.leaves(shapes(phase.data, seeds)))
+    step = shapes(phase.data, seeds)
+    one = sum(int(np.prod(a.shape)) * np.dtype(a.dtype).itemsize for a in jax.tree.leaves(step))
     length = max(1, min(phase.data.block // max(one, 1), most, phase.steps))
-    place = None
-    if mesh is not None:
-        on_seeds = seeds is not None and "seed" in mesh.axis_names
-        place = NamedSharding(mesh, PartitionSpec(None, "seed") if on_seeds else PartitionSpec())
-    return Ahead(phase.data, indices, start, phase.steps, length, place)
+    on = None if mesh is None else slices(phase.data, seeds, mesh)
+    return Ahead(phase.data, indices, start, phase.steps, length, step, on)
 
 
 class Resident:
@@ -98,10 +104,10 @@ class Resident:
 
 
 class Ahead:
-    """A stream's blocks from a thread that is one block ahead.  What the thread raises, `take` raises."""
+    """A stream's blocks from a thread that is one block ahead.  What the thread of any process raises, `take` raises in all."""
 
-    def __init__(self, stream: Stream, indices: Indices, start: int, stop: int, length: int, place: Any):
-        self._stream, self._indices, self._stop, self._length, self._place = stream, indices, stop, length, place
+    def __init__(self, stream: Stream, indices: Indices, start: int, stop: int, length: int, step: Any, on: Slices | None):
+        self._stream, self._indices, self._stop, self._length, self._step, self._on = stream, indices, stop, length, step, on
         self._closed = threading.Event()
         self._block: Block | None = None
         self._end = start  # of the block at hand
@@ -112,7 +118,7 @@ class Ahead:
         """(the block of step t, how many of its steps are left from there on); t is never before the t of the last call."""
         if self._block is None or t >= self._end:
             self._block = None  # free before the next but one is read
-            self._block = self._next.result()
+            self._block = processes.all_or_none(self._next.result, "cannot read the data")
             self._end = min(t + self._length, self._stop)
             if self._end < self._stop:
                 self._next = self._pool.submit(self._read, self._end)
@@ -126,6 +132,7 @@ class Ahead:
 
     def _read(self, begin: int) -> Block:
         wanted = jax.tree.map(np.asarray, self._indices(begin, self._length, _host()))
+        wanted = wanted if self._on is None else self._on.mine(wanted)
         held = None
         for i in range(min(self._length, self._stop - begin)):
             if self._closed.is_set():
@@ -134,7 +141,8 @@ class Ahead:
             if held is None:
                 held = jax.tree.map(lambda a: np.zeros((self._length, *a.shape), a.dtype), rows)
             jax.tree.map(lambda all, a, i=i: all.__setitem__(i, a), held, rows)
-        return jax.block_until_ready(Block(jax.device_put(held, self._place), jnp.asarray(begin, jnp.int32)))
+        arrays = jax.device_put(held) if self._on is None else self._on.put(held, self._step)
+        return jax.block_until_ready(Block(arrays, jnp.asarray(begin, jnp.int32)))
 
 
 def _host() -> Any:

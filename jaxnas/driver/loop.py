@@ -74,8 +74,9 @@ def run(
             Of a `Stream` no more than it reads at a time.
         directory: where log.jsonl and checkpoints/ go; None keeps nothing.
         resume: continue from the last good checkpoint in `directory`.
-        mesh: see `jaxnas.sharding.mesh`: splits seeds, candidates, batches and large states; the data are whole on every device.
-            The result differs from one device's by rounding alone.
+        mesh: see `jaxnas.sharding.mesh`: splits seeds, candidates, batches and large states.  A feed's arrays are whole on every
+            device; of a stream each process reads the seeds and examples of its own devices.  The result differs from one
+            device's by rounding alone.
         progress: show a bar on stderr.
         settings: name -> a value that JSON holds: what else the run depends on.  They are kept with plan, data, key and versions in
             every checkpoint; a resume with others is refused.  Only the steps of the last phase may have grown: that extends a run.
@@ -122,9 +123,8 @@ def run(
         if mesh is not None:  # a program's digest is that of one device
             sharding.require_seeds(seeds, mesh)
             stack.enter_context(jax.set_mesh(mesh))
-            keys = sharding.place(keys, mesh, seeds is not None)
             plan = tuple(p._replace(data=ahead.placed(p.data, mesh)) for p in plan)
-            programs = [Program(p, number, keys, seeds, chunk) for number, p in enumerate(plan)]
+            programs = [Program(p, number, keys, seeds, chunk, mesh) for number, p in enumerate(plan)]
             for program, before, after in zip(programs, shapes, shapes[1:], strict=False):
                 program.check(after, before)
             shapes = [None if s is None else sharding.laid_out(s, mesh, seeds is not None) for s in shapes]

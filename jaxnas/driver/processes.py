@@ -1,14 +1,15 @@
 """Several processes that take one run's steps together, under `jax.distributed`: who writes, and what they agree on.
 
-Process 0 holds the directory, which all must see, and writes log and bar; checkpoints are written and read by all.  Each holds the
-data whole, and computes its own part of seeds, candidates or batch.  With one process everything here is the identity.
+Process 0 holds the directory, which all must see, and writes log and bar; checkpoints are written and read by all.  Each
+computes its own part of seeds, candidates or batch; it holds a feed's data whole, and reads of a stream's what it computes with
+(`jaxnas.driver.slices`).  With one process everything here is the identity.
 """
 
 import json
 import os
 import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -16,6 +17,7 @@ from jax.experimental import multihost_utils
 
 from jaxnas.driver.fingerprint import Fingerprint, difference
 
+Returned = TypeVar("Returned")
 ERROR = b"!"  # before the words of an error
 WHERE = (
     "give --coordinator HOST:PORT, --processes and --process to each, or start them under Slurm, on a TPU pod or in an indexed job"
@@ -105,6 +107,30 @@ def require_same(held: Fingerprint) -> None:
         raise ValueError(f"the processes disagree: {field} is {was} in process 0, and {now} in process {jax.process_index()}")
     if others.size:
         raise ValueError(f"the processes disagree: process {others[0]} has another configuration, data or code; it says which")
+
+
+def all_or_none(call: Callable[[], Returned], what: str) -> Returned:
+    """What `call`, which every process calls, returns here.  Without this the others would wait for one that has failed.
+
+    Args:
+        call: this process's part of what all do.
+        what: the words for a failure, behind "process 1".
+
+    Raises:
+        Exception: what `call` raises here.
+        ValueError: where it raises in other processes alone.
+    """
+    if not several():
+        return call()
+    try:
+        returned = call()
+    except Exception:
+        gather(1)
+        raise
+    failed = np.flatnonzero(gather(0))
+    if failed.size:
+        raise ValueError(f"process {failed[0]} {what}; it says why")
+    return returned
 
 
 class Agreed(NamedTuple):

@@ -35,8 +35,10 @@ def compiler_options(once: bool = False) -> dict[str, bool | int]:
 class Program:
     """One phase, compiled: its init, and its loop of up to `chunk` steps with a traced number of them."""
 
-    def __init__(self, phase: Phase, number: int, keys, seeds, chunk):
-        self.phase, self._keys, self._seeds = phase, keys, seeds
+    def __init__(self, phase: Phase, number: int, keys, seeds, chunk, mesh=None):
+        self.phase, self._seeds = phase, seeds
+        self._whole_keys = keys  # in every process, which computes the indices of a stream by itself
+        self._keys = keys if mesh is None else sharding.place(keys, mesh, seeds is not None)
         functions = reused(phase, (number, seeds is None, chunk), lambda weak: self._functions(weak, number, seeds, chunk))
         self._init, self._one_step, self._advance, self._indices = functions
 
@@ -117,7 +119,7 @@ class Program:
 
     def indices(self, start, steps, device):
         """Of `steps` steps of a stream, [steps, ...], computed on `device`."""
-        return self._indices(jax.device_put(self._keys, device), np.int32(start), steps)
+        return self._indices(jax.device_put(self._whole_keys, device), np.int32(start), steps)
 
     def advance(self, state, t, n, previous, arrays):
         previous = previous if self.phase.fix is not None else None

@@ -10,7 +10,7 @@ Axes: L steps of a block, S seeds.
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent import futures
 from typing import Any, NamedTuple
 
 import jax
@@ -95,6 +95,10 @@ class Resident:
     def __init__(self, feed: Feed, stop: int):
         self._feed, self._stop = feed, stop
 
+    def ready(self, t: int) -> bool:
+        """Always."""
+        return True
+
     def take(self, t: int) -> tuple[Any, int]:
         """(what the loop is given at step t, for how many steps from there on)."""
         return self._feed.arrays, self._stop - t
@@ -111,8 +115,12 @@ class Ahead:
         self._closed = threading.Event()
         self._block: Block | None = None
         self._end = start  # of the block at hand
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="jaxnas-ahead")
-        self._next: Future[Block] = self._pool.submit(self._read, start)
+        self._pool = futures.ThreadPoolExecutor(1, thread_name_prefix="jaxnas-ahead")
+        self._next: futures.Future[Block] = self._pool.submit(self._read, start)
+
+    def ready(self, t: int, seconds: float = 0.1) -> bool:
+        """Whether `take` has what it needs, after waiting for it for at most so many seconds."""
+        return (self._block is not None and t < self._end) or bool(futures.wait([self._next], seconds).done)
 
     def take(self, t: int) -> tuple[Block, int]:
         """(the block of step t, how many of its steps are left from there on); t is never before the t of the last call."""

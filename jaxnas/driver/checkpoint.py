@@ -3,8 +3,8 @@
 Each says of which step it is, and of what run: see `jaxnas.driver.fingerprint`.  One of another run is refused by the name of what
 differs.
 
-A thin layer over Orbax.  A save that is cut short (kill -9) leaves nothing behind that `restore` would read; a checkpoint
-that was damaged later is skipped with a warning in the log "jaxnas".
+A thin layer over Orbax, which writes while the run goes on.  A save that is cut short (kill -9) leaves nothing behind that
+`restore` would read; a checkpoint that was damaged later is skipped with a warning in the log "jaxnas".
 """
 
 import collections
@@ -17,12 +17,14 @@ import pathlib
 import shutil
 import sys
 from collections.abc import Callable
+from concurrent import futures
 
 import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from jaxnas.base import State
+from jaxnas.driver import processes
 from jaxnas.driver.fingerprint import Fingerprint, difference
 
 log = logging.getLogger("jaxnas")
@@ -88,6 +90,8 @@ class Checkpoints:
         self._keep = keep
         self._of, self._grows = of or {}, grows
         self._writer = ocp.StandardCheckpointer()
+        self._pool = futures.ThreadPoolExecutor(1, thread_name_prefix="jaxnas-checkpoint")
+        self._under_way: futures.Future[None] | None = None
 
     def steps(self) -> list[int]:
         """The steps that have a finished checkpoint, ascending."""
@@ -96,12 +100,42 @@ class Checkpoints:
         return sorted(int(p.name) for p in self._path.iterdir() if p.name.isdecimal())
 
     def save(self, step: int, key: jax.Array, state: State) -> None:
-        """Writes the state after `step` steps of the run with root `key`; returns when it is safe on disk."""
+        """Begins to write the state after `step` steps of the run with root `key`, once the save before is whole; see `wait`.
+
+        The state's arrays may be donated at once: Orbax has copied them, or, on CPU, holds their buffers, and then XLA does not
+        write into those.  Several processes return when it is whole: Orbax makes them meet, and so do the steps of the run.
+        """
+        self.wait()
         tree = {"key": np.asarray(jax.random.key_data(key)), "state": state}
         said = {"step": step, "fingerprint": self._of}
         self._writer.save(self._path / str(step), tree, force=True, custom_metadata={**said, "sum": _sum(said)})
-        self._writer.wait_until_finished()
-        if self._keep is not None and jax.process_index() == 0:
+        self._under_way = self._pool.submit(self._finish, step)
+        if processes.several():
+            self.wait()
+
+    def writing(self) -> bool:
+        """Whether a save is under way."""
+        return self._under_way is not None and not self._under_way.done()
+
+    def wait(self) -> None:
+        """Returns when the last save is safe on disk, and older ones are removed.
+
+        Raises:
+            CheckpointError: when it could not be written.
+        """
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            under_way.result()
+
+    def _finish(self, step):
+        try:
+            self._writer.wait_until_finished()
+        except Exception as error:  # whatever a disk that is full, or gone, makes the writer raise
+            text = " ".join(str(error).split()) or type(error).__name__
+            why = ": ".join(text.split(": ")[-2:])  # before that it names the parts of a file
+            words = f"the checkpoint of step {step} cannot be written to {self._path} ({why})"
+            raise CheckpointError(f"{words}: make room there, and resume") from error
+        if self._keep is not None and processes.is_first():
             for old in [s for s in self.steps() if s <= step][: -self._keep]:  # a later one is damaged, or not ours to remove
                 shutil.rmtree(self._path / str(old), ignore_errors=True)
 
@@ -122,6 +156,7 @@ class Checkpoints:
         Raises:
             CheckpointError: when there are checkpoints and none can be used, or one of another run.
         """
+        self.wait()
         tried = sorted(self.steps() if steps is None else steps, reverse=True)
         reasons = []
         for step in tried:
@@ -194,5 +229,9 @@ class Checkpoints:
             return None, (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
 
     def close(self) -> None:
-        """Waits for whatever is still being written."""
-        self._writer.close()
+        """Waits for whatever is still being written; raises as `wait` does."""
+        try:
+            self.wait()
+        finally:
+            self._pool.shutdown()
+            self._writer.close()

@@ -19,7 +19,7 @@ from jaxnas.analysis.ranking import interval
 from jaxnas.driver.files import read_rows, set_aside, write_whole
 
 LARGEST = 8192  # elements of an array that still goes in a line
-SAVE_EVERY = 30.0  # seconds between checkpoints
+SAVE_EVERY = 30.0  # seconds from the beginning of a checkpoint to that of the next
 
 
 def read(directory: str | pathlib.Path) -> list[dict[str, Any]]:
@@ -93,11 +93,11 @@ class Journal:
             self._bar.update(step - self._bar.n)
 
     def save_due(self) -> bool:
-        """Whether the last checkpoint is `SAVE_EVERY` seconds old."""
+        """Whether the last checkpoint was begun `SAVE_EVERY` seconds ago."""
         return time.monotonic() - self._saved >= SAVE_EVERY
 
     def saved(self) -> None:
-        """Notes that a checkpoint has just been written."""
+        """Notes that a checkpoint has just been begun."""
         self._saved = time.monotonic()
 
     def _summary(self, info: Any) -> dict[str, Any]:

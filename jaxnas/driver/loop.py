@@ -15,9 +15,8 @@ import contextlib
 import logging
 import pathlib
 import signal
-import threading
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -27,7 +26,7 @@ import numpy as np
 from jaxnas import sharding
 from jaxnas.base import Feed, Phase, Strategy, Stream, nothing, then
 from jaxnas.checks import RandomKey, checked
-from jaxnas.driver import ahead, processes
+from jaxnas.driver import ahead, processes, signals
 from jaxnas.driver.checkpoint import CheckpointError, Checkpoints, again
 from jaxnas.driver.errors import Diverged, NoFiniteScore, Stopped
 from jaxnas.driver.files import make_way
@@ -88,7 +87,9 @@ def run(
         CheckpointError: for checkpoints of another run; names what differs.
         Diverged: when the Info's `loss` is not finite for every seed; the last good checkpoint stays.
         NoFiniteScore: at the end of a search of candidates none of which has a finite score, with any seed; all is saved.
-        Stopped: on SIGTERM or Ctrl-C, after saving.
+        Stopped: on SIGTERM or Ctrl-C, after saving.  The run heeds it within about 2 s or one step, whichever is longer: between
+            chunks, each of as many steps as take 2 s at the speed of the one before, and while it waits for a stream (several
+            processes: once that is read).  A program that is being compiled is compiled first.
     """
     if isinstance(plan, Strategy):
         if steps is None:
@@ -109,7 +110,7 @@ def run(
     keys = key if seeds is None else jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(seeds))
     begin = np.cumsum([0] + [p.steps for p in plan]).tolist()
     with contextlib.ExitStack() as stack:
-        stop = stack.enter_context(_signals())  # before anything is traced: a Ctrl-C that falls into JAX's gc callback is lost
+        stop = stack.enter_context(signals.noted())  # before anything is traced: a Ctrl-C that falls into JAX's gc callback is lost
         programs = [Program(p, number, keys, seeds, chunk) for number, p in enumerate(plan)]
         shapes: list[Any] = [None]
         for program in programs:
@@ -141,6 +142,7 @@ def run(
         if resume and checkpoints is not None:
             of_step = lambda s: next((shapes[p + 1] for p in range(len(plan)) if begin[p] < s <= begin[p + 1]), None)
             at, state = checkpoints.restore(of_step, key) or (0, None)
+        saved = at
         writes = processes.is_first()
         journal = stack.enter_context(Journal(store if writes else None, at, begin[-1], progress and writes, seeds))
         states, infos, previous = [], [], None
@@ -161,29 +163,35 @@ def run(
             source = ahead.source(program.phase, program.indices, at - begin[number], chunk, seeds, mesh)
             stack.callback(source.close)
             while at < begin[number + 1]:
-                t, started = at - begin[number], time.perf_counter()
-                arrays, held = source.take(t)
-                n = min(pace, chunk, begin[number + 1] - at, held)
-                state, info = program.advance(state, t, n, previous, arrays)
-                info = jax.tree.map(lambda a, n=n: np.asarray(a)[:n] if seeds is None else np.asarray(a)[:, :n], info)
-                seconds = time.perf_counter() - started
-                _check_finite(info, seeds, at, checkpoints)
-                at += n
-                done.append(info)
-                journal.write(plan[number].name, at, info, seconds)
-                stop.number, pace, due = processes.agreed(stop.number, _next_pace(n, seconds), journal.save_due())
+                t, started, due = at - begin[number], time.perf_counter(), False
+                if not _stopped_waiting(source, t, stop):
+                    arrays, held = source.take(t)
+                    n = min(pace, chunk, begin[number + 1] - at, held)
+                    state, info = program.advance(state, t, n, previous, arrays)
+                    info = jax.tree.map(lambda a, n=n: np.asarray(a)[:n] if seeds is None else np.asarray(a)[:, :n], info)
+                    seconds = time.perf_counter() - started
+                    _check_finite(info, seeds, at, checkpoints)
+                    at += n
+                    done.append(info)
+                    journal.write(plan[number].name, at, info, seconds)
+                    due = checkpoints is not None and journal.save_due() and not checkpoints.writing()
+                    stop.number, pace, due = processes.agreed(stop.number, _next_pace(n, seconds), due)
                 leaving = stop.number is not None or at == begin[number + 1]
-                if checkpoints and (leaving or due):
+                if checkpoints and at > saved and (leaving or due):
                     checkpoints.save(at, key, state)
                     journal.saved()
+                    saved = at
                 if leaving:
+                    if checkpoints:
+                        checkpoints.wait()
                     stop.number = processes.agreed(stop.number, 0, False).signal  # a signal during the last save counts too
                 if stop.number is not None and leaving:
-                    kept = f"saved at step {at}: continue with {_resumed(store)}" if checkpoints else "nothing was kept"
+                    kept = f"saved at step {at}: continue with {_resumed(store)}" if checkpoints and at else "nothing was kept"
                     raise Stopped(stop.number, f"stopped by {signal.Signals(stop.number).name}; {kept}")
             source.close()
             if ends and number + 1 < len(plan):
-                ends.save(number, key, state)  # before the next phase's first checkpoint, which needs it
+                ends.save(number, key, state)
+                ends.wait()  # before the next phase's first checkpoint, which needs it
             axis = 0 if seeds is None else 1
             infos.append(jax.tree.map(lambda *a: np.concatenate(a, axis), *done) if done else None)
             states.append(state)
@@ -198,6 +206,13 @@ def run(
 def _next_pace(n: int, seconds: float, aim: float = 2.0) -> int:
     """How many steps fill about `aim` seconds; grows at most tenfold, since the first chunk includes the compilation."""
     return max(1, min(10 * n, int(n * aim / max(seconds, 1e-6))))
+
+
+def _stopped_waiting(source: ahead.Resident | ahead.Ahead, t: int, stop: signals.Seen) -> bool:
+    """Waits for the arrays of step t; whether a signal has come first.  Several processes stop together, so after a chunk alone."""
+    while not processes.several() and stop.number is None and not source.ready(t):
+        pass
+    return stop.number is not None and not processes.several()
 
 
 def _resumed(store: pathlib.Path | None) -> str:
@@ -222,34 +237,11 @@ def _check_finite(info, seeds, at, checkpoints):
     finite = np.isfinite(loss) if seeds is None else np.isfinite(loss).any(0)
     if not finite.all():
         step = at + int(np.argmin(finite)) + 1
+        if checkpoints:
+            checkpoints.wait()
         good = checkpoints.steps() if checkpoints else []
         kept = f"; the last good checkpoint is that of step {good[-1]}" if good else ""
         raise Diverged(
             f"the loss is not finite at step {step}{kept}: lower the learning rate, clip the gradient, or "
             "look for bad examples and for labels outside 0 to classes - 1"
         )
-
-
-class _Seen:
-    number: int | None = None  # of the signal; None before there is one
-
-
-@contextlib.contextmanager
-def _signals() -> Generator[_Seen, None, None]:
-    """Notes the first SIGTERM or Ctrl-C for the loop to see between chunks; a second Ctrl-C interrupts at once."""
-    seen = _Seen()
-    if threading.current_thread() is not threading.main_thread():
-        yield seen
-        return
-
-    def note(number, frame):
-        if seen.number is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        seen.number = number
-
-    before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield seen
-    finally:
-        for s, handler in before.items():
-            signal.signal(s, signal.SIG_DFL if handler is None else handler)  # None: of `jax.distributed`, which Python cannot set

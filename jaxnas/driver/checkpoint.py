@@ -59,14 +59,16 @@ class CheckpointError(ValueError):
 
 @contextlib.contextmanager
 def _quiet():
-    """Orbax logs what a damaged file held, and leaves other reads pending, which complain when they are collected."""
-    level, hook = logging.root.manager.disable, sys.unraisablehook
-    logging.disable(logging.CRITICAL)
+    """Of a file that is damaged, or that the disk has no room for, Orbax logs a traceback, and what it then leaves pending complains
+    when it is collected."""
+    absl, hook = logging.getLogger("absl"), sys.unraisablehook
+    level = absl.level
+    absl.setLevel(logging.CRITICAL + 1)
     sys.unraisablehook = lambda unraisable: None
     try:
         yield
     finally:
-        logging.disable(level)
+        absl.setLevel(level)
         sys.unraisablehook = hook
 
 
@@ -91,7 +93,7 @@ class Checkpoints:
         self._of, self._grows = of or {}, grows
         self._writer = ocp.StandardCheckpointer()
         self._pool = futures.ThreadPoolExecutor(1, thread_name_prefix="jaxnas-checkpoint")
-        self._under_way: futures.Future[None] | None = None
+        self._under_way: futures.Future[str | None] | None = None
 
     def steps(self) -> list[int]:
         """The steps that have a finished checkpoint, ascending."""
@@ -124,17 +126,21 @@ class Checkpoints:
             CheckpointError: when it could not be written.
         """
         under_way, self._under_way = self._under_way, None
-        if under_way is not None:
-            under_way.result()
+        failed = None if under_way is None else under_way.result()
+        if failed is not None:
+            with _quiet():
+                gc.collect()
+            raise CheckpointError(f"{failed}: make room there, and resume")
 
-    def _finish(self, step):
+    def _finish(self, step: int) -> str | None:
+        """Ends a write; the words for one that has failed."""
         try:
-            self._writer.wait_until_finished()
+            with _quiet():
+                self._writer.wait_until_finished()
         except Exception as error:  # whatever a disk that is full, or gone, makes the writer raise
             text = " ".join(str(error).split()) or type(error).__name__
             why = ": ".join(text.split(": ")[-2:])  # before that it names the parts of a file
-            words = f"the checkpoint of step {step} cannot be written to {self._path} ({why})"
-            raise CheckpointError(f"{words}: make room there, and resume") from error
+            return f"the checkpoint of step {step} cannot be written to {self._path} ({why})"
         if self._keep is not None and processes.is_first():
             for old in [s for s in self.steps() if s <= step][: -self._keep]:  # a later one is damaged, or not ours to remove
                 shutil.rmtree(self._path / str(old), ignore_errors=True)

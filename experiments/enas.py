@@ -167,7 +167,7 @@ def main(name: str = "macro") -> None:
         found.append(arch)
         means.append([100 * float(m) for m in mean])
         if s.ranked:
-            scores.append(judge(result.state.variables, data.calibration(dataset, s.batch, 1).arrays.valid))
+            scores.append(judge(result.state.variables, _common.calibrated(dataset, s.batch, 1).valid))
         rewards.append([100 * q.mean() for q in np.array_split(np.asarray(result.infos[0].gradient["reward"], float), 4)])
     print(f"{s.seeds} searches of {steps} steps: {seconds() / 60:.1f} minutes", flush=True)
     for arch in found:

@@ -116,7 +116,7 @@ def main(name, out, images=None, table=None):
         known = evaluate.rows(space, ops, {"accuracy": accuracy})["accuracy"]
         references["table"] = np.asarray(known)[np.asarray(jax.vmap(space.index)(archs))]
         print(f"stand-alone against the table: tau {ranking.kendall(truth.mean(1), references['table']):.3f}")
-    feed, judge = data.batches(dataset, BATCH, arch_steps=0), data.calibration(dataset, BATCH, 8).arrays
+    feed, judge = data.batches(dataset, BATCH, arch_steps=0), _common.calibrated(dataset, BATCH, 8)
     for method, make in METHODS.items():
         path = out / f"{method}.json"
         held = json.loads(path.read_text()) if path.exists() else []

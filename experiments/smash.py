@@ -81,7 +81,7 @@ def smash(key, s: Setting, net: nets.Net, dataset: data.Dataset):
     steps = s.epochs * len(dataset.train.y) // s.batch
     weights = weight_sharing.Weights(adam(s.rate, steps))
     search = weight_sharing.weight_sharing(net, policies.uniform(net.space), weight_sharing.frozen, weights)
-    held, evaluator = data.calibration(dataset, 128, 2).arrays, shared_weights(net)
+    held, evaluator = _common.calibrated(dataset, 128, 2), shared_weights(net)
     score = lambda variables, archs, held: evaluator.step(jax.random.key(0), (), archs, held._replace(fixed=variables))[1]
     run = _common.jit(lambda variables, archs, held: score(variables, archs, held)["accuracy"])
     return nas.run(key, search, steps=steps, data=feed).state.variables, lambda variables, archs: run(variables, archs, held)

@@ -63,7 +63,7 @@ def filters(out: pathlib.Path) -> None:
     archs = {"random": jax.tree.map(lambda a: a[near], some)}
     ranked = jax.tree.map(lambda a: a[-RANKED:], some)
     epoch = len(dataset.train.y) // BATCH
-    feed, judge = data.batches(dataset, BATCH), data.calibration(dataset, BATCH, 8).arrays
+    feed, judge = data.batches(dataset, BATCH), _common.calibrated(dataset, BATCH, 8)
     shared = evaluate.shared_weights(net).step
     score = jax.jit(lambda variables: shared(jax.random.key(0), (), ranked, judge._replace(fixed=variables))[1]["accuracy"])
     scores = {}

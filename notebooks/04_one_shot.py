@@ -47,7 +47,8 @@ print(f"training loss of the last ten paths: {result.infos[0].loss[-10:].mean():
 
 # %%
 archs = jax.vmap(space.from_index)(jnp.arange(27))
-judge = data.calibration(dataset, 32, 4).arrays._replace(fixed=supernet)
+feed = data.calibration(dataset, 32, 4)
+judge = feed.draw(jax.random.key(0), feed.arrays, 0)._replace(fixed=supernet)
 scores = {}
 for statistics in ("running", "recalibrated"):
     step = jax.jit(evaluate.shared_weights(net, statistics).step)

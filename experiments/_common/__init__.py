@@ -231,6 +231,12 @@ def train(key: jax.Array, module: nn.Module, optimizer, dataset: Images, feed: n
     return nas.run(key, training.train(module, optimizer, dataset.image, steps=steps, **options), steps=steps, data=feed).best
 
 
+def calibrated(dataset: Images, size: int, batches: int) -> nas.Batch:
+    """What shared weights are judged on: the one draw of `data.calibration`."""
+    feed = data.calibration(dataset, size, batches)
+    return jax.jit(feed.draw)(jax.random.key(0), feed.arrays, 0)
+
+
 def accuracy(module: nn.Module, variables, split) -> float:
     """On a split (images, labels); a fraction."""
     return float(jax.jit(lambda v, split: training.accuracy(lambda x: module.apply(v, x), split))(variables, split))

@@ -19,7 +19,7 @@ from jaxnas import ask_tell, base, data, evaluate, nets, spaces
 from jaxnas.analysis import ranking
 from jaxnas.spaces._mobile import MobileLayer, MobileSpec
 
-from . import compiled_once, cosine_sgd, in_turn, show, train_alone
+from . import calibrated, compiled_once, cosine_sgd, in_turn, show, train_alone
 
 BATCH, EPOCHS, ALONE, SEEDS, RANKED = 32, 40, 20, 3, 20
 OPS = ("k3_e3", "k5_e3", "k3_e6", "k5_e6")
@@ -80,7 +80,7 @@ def study_in(out: pathlib.Path, name, phases, choose, statistics, pick, arch_ste
     affordable = [jax.tree.map(lambda a, i=i: a[i], some) for i in np.flatnonzero(jax.vmap(cost)(some) <= limit)[:SEEDS]]
     epoch = len(dataset.train.y) // BATCH
     feed = data.batches(dataset, BATCH, arch_steps=arch_steps)
-    judge = data.calibration(dataset, BATCH, 8).arrays
+    judge = calibrated(dataset, BATCH, 8)
     step = evaluate.shared_weights(net, statistics, pick).step
     score = lambda archs, batch: step(jax.random.key(0), (), archs, batch)[1]["accuracy"]
     ranked = jax.tree.map(lambda a: a[-RANKED:], some)

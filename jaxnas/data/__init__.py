@@ -5,6 +5,7 @@ from jaxnas.data.dataset import Dataset, Split, split
 from jaxnas.data.errors import DataError
 from jaxnas.data.feed import batches, calibration, epochs, fixed, training
 from jaxnas.data.inputs import Inputs
+from jaxnas.data.pixels import Pixels
 from jaxnas.data.pretext import Pretext, colourisation, jigsaw, pretext_feed, rotation
 from jaxnas.data.sources import SOURCES, load
 from jaxnas.data.streamed import Streamed, streamed
@@ -17,6 +18,7 @@ __all__ = [
     "DataError",
     "Dataset",
     "Inputs",
+    "Pixels",
     "Pretext",
     "Split",
     "Streamed",

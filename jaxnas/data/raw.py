@@ -55,4 +55,4 @@ def rows(x: Any, y: Any, at: Callable[[int], np.ndarray]) -> tuple[Any, Any]:
     if not (np.ndim(x) and np.shape(x)[:1] == np.shape(y)[:1]):
         return x, y
     index = at(len(x))
-    return x[index], y[index]
+    return (x[index], y[index]) if len(index) < len(x) else (x, y)  # all of them, without a copy

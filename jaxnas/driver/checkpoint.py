@@ -59,8 +59,8 @@ class CheckpointError(ValueError):
 
 @contextlib.contextmanager
 def _quiet():
-    """Of a file that is damaged, or that the disk has no room for, Orbax logs a traceback, and what it then leaves pending complains
-    when it is collected."""
+    """Orbax logs a traceback of a file that is damaged, or has no room on the disk, and what it leaves pending complains when it is
+    collected."""
     absl, hook = logging.getLogger("absl"), sys.unraisablehook
     level = absl.level
     absl.setLevel(logging.CRITICAL + 1)

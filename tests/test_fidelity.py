@@ -252,6 +252,7 @@ def test_promotions_are_those_of_the_paper(batch, eta, r):
 
 
 def test_a_full_ring_forgets_the_oldest_and_gives_no_slot_twice():
+    assert asha(TOY, 9, capacity=1).init(jax.random.key(0)).rung.shape == (1,)
     trials, _, _ = searched(asha(TOY, 9, capacity=7, batch=3), RANDOM, 60, 2)
     assert all(len(set(row.tolist())) == 3 for row in trials.slot.reshape(-1, 3))
     at = {}

@@ -14,8 +14,9 @@ from searching import run
 from jaxnas.ask_tell._progressive import growing_blocks, growing_edges, progressive
 from jaxnas.base import Batch, black_box, stateless
 from jaxnas.spaces._darts import darts
-from jaxnas.spaces._nasbench201 import nasbench201
+from jaxnas.spaces._nasbench201 import NASBench201, nasbench201
 from jaxnas.spaces.blocks import Blocks, Sized, pnas
+from jaxnas.surrogates import Surrogate
 from jaxnas.surrogates._ensemble import BlockLSTM, BlockPerceptron, Perceptron, block_tokens, ensemble
 
 FOUR = ("sep_conv_3x3", "skip_connect", "max_pool_3x3", "nor_conv_1x1")
@@ -185,6 +186,22 @@ def test_a_predictor_does_not_see_the_blocks_that_are_not_there():
         mean, _ = surrogate.predict(model, longer)
         assert mean[0] != mean[1]
         assert (np.abs(mean - 1 / (1 + np.exp(-1.8))) < 0.05).all()  # at first the mean accuracy of small cells
+
+
+def test_a_level_is_what_the_mean_of_the_surrogate_puts_first():
+    """Not its deviation, which here runs the other way."""
+    growth = growing_edges(nasbench201())
+    value = lambda archs: jnp.sum(jnp.asarray([0.0, 0.1, 0.4, 0.2, 0.3])[archs.op] * jnp.arange(1.0, 7.0)[None], -1)
+    known = Surrogate(lambda key, archs: (), lambda key, model, *told: (), lambda model, archs: (value(archs), -value(archs)))
+    algorithm = progressive(growth, known, beam=3, batch=3)
+    first = growth.first.op.shape[0]
+    state, tell = algorithm.init(jax.random.key(0)), jit(algorithm.tell)
+    for t in range(first // 3):
+        _, archs = algorithm.ask(jax.random.key(t), state)
+        state = tell(jax.random.key(t), state, archs, jnp.zeros(3))
+    children = np.asarray(widen(growth, growth.first).op)
+    best = np.sort(value(NASBench201(children)))[::-1][:3]
+    np.testing.assert_allclose(np.sort(value(algorithm.ask(jax.random.key(9), state)[1]))[::-1], best, rtol=1e-6)
 
 
 def test_edges_grow_to_a_whole_cell():

@@ -93,11 +93,6 @@ def nsga2(
         raise ValueError(f"this space has {space.size} architectures: ask for a population of at most that; got population={P}")
     if M < 1 or K < 0:
         raise ValueError(f"scores are at least 1 objective, then 0 or more constraints; got {M} and {K}")
-    for name, odds in (("crossover_odds", crossover_odds), ("mutate_odds", mutate_odds)):
-        if not 0 <= odds <= 1:
-            raise ValueError(f"odds are in [0, 1]; got {name}={odds}")
-    if min(eta_crossover, eta_mutation) < 0:
-        raise ValueError(f"distribution indices are at least 0; got {eta_crossover} and {eta_mutation}")
     matings = (3 * P + 3) // 4 if unique else (P + 1) // 2
 
     def violation(scores):  # [N, M + K] -> [N]

@@ -46,6 +46,9 @@ class Config:
     """Every class counts the same, however rare: in the loss, and in what networks are chosen and compared by."""
     size: Positive | None = None
     """Pixels on the longer side of images in files (default: their median, at most 64)."""
+    stream: bool = False
+    """Read images while it searches, and never have them all in memory: of a folder or tfds:NAME of any size, in searches on shared
+    weights.  They are resized in proportion, and their middle is taken, --size pixels squared (default: 64)."""
     layout: Literal["NHWC", "NCHW", "NHW", "NTC", "NCT", "NF"] | None = None
     """What the axes of arrays are (default: found out, and said)."""
     steps: Positive = 300

@@ -139,8 +139,8 @@ def identity(config: Config, dataset: Any) -> dict[str, Any]:
             held[flag] = value
     meaning = [getattr(dataset, name, None) for name in ("target", "inputs", "vocabulary")]
     words = json.dumps([m.to_json() if hasattr(m, "to_json") else m for m in meaning], sort_keys=True, default=str)
-    parts = (dataset.train, dataset.valid, dataset.test)
-    held["--data"] = f"{of_arrays(parts)} {hashlib.sha256(words.encode()).hexdigest()[:4]}"
+    of = getattr(dataset, "identity", None) or of_arrays((dataset.train, dataset.valid, dataset.test))
+    held["--data"] = f"{of} {hashlib.sha256(words.encode()).hexdigest()[:4]}"
     return json.loads(json.dumps(held))
 
 

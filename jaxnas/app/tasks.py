@@ -86,6 +86,7 @@ def without_retraining(result: dict) -> str:
 
 # --- examples ---------------------------------------------------------------------------------------------------------
 
+CHUNK = 256  # examples that are looked at at once
 WHAT = {"image": "images", "series": "time series", "table": "rows of a table"}
 
 
@@ -100,6 +101,8 @@ def _load_examples(*kinds):
             raise ValueError(f"{config.space} reads {reads}, not text: give --data digits or file.npz, or search --space darts-rnn")
         asked = {name: getattr(config, name) for name in ASKED}
         own = not NETS[SPACES[config.space].net].supernet  # networks are chosen, no architecture is moved
+        if config.stream:
+            return _streamed(config, key, own)
         dataset = data.load(config.data, key, valid=None if own else 0.5, **asked)
         found = "image" if dataset.inputs is None else dataset.inputs.kind
         if found not in kinds:
@@ -112,10 +115,33 @@ def _load_examples(*kinds):
 
 
 ASKED = ("target", "kind", "group", "size", "layout")  # what a config says of the data besides their name
+SIDE = 64  # pixels of streamed images, unless asked
+
+
+def _streamed(config, key, own):
+    """The images of a config, to be read while it searches."""
+    from jaxnas import data
+
+    if own:
+        raise ValueError(
+            f"--stream: {config.space} trains networks on images in memory: search on shared weights, as with --strategy darts, or "
+            "leave it out with a smaller --size"
+        )
+    refused = [name for name in ("target", "kind", "group", "layout", "balance") if getattr(config, name)]
+    if refused:
+        raise ValueError(f"--stream: its images are in class folders, or of tfds:NAME: leave --{refused[0]} out")
+    if next((name for name, source in data.SOURCES.items() if source.matches(config.data)), "FOLDER") not in (
+        "FOLDER",
+        "tfds:NAME",
+    ):
+        raise ValueError(f"--stream reads a folder of images for each class, or tfds:NAME, and not {config.data}: leave it out")
+    side = config.size or SIDE
+    return data.streamed(config.data, key, test=0.2, image=(side, side, 3))
 
 
 def _train_examples(config, entry, net, dataset, arch) -> Training:
     import jax
+    import numpy as np
     import optax
 
     from jaxnas import data, training
@@ -127,9 +153,11 @@ def _train_examples(config, entry, net, dataset, arch) -> Training:
     feed = data.training(dataset, config.batch, augment=data.augment_named(config.augment))
 
     def test(variables):
-        outputs = jax.jit(lambda v, x: training.outputs(lambda x: module.apply(v, x), x))(variables, dataset.test.x)
-        found = training.metrics(dataset.target, outputs, dataset.test.y)
-        return {**{f"test_{name}": value for name, value in found.items()}, "test_examples": len(dataset.test.y)}
+        run = jax.jit(lambda v, x: training.outputs(lambda x: module.apply(v, x), x))
+        parts = dataset.in_order(dataset.test, CHUNK) if config.stream else [dataset.test]
+        outputs, y = zip(*((np.asarray(run(variables, part.x)), np.asarray(part.y)) for part in parts), strict=True)
+        found = training.metrics(dataset.target, np.concatenate(outputs), np.concatenate(y))
+        return {**{f"test_{name}": value for name, value in found.items()}, "test_examples": sum(map(len, y))}
 
     return Training(strategy, feed, test, module, lambda variables: variables)
 
@@ -147,7 +175,7 @@ def final_module(config, entry, net, dataset, arch) -> Any:
 
 def _judge_examples(config, net, dataset, variables, arch):
     """On the first examples, with their own statistics."""
-    x, y = (a[:256] for a in dataset.valid)
+    x, y = next(dataset.in_order(dataset.valid, CHUNK)) if config.stream else (a[:CHUNK] for a in dataset.valid)
     loss = criterion_of(config, dataset).loss
     return loss(net.apply(variables, x, net.space.gates(arch), train=True)[0], y)
 

@@ -3,7 +3,7 @@
 from jaxnas.data.augment import AUGMENTS, Augment, augment_named, chain, colour_jitter, crop, cutout, flip, identity, resized_crop
 from jaxnas.data.dataset import Dataset, Split, split
 from jaxnas.data.errors import DataError
-from jaxnas.data.feed import batches, calibration, epochs, fixed, training
+from jaxnas.data.feed import batches, calibration, count, epochs, fixed, training
 from jaxnas.data.inputs import Inputs
 from jaxnas.data.pixels import Pixels
 from jaxnas.data.pretext import Pretext, colourisation, jigsaw, pretext_feed, rotation
@@ -29,6 +29,7 @@ __all__ = [
     "chain",
     "colour_jitter",
     "colourisation",
+    "count",
     "crop",
     "cutout",
     "epochs",

@@ -81,9 +81,9 @@ def batches(
     if min(weight_steps, arch_steps, look_ahead) < 0 or weight_steps + arch_steps == 0:
         raise ValueError(f"a batch needs weight or architecture steps, not {weight_steps} and {arch_steps} ({look_ahead} ahead)")
     if weight_steps or look_ahead:
-        _check_size(size, _count(dataset.train), f"{dataset.name}, train part")
+        _check_size(size, count(dataset.train), f"{dataset.name}, train part")
     if arch_steps:
-        _check_size(valid_size, _count(dataset.valid), f"{dataset.name}, valid part")
+        _check_size(valid_size, count(dataset.valid), f"{dataset.name}, valid part")
 
     ahead = arch_steps * look_ahead
     shapes = (weight_steps + ahead, size), (arch_steps, valid_size)
@@ -156,7 +156,7 @@ def calibration(dataset: Dataset | Streamed, size: int, batches: int, *, valid_b
         DataError: for no calibration batch, or for more examples than there are.
     """
     _check_labels(dataset)
-    n, m = _count(dataset.train), _count(dataset.valid)
+    n, m = count(dataset.train), count(dataset.valid)
     if size < 1 or batches < 1 or batches * size > n:
         raise DataError(
             f"{batches} calibration batches of {size} from {n} examples ({dataset.name}, train part): give 1 to {n} in all"
@@ -183,8 +183,8 @@ def fixed(arrays: Any) -> Feed:
     return Feed(arrays, lambda key, arrays, t: Batch(fixed=arrays))
 
 
-def _count(part: Split | Rows) -> int:
-    """N, the examples of a part."""
+def count(part: Split | Rows) -> int:
+    """N, the examples of a part, in memory or not."""
     return len(part.y) if isinstance(part, Split) else len(part)
 
 

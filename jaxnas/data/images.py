@@ -193,23 +193,25 @@ def _notes(heads: Sequence[_Head], shape: tuple[int, int, int]) -> tuple[str, ..
     return tuple(notes)
 
 
-def read_image(source: Any, shape: Sequence[int]) -> np.ndarray:
-    """uint8[H, W, C] of a file, resized.
+def read_image(source: Any, shape: Sequence[int], covered: bool = False) -> np.ndarray:
+    """uint8[H, W, C] of a file, resized; `covered`: as `cover` does, else each side for itself.
 
     Raises:
         DataError: for one that cannot be read.
     """
-    x = _pixels(source, shape)
+    x = _pixels(source, shape, covered)
     if x is None:
         raise DataError(f"{source} cannot be read as an image: check the file")
     return x
 
 
-def _pixels(source: Any, shape: Sequence[int]) -> np.ndarray | None:
+def _pixels(source: Any, shape: Sequence[int], covered: bool = False) -> np.ndarray | None:
     from PIL import Image
 
     height, width, channels = shape
     try:
+        if covered:
+            return cover(source, shape)
         with _open(source) as opened:
             image = _coloured(opened, channels)
             if image.size != (width, height):

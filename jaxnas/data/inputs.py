@@ -39,7 +39,7 @@ class Inputs:
     mean: tuple[float, ...] = ()  # [C], of images and series
     std: tuple[float, ...] = ()
     columns: tuple[Column, ...] = ()  # of a table
-    files: bool = False  # images are read from files, and resized to `shape`
+    files: Literal["", "stretched", "covered"] = ""  # how images in files become `shape`: each side for itself, or in proportion
 
     def encode(self, raw: Any) -> np.ndarray:
         """float32[N, *shape], on the host.
@@ -121,7 +121,7 @@ class Inputs:
         if self.files and not isinstance(raw, np.ndarray) and all(isinstance(p, str | pathlib.Path) for p in raw):
             from jaxnas.data.images import read_image
 
-            raw = np.stack([read_image(pathlib.Path(p), self.shape) for p in raw])
+            raw = np.stack([read_image(pathlib.Path(p), self.shape, self.files == "covered") for p in raw])
         raw = np.asarray(raw)
         if raw.dtype.kind not in "buif":
             raise DataError(f"x must be numbers, not {raw.dtype}")

@@ -95,7 +95,7 @@ def load(
         notes=raw.notes,
     )
     if raw.files and dataset.inputs is not None:
-        return dataclasses.replace(dataset, inputs=dataclasses.replace(dataset.inputs, files=True))
+        return dataclasses.replace(dataset, inputs=dataclasses.replace(dataset.inputs, files="stretched"))
     return dataset
 
 

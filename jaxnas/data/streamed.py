@@ -22,6 +22,7 @@ from jaxnas.data.augment import MEAN, STD
 from jaxnas.data.dataset import Split, choosing_share
 from jaxnas.data.errors import DataError
 from jaxnas.data.images import list_files
+from jaxnas.data.inputs import Inputs
 from jaxnas.data.parts import cut, permutation
 from jaxnas.data.pixels import normalised
 from jaxnas.data.rows import Arrays, Files, Reader, Reading, Rows
@@ -49,6 +50,26 @@ class Streamed:
     def classes(self) -> int:
         """Outputs of a network."""
         return self.target.outputs
+
+    @property
+    def inputs(self) -> Inputs | None:
+        """How bytes and image files become inputs; None: images are read as floats."""
+        if self.reading.dtype != np.uint8:
+            return None
+        return Inputs("image", self.image, "NHWC", 255.0, self.mean, self.std, files="covered")
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was decided about the data, each a line for a person."""
+        count = sum(len(rows) for rows in (self.train, self.valid, self.test) if rows is not None)
+        H, W, C = self.image
+        return (f"x: {count:,} images, read as they are wanted as {H} x {W} x {C}; of another shape their middle",)
+
+    @property
+    def identity(self) -> str:
+        """What tells it from other data, without reading them all."""
+        parts = {"train": self.train, "valid": self.valid, "test": self.test}
+        return _rows.identity(self.origin, {name: rows for name, rows in parts.items() if rows is not None}, self.reading)
 
     @property
     def image(self) -> tuple[int, int, int]:
@@ -105,7 +126,8 @@ def streamed(
         key: draws the split, as `load` does of a folder or tfds, and `split` of arrays, where they have a test part.
         valid: the part of the examples that moves the architecture, where the source has none of its own; or a source of its own;
             None: as much as choices among trained networks need.
-        test: a source of its own, or None.  Without one, and without a test part in the source, there is none.
+        test: the part of all examples that becomes the test set, where the source has none of its own; or a source of its own;
+            None: there is no test set but that of the source.
         image: (H, W, C); images of another size are resized until they cover it, and their middle is taken.  Default: the size
             of the arrays; without arrays (224, 224, 3).
         names: of the classes, which labels number from 0; default: those that a folder or tfds has; of arrays, the numbers.
@@ -131,6 +153,8 @@ def streamed(
         raise ValueError(f"`unreadable` must be one of {', '.join(get_args(Unreadable))}; got {unreadable!r}")
     if not _is_source(valid):
         require(Share | None, "streamed", valid=valid)
+    if not _is_source(test):
+        require(Share | None, "streamed", test=test)
     called = name or (os.fspath(source) if isinstance(source, str | os.PathLike) else "data")
     parts, found, fields = _parts(source, called, fields, data_dir)
     if valid_as_test:
@@ -158,9 +182,11 @@ def streamed(
     if "valid" in parts:
         key, k_valid = jax.random.split(key)
         held["valid"] = Rows(parts["valid"], permutation(k_valid, len(held["valid"])))
-    where = cut(key, n, 0.0 if "valid" in parts else share, 0.0)
+    where = cut(key, n, 0.0 if "valid" in parts else share, 0.0 if "test" in parts or test is None else test)
     held["train"] = Rows(first, where.train)
     held.setdefault("valid", Rows(first, where.valid))
+    if test is not None:
+        held.setdefault("test", Rows(first, where.test))
     if not all(map(len, held.values())):
         sizes = ", ".join(f"{len(rows)} {part}" for part, rows in held.items())
         raise DataError(f"{called}: {n} examples leave an empty part ({sizes}): give more, or other parts")

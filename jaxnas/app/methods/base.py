@@ -1,5 +1,6 @@
 """What a method is to the command line: one entry of one table, and what its plan is made from."""
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,7 +21,7 @@ class Job(NamedTuple):
     config: Any  # `jaxnas.app.config.Config`
     settings: Any  # the method's own
     net: Any  # `jaxnas.nets.Net`
-    data: Any  # `jaxnas.data.Dataset` or `jaxnas.data.text.Text`
+    data: Any  # `jaxnas.data.Dataset`, `jaxnas.data.Streamed` or `jaxnas.data.text.Text`
 
     @property
     def space(self) -> "Space":
@@ -46,9 +47,11 @@ class Job(NamedTuple):
         """The feed of a search on shared weights: fixed batches to recalibrate on and to score on."""
         from jaxnas import data
 
-        n = len(self.data.train.y)
+        n = data.count(self.data.train)
         size = min(self.config.batch, n)
-        return data.calibration(self.data, size, min(8, n // size))
+        held = -(-data.count(self.data.valid) // size)  # batches; they are kept in memory
+        most = STREAMED // (size * math.prod(self.data.image)) if isinstance(self.data, data.Streamed) else held
+        return data.calibration(self.data, size, min(8, n // size), valid_batches=max(1, min(held, most)))
 
     def cosine(self, steps: int, end: float = 0.0) -> "optax.Schedule":
         """The learning rate, annealed over so many steps to `end`."""
@@ -89,6 +92,7 @@ def criterion_of(config: Any, data: Any) -> "Criterion":
     return training.balanced(data.target, data.train.y) if config.balance else training.criterion(data.target)
 
 
+STREAMED = 2**28  # bytes of validation images that a search of streamed ones keeps in memory
 LENGTH = 16  # tokens of a window of text
 LOWEST_RATE = 0.001  # of the weights, at the end of a search
 

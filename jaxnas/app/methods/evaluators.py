@@ -47,6 +47,11 @@ def _scratch(job: Job, method: Method, algorithm, steps: int):
     from jaxnas import base, evaluate, training
 
     config = job.config
+    if config.stream:
+        raise ValueError(
+            "--stream: candidates that are trained from scratch want their images in memory: say --evaluator supernet, or search "
+            "on shared weights, as with --strategy darts"
+        )
     if method.asks == "trials":
         return _trials(job, method, algorithm, steps)
     trained = evaluate.train_from_scratch(job.net, training.sgd(job.cosine(config.candidate_steps)), criterion=job.criterion)

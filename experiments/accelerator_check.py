@@ -112,7 +112,7 @@ def filled(step: steps.Step) -> Any:
 
 def start(step: steps.Step) -> tuple[jax.Array, Any, Any]:
     """What the step is called with: (bits of its key, state, data)."""
-    k_state, k_step = jax.random.split(jax.random.key(0))
+    k_state, k_step = jax.random.split(jax.random.key(1))  # with key 0 a unit of a population lies at a relu's kink
     init = jax.jit(step.init, compiler_options=compiler_options(once=True))
     return jax.random.key_data(k_step), init(k_state), filled(step)
 

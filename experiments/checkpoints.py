@@ -2,7 +2,9 @@
 
 A state of 201 MB (twelve matrices of 2,048 x 2,048) and a checkpoint every 2 s instead of every 30 s, so that a short run has
 several.  Two kinds of step: gradient descent that fills all cores, and one that leaves them alone, as an accelerator does.  Runs
-with and without take turns; without, `save` waits until the checkpoint is whole.
+with and without take turns; without, `save` waits until the checkpoint is whole.  2 CPU cores, some ten minutes for 5 pairs.
+
+Results: docs/results.md#checkpoints-written-while-the-run-goes-on
 """
 
 import sys

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pathlib
 import textwrap
 
@@ -462,6 +463,17 @@ def test_folders_within_and_around(tmp_path):
     (tmp_path / "archive" / "pictures" / "cat" / "more" / "still").mkdir(parents=True)
     image().save(tmp_path / "archive" / "pictures" / "cat" / "more" / "still" / "z.png")
     assert sum(len(s.y) for s in (lambda d: (d.train, d.valid, d.test))(load(tmp_path))) == 25
+
+
+def test_more_images_than_memory_are_one_line(tmp_path, monkeypatch):
+    """24 images of 240 x 300 in colour, twice, on a machine of 8 MB."""
+    top = folders(tmp_path / "many")
+    there = os.sysconf
+    monkeypatch.setattr(os, "sysconf", lambda name: {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 2000}.get(name) or there(name))
+    wants = "24 images of 240 x 300 want 0.0104 GB of memory, and there are 0.00819: say a smaller size"
+    with pytest.raises(data.DataError, match=wants):
+        data.load(str(top), key(), size=300)
+    assert len(data.load(str(top), key(), size=8).train.y)
 
 
 def test_sizes_by_the_rule_and_as_asked(tmp_path):

@@ -96,11 +96,12 @@ def test_a_share_of_the_examples_is_the_test_part(folder):
         (["--data", "PHOTOS", "--strategy", "darts", "--layout", "NHWC"], "leave --layout out"),
         (["--data", "PHOTOS", "--space", "nasbench201", "--strategy", "aging"], "say --evaluator supernet"),
         (["--data", "PHOTOS", "--space", "nasbench201", "--strategy", "hyperband"], "say --evaluator supernet"),
+        (["--data", "a.txt", "--space", "darts-rnn"], "reads text: leave it out"),
     ],
 )
 def test_what_cannot_be_streamed_is_one_line(folder, flags, words, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     flags = [flag.replace("PHOTOS", str(folder)) for flag in flags]
-    assert cli.main(["search", "--stream", "--size", "8", *flags]) == 2
+    assert cli.main(["search", "--stream", *flags]) == 2
     said = capsys.readouterr().err.strip()
     assert words in said and "\n" not in said and not list(tmp_path.iterdir())

@@ -130,10 +130,8 @@ def _streamed(config, key, own):
     refused = [name for name in ("target", "kind", "group", "layout", "balance") if getattr(config, name)]
     if refused:
         raise ValueError(f"--stream: its images are in class folders, or of tfds:NAME: leave --{refused[0]} out")
-    if next((name for name, source in data.SOURCES.items() if source.matches(config.data)), "FOLDER") not in (
-        "FOLDER",
-        "tfds:NAME",
-    ):
+    known = next((name for name, source in data.SOURCES.items() if source.matches(config.data)), None)
+    if known not in ("FOLDER", "tfds:NAME", None):  # None: `streamed` says that there is no such folder
         raise ValueError(f"--stream reads a folder of images for each class, or tfds:NAME, and not {config.data}: leave it out")
     side = config.size or SIDE
     return data.streamed(config.data, key, test=0.2, image=(side, side, 3))
@@ -187,7 +185,7 @@ def _load_text(config, key):
     from jaxnas.data.text import text
 
     del key  # a text has an order
-    asked = [name for name in ASKED if getattr(config, name) is not None]
+    asked = [name for name in (*ASKED, "stream") if getattr(config, name) not in (None, False)]
     if asked:
         raise ValueError(f"--{asked[0]} says how examples are read, and {config.space} reads text: leave it out")
     path = pathlib.Path(config.data).expanduser()

@@ -8,6 +8,7 @@ Axes: H height, W width, C channels.
 """
 
 import io
+import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -113,7 +114,7 @@ def decode(
         name: what messages call the data.
 
     Raises:
-        DataError: where more than 1 % of the images cannot be read, or for a size below 1.
+        DataError: where more than 1 % of the images cannot be read, for a size below 1, or for more than the machine's memory.
     """
     if size is not None and size < 1:
         raise DataError(f"images need a size of at least 1 pixel, not {size}")
@@ -121,6 +122,7 @@ def decode(
     with ThreadPoolExecutor() as pool:
         heads = list(pool.map(lambda s: _head(s[2]), sources))
         shape = _shape([h for h in heads if h is not None], size, name)
+        _require_memory(len(sources), shape, name)
         pixels = list(pool.map(lambda s, h: None if h is None else _pixels(s[2], shape), sources, heads))
     bad = [_called(source) for (_, _, source), x in zip(sources, pixels, strict=True) if x is None]
     if len(bad) > SPOILT * len(sources):
@@ -133,6 +135,18 @@ def decode(
         kept = [(i, x) for (of, i, _), x in zip(sources, pixels, strict=True) if of == part and x is not None]
         found[part] = np.stack([x for _, x in kept]), [i for i, _ in kept]
     return found, notes
+
+
+def _require_memory(count: int, shape: tuple[int, int, int], name: str) -> None:
+    """Raises DataError for images that would not fit in the memory of this machine, which holds them twice while they are read."""
+    if not hasattr(os, "sysconf"):
+        return
+    there, wanted = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), 2 * count * math.prod(shape)
+    if wanted > there:
+        raise DataError(
+            f"{name}: {count:,} images of {shape[0]} x {shape[1]} want {wanted / 1e9:.3g} GB of memory, and there are "
+            f"{there / 1e9:.3g}: say a smaller size, or read them while it searches (--stream, data.streamed)"
+        )
 
 
 def _called(source: Any) -> str:

@@ -1,5 +1,6 @@
 """Laws that every space obeys, and what is published about each."""
 
+import functools
 import math
 from functools import partial
 from typing import NamedTuple
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from quick import jit
 from scipy import stats
 
 from jaxnas.spaces._darts import DARTS, KINDS, OPS, DARTSCell, darts
@@ -29,6 +31,7 @@ from jaxnas.spaces._tabular import tabular
 from jaxnas.spaces.blocks import amoebanet, nasnet, pnas
 from jaxnas.spaces.enas import enas_macro, enas_micro, enas_rnn
 from jaxnas.spaces.real import Real, polynomial_mutation, sbx
+from jaxnas.trees import take
 
 DRAWS = 1000
 
@@ -108,34 +111,56 @@ EVERY = pytest.mark.parametrize("name", SPACES)
 DISCRETE = pytest.mark.parametrize("name", [name for name, make in SPACES.items() if make().reals is None])
 
 
+@functools.cache
+def made(name):
+    """A space of the table, one for all its laws, which share what is compiled."""
+    return SPACES[name]()
+
+
+PROGRAMS = {}
+
+
+def programs(space):
+    """(keys -> architectures, architectures -> flat, unit and active) of a space, each compiled once for a count of them."""
+    if id(space) not in PROGRAMS:
+        told = jit(lambda archs: (jax.vmap(space.flat)(archs), jax.vmap(space.unit)(archs), jax.vmap(space.active)(archs)))
+        PROGRAMS[id(space)] = jit(jax.vmap(space.sample)), told, space  # which lives as long as its number
+    return PROGRAMS[id(space)][:2]
+
+
+def told(space, archs):
+    return [np.asarray(a) for a in programs(space)[1](archs)]
+
+
 def flats(space, archs):
-    return np.asarray(jax.jit(jax.vmap(space.flat))(archs))
+    return told(space, archs)[0]
 
 
 def units(space, archs):
-    return np.asarray(jax.jit(jax.vmap(space.unit))(archs))
+    return told(space, archs)[1]
 
 
 def actives(space, archs):
-    return np.asarray(jax.jit(jax.vmap(space.active))(archs))
+    return told(space, archs)[2]
 
 
 def assert_legal(space, archs):
-    v = flats(space, archs)
+    v, u, on = told(space, archs)
     assert v.dtype == np.int32
     assert ((v >= 0) & (v < space.arity)).all()
-    assert ((units(space, archs) >= 0) & (units(space, archs) <= 1)).all()
-    assert (v[~actives(space, archs)] == 0).all()  # an inactive decision has one value: equal networks, equal trees
+    assert ((u >= 0) & (u <= 1)).all()
+    assert (v[~on] == 0).all()  # an inactive decision has one value: equal networks, equal trees
 
 
 def draws(space, n=DRAWS, key=None):
+    """The first n of at least 1,000."""
     key = jax.random.key(0) if key is None else key
-    return jax.jit(jax.vmap(space.sample))(jax.random.split(key, n))
+    return take(programs(space)[0](jax.random.split(key, max(n, DRAWS))), slice(n))
 
 
 @EVERY
 def test_samples_are_legal_and_reach_every_value(name):
-    s = SPACES[name]()
+    s = made(name)
     archs = draws(s)
     assert_legal(s, archs)
     v, on = flats(s, archs), actives(s, archs)
@@ -145,10 +170,10 @@ def test_samples_are_legal_and_reach_every_value(name):
 
 @EVERY
 def test_mutation_changes_exactly_one_active_decision_or_real(name):
-    s = SPACES[name]()
+    s = made(name)
     k_sample, k_mutate = jax.random.split(jax.random.key(0))
     archs = draws(s, key=k_sample)
-    mutants = jax.jit(jax.vmap(s.mutate))(jax.random.split(k_mutate, DRAWS), archs)
+    mutants = jit(jax.vmap(s.mutate))(jax.random.split(k_mutate, DRAWS), archs)
     assert_legal(s, mutants)
     differ = flats(s, archs) != flats(s, mutants)
     both = actives(s, archs) & actives(s, mutants)
@@ -162,10 +187,10 @@ def test_mutation_changes_exactly_one_active_decision_or_real(name):
 
 @EVERY
 def test_crossover_takes_each_decision_from_a_parent(name):
-    s = SPACES[name]()
+    s = made(name)
     k_a, k_b, k_cross = jax.random.split(jax.random.key(0), 3)
     a, b = draws(s, key=k_a), draws(s, key=k_b)
-    cross = jax.jit(jax.vmap(s.crossover))
+    cross = jit(jax.vmap(s.crossover))
     children = cross(jax.random.split(k_cross, DRAWS), a, b)
     assert_legal(s, children)
     v, on = flats(s, children), actives(s, children)
@@ -177,11 +202,11 @@ def test_crossover_takes_each_decision_from_a_parent(name):
 
 @DISCRETE
 def test_neighbors_are_all_the_single_edits(name):
-    s = SPACES[name]()
+    s = made(name)
     archs = draws(s, n=8)
-    table = jax.jit(jax.vmap(s.neighbors))(archs)
+    table = jit(jax.vmap(s.neighbors))(archs)
     assert_legal(s, jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), table))
-    v, near = flats(s, archs), np.asarray(jax.jit(jax.vmap(jax.vmap(s.flat)))(table))
+    v, near = flats(s, archs), np.asarray(jit(jax.vmap(jax.vmap(s.flat)))(table))
     assert near.shape[1] == sum(s.arity - 1)
     decision = np.repeat(np.arange(len(s.arity)), s.arity - 1)
     shift = np.concatenate([np.arange(1, n) for n in s.arity])
@@ -196,21 +221,21 @@ def test_neighbors_are_all_the_single_edits(name):
 
 @DISCRETE
 def test_gates_round_trip(name):
-    s = SPACES[name]()
+    s = made(name)
     archs = draws(s)
-    gates = jax.jit(jax.vmap(s.gates))(archs)
+    gates = jit(jax.vmap(s.gates))(archs)
     shapes = jax.tree.map(lambda g: g.shape[1:], gates)
     assert shapes == s.gate_shapes
     for g in jax.tree.leaves(gates):
         assert g.dtype == jnp.float32
         assert set(np.unique(g)) <= {0.0, 1.0}
         assert (np.sum(g, -1) <= 1).all()
-    np.testing.assert_array_equal(flats(s, jax.jit(jax.vmap(s.derive))(gates)), flats(s, archs))
+    np.testing.assert_array_equal(flats(s, jit(jax.vmap(s.derive))(gates)), flats(s, archs))
 
 
 @EVERY
 def test_text_round_trip(name):
-    s = SPACES[name]()
+    s = made(name)
     archs = draws(s, n=50)
     v = flats(s, archs)
     archs = jax.tree.map(np.asarray, archs)
@@ -226,9 +251,9 @@ def test_text_round_trip(name):
 
 @EVERY
 def test_features_are_one_hot_where_active(name):
-    s = SPACES[name]()
+    s = made(name)
     archs = draws(s, n=100)
-    features = np.asarray(jax.jit(jax.vmap(s.features))(archs))
+    features = np.asarray(jit(jax.vmap(s.features))(archs))
     on = actives(s, archs)
     parts = np.split(features, np.cumsum(s.arity), axis=1)
     np.testing.assert_array_equal(parts.pop(), units(s, archs))
@@ -239,7 +264,7 @@ def test_features_are_one_hot_where_active(name):
 
 @EVERY
 def test_unflat_undoes_flat(name):
-    s = SPACES[name]()
+    s = made(name)
     arch = s.sample(jax.random.key(0))
     again = s.unflat(s.flat(arch), s.unit(arch))
     assert jax.tree.structure(again) == jax.tree.structure(arch)
@@ -248,7 +273,7 @@ def test_unflat_undoes_flat(name):
 
 @pytest.mark.parametrize("name", [n for n, s in SPACES.items() if s().size < 20_000])
 def test_index_round_trip_over_the_whole_space(name):
-    s = SPACES[name]()
+    s = made(name)
     raw = math.prod(map(int, s.arity))
     every = jax.vmap(s.from_index)(jnp.arange(raw))
     np.testing.assert_array_equal(jax.vmap(s.index)(every), np.arange(raw))
@@ -267,7 +292,7 @@ def test_published_sizes():
 
 
 def test_reals_are_in_the_users_units():
-    s = SPACES["mixed"]()
+    s = made("mixed")
     archs = draws(s, 10_000)
     rate, point = np.asarray(archs.reals["rate"]), np.asarray(archs.reals["point"])
     assert (rate >= np.float32(1e-4)).all() and (rate <= np.float32(1e-1)).all()

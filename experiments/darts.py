@@ -57,7 +57,7 @@ def train(key: jax.Array, s: Transfer, dataset: _common.Images, genotype: str) -
     space = spaces.darts()
     size = dict(channels=s.channels, cells=s.cells, auxiliary=True, imagenet=True)
     module = nets.evaluation_net(space, space.from_text(genotype), classes=dataset.classes, **size)
-    epoch = (_common.count(dataset.train) + _common.count(dataset.valid)) // s.batch
+    epoch = (data.count(dataset.train) + data.count(dataset.valid)) // s.batch
     optimizer = training.sgd(optax.exponential_decay(s.rate, epoch, 0.97, staircase=True), weight_decay=3e-5)
     feed = data.training(dataset, s.batch, augment=s.augment)
     variables = _common.train(key, module, optimizer, dataset, feed, s.epochs * epoch, label_smoothing=0.1)

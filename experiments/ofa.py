@@ -119,7 +119,7 @@ def scorer(s: Setting, net: nas.nets.Net, dataset: data.Dataset | data.Streamed)
     """(variables, archs [P], part of the data) -> accuracies [P] in percent, statistics recalibrated."""
     evaluator = evaluate.shared_weights(net)
     parts = {part: dataclasses.replace(dataset, valid=getattr(dataset, part)) for part in ("valid", "test")}
-    most = lambda d: min(-(-_common.count(d.valid) // s.batch), 10_000 // s.batch) if s.outside else None
+    most = lambda d: min(-(-data.count(d.valid) // s.batch), 10_000 // s.batch) if s.outside else None
     held = {part: data.calibration(d, s.batch, s.calibration, valid_batches=most(d)) for part, d in parts.items()}
 
     @jax.jit

@@ -97,7 +97,7 @@ def main(name: str = "smoke") -> None:
         "two paths, no cost": two_paths,
         "REINFORCE": functools.partial(reinforce, cost=hardware.priced(net.macs, hardware.power_reward(s.aim))),
     }
-    steps = s.train * ((_common.count(dataset.train) + _common.count(dataset.valid)) // s.batch)
+    steps = s.train * ((data.count(dataset.train) + data.count(dataset.valid)) // s.batch)
     feed = data.training(dataset, s.batch, augment=s.augment)
     train = lambda arch, i: _common.train_mobile(jax.random.fold_in(k_train, i), net, arch, dataset, feed, steps)["test"]
     for method in ("random", *methods):

@@ -14,8 +14,8 @@ from jaxnas.app.network import load as load_network
 from jaxnas.data import sources
 from jaxnas.driver import Stopped, journal
 
-SMALL = dict(space="nasbench201", strategy="random", evaluator="supernet", supernet_steps=2, steps=2, train_steps=2)
-SMALL |= dict(batch=8, channels=2, size=8, stream=True)
+SMALL = dict(space="nasbench201", strategy="random", evaluator="supernet", supernet_steps=2, steps=2)
+SMALL |= dict(train_steps=2, batch=8, channels=2, size=8, stream=True)
 
 
 @pytest.fixture(scope="module")

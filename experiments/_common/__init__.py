@@ -25,8 +25,7 @@ from jaxnas import data, nets, spaces, training
 from jaxnas.analysis import ranking
 from jaxnas.app import bench, config, search
 from jaxnas.app.tabulate import Recipe, tabulate
-from jaxnas.data import Augment, Dataset, Split, Streamed, identity
-from jaxnas.data.rows import Rows
+from jaxnas.data import Augment, Dataset, Streamed, identity
 from jaxnas.driver import compiler_options
 from jaxnas.evaluate.benchmark import find
 from jaxnas.spaces._mobile import MobileSpec
@@ -204,11 +203,6 @@ def images(key: jax.Array, s: Setting) -> Images:
     if not s.outside:
         return data.load(s.data, key, valid=s.valid)
     return data.streamed(s.data, key, valid=s.valid, valid_as_test=True)
-
-
-def count(part: Split | Rows) -> int:
-    """The examples of a part."""
-    return len(part.y) if isinstance(part, Split) else len(part)
 
 
 def jit(f: Callable) -> Callable:
